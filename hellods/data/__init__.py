@@ -1,0 +1,1 @@
+"""What users hold: the data set, its lazy labels, the loader."""

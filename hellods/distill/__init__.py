@@ -1,0 +1,1 @@
+"""Making an archive from real images."""

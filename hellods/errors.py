@@ -1,0 +1,29 @@
+"""What can go wrong: one base, few children."""
+
+
+class HelloError(Exception):
+    """Every error that a caller or a file can cause; its message is one line: where, what was found, what to do."""
+
+
+class FormatError(HelloError):
+    """The bytes are not a valid `.hello` archive; the message ends with the rule, as in `[H4]`."""
+
+
+class DigestError(FormatError):
+    """The bytes differ from the digest that the archive states for them."""
+
+
+class UnsupportedError(HelloError):
+    """The archive is valid, but this version or this machine cannot read it."""
+
+
+class RecipeError(HelloError):
+    """A knob of the build has a value that cannot be used."""
+
+
+class SourceError(HelloError):
+    """The real images, or the teacher for them, cannot be used."""
+
+
+class LabelError(HelloError):
+    """Labels cannot be made here: no base model, another base model, or no values in a worker."""

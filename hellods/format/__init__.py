@@ -1,0 +1,1 @@
+"""The container: bytes to values and back; never torch."""

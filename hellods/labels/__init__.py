@@ -1,0 +1,1 @@
+"""Label makers: uint8 images to class logits."""

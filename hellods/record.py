@@ -1,0 +1,114 @@
+"""Frozen dataclasses <-> JSON objects, checked once at the edge."""
+
+import re
+import types
+from dataclasses import fields, is_dataclass
+from decimal import Decimal
+from functools import cache
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from hellods.errors import FormatError, HelloError
+
+T = TypeVar("T")
+
+# Plain decimal notation, so that a number has one spelling in every language.
+DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{0,23}[1-9])?")
+
+
+def to_json(value: Any) -> Any:
+    """Return `value` as what JSON holds: dataclasses as objects, tuples as lists, floats as decimal strings."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, float):
+        return decimal(value)
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    if isinstance(value, dict):
+        return {key: to_json(item) for key, item in value.items()}
+    return value
+
+
+def decimal(value: float) -> str:
+    """Return the shortest decimal string that reads back as `value`, without an exponent."""
+    text = format(Decimal(repr(value)), "f")
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text == "-0" else text
+
+
+def from_json(
+    kind: type[T], value: Any, where: str, *, lenient: bool = False, error: type[HelloError] = FormatError
+) -> T:
+    """Return a `kind` (a frozen dataclass) made from a JSON object.
+
+    Args:
+        kind: its annotations are checked: int, str, bool, float (a decimal string), Literal, tuple[X, ...],
+            X | None, dict[str, Any] and other dataclasses. Fields with a default may be missing.
+        value: what a JSON parser returned.
+        where: names the object in messages, as in `x.hello: header.images`.
+        lenient: ignore unknown keys, as a reader does above the minor version that it knows. Keys that begin with
+            `x-` are anyone's and always ignored.
+        error: what to raise.
+
+    Raises:
+        HelloError: a missing or unknown key, or a value of another type.
+    """
+    return _record(kind, value, where, lenient, error)  # type: ignore[no-any-return]
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _record(kind: Any, value: Any, where: str, lenient: bool, error: type[HelloError]) -> Any:
+    if not isinstance(value, dict):
+        raise error(f"{where}: {_found(value)}, expected an object")
+    hints = _hints(kind)
+    if not lenient:
+        unknown = sorted(key for key in value if key not in hints and not key.startswith("x-"))
+        if unknown:
+            raise error(f"{where}: unknown key {unknown[0]!a}")
+    arguments = {}
+    for field in fields(kind):
+        if field.name in value:
+            spot = f"{where}.{field.name}"
+            arguments[field.name] = _value(hints[field.name], value[field.name], spot, lenient, error)
+    try:
+        return kind(**arguments)
+    except TypeError as cause:
+        missing = [name for name in hints if name not in value]
+        raise error(f"{where}: key {missing[0]!r} is missing") from cause
+    except ValueError as cause:  # raised by __post_init__: a value out of range
+        raise error(f"{where}: {cause}") from cause
+
+
+def _value(hint: Any, value: Any, where: str, lenient: bool, error: type[HelloError]) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        inner = [argument for argument in arguments if argument is not type(None)]
+        return None if value is None else _value(inner[0], value, where, lenient, error)
+    if origin is Literal:
+        if isinstance(value, (str, int)) and not isinstance(value, bool) and value in arguments:
+            return value
+        raise error(f"{where}: {_found(value)}, expected one of {', '.join(map(repr, arguments))}")
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise error(f"{where}: {_found(value)}, expected a list")
+        if arguments[-1] is not Ellipsis and len(value) != len(arguments):
+            raise error(f"{where}: {len(value)} items, expected {len(arguments)}")
+        return tuple(_value(arguments[0], item, f"{where}[{i}]", lenient, error) for i, item in enumerate(value))
+    if is_dataclass(hint):
+        return _record(hint, value, where, lenient, error)
+    if hint is float:
+        if isinstance(value, str) and DECIMAL.fullmatch(value) and value != "-0":
+            return float(value)
+        raise error(f"{where}: {_found(value)}, expected a decimal string")
+    expected = dict if origin is dict else hint
+    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+        raise error(f"{where}: {_found(value)}, expected {expected.__name__}")
+    return value
+
+
+def _found(value: Any) -> str:
+    text = ascii(value)
+    return f"found {text if len(text) <= 60 else text[:57] + '...'}"
