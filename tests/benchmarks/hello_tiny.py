@@ -127,7 +127,10 @@ def main() -> None:
     optimizer = torch.optim.AdamW(groups, lr=PEAK, betas=(0.9, 0.98))
     steps_per_epoch = len(images) // BATCH
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, PEAK, total_steps=options.epochs * steps_per_epoch, pct_start=WARMUP / options.epochs,
+        optimizer,
+        PEAK,
+        total_steps=options.epochs * steps_per_epoch,
+        pct_start=WARMUP / options.epochs,
         cycle_momentum=False,
     )
     start = time.monotonic()
@@ -149,16 +152,21 @@ def main() -> None:
                 model.logit_scale.clamp_(max=math.log(100))
         if epoch % 5 == 0 or epoch == options.epochs:
             top1 = accuracy(model, test_images, test_targets, compact[0])
-            print(f"epoch {epoch}: loss {loss.item():.3f}, test top-1 from text {top1:.4f}, "
-                  f"{time.monotonic() - start:.0f} s", flush=True)
+            print(
+                f"epoch {epoch}: loss {loss.item():.3f}, test top-1 from text {top1:.4f}, "
+                f"{time.monotonic() - start:.0f} s",
+                flush=True,
+            )
             export(model, tokens, options.out)
 
     shipped, _, _ = open_clip.create_model_and_transforms(f"local-dir:{options.out}")
     result = {
         "date": date.today().isoformat(),
         "command": f"python tests/benchmarks/hello_tiny.py cifar100 --out {options.out} --epochs {options.epochs}",
-        "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads", "torch": torch.__version__,
-        "seed": SEED, "seconds": round(time.monotonic() - start),
+        "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "seed": SEED,
+        "seconds": round(time.monotonic() - start),
         "image_tower_parameters": sum(p.numel() for p in model.visual.parameters()),
         "cifar100_test_top1_from_text": round(accuracy(shipped, test_images, test_targets, prompts[0]), 4),
     }

@@ -1,0 +1,122 @@
+"""INITIALIZERS: the first images of an archive, from real ones."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms.v2 import functional as TF
+
+from hellods.distill.sources import Source, squares
+from hellods.distill.teacher import Teacher
+from hellods.errors import SourceError
+from hellods.progress import Progress, track
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How many images a class gets, their side in pixels, and how many patches stand along a side."""
+
+    images_per_class: int
+    side: int
+    factor: int = 1
+    candidates: int = 300
+    crops: int = 5
+
+    @property
+    def patches(self) -> int:
+        """Patches that a class needs."""
+        return self.images_per_class * self.factor**2
+
+
+Initializer = Callable[[Source, Teacher, Layout, torch.Generator, Progress], Tensor]
+
+
+def real(source: Source, teacher: Teacher, layout: Layout, generator: torch.Generator, progress: Progress) -> Tensor:
+    """Return random real images: uint8 (K·ipc, 3, S, S), class after class.
+
+    Raises:
+        SourceError: a class has fewer images than are asked for.
+    """
+    chosen = [pick(source, label, layout.images_per_class, generator) for label in range(len(source.classes))]
+    return torch.cat(
+        [squares(source, indices, layout.side) for indices in track(chosen, len(chosen), "Images", progress)]
+    )
+
+
+def patches(source: Source, teacher: Teacher, layout: Layout, generator: torch.Generator, progress: Progress) -> Tensor:
+    """Return RDED images (Sun et al. 2024, arXiv 2312.03526): uint8 (K·ipc, 3, S, S), class after class.
+
+    Per class: `candidates` random real images (all, if fewer); from each, `crops` square random resized crops of
+    area 0.08 to 1 and side S/factor; each is zero-padded to S after normalization and scored by the teacher's
+    cross-entropy; the best crop of each image stays; the best ipc·factor² of those are tiled, the k-th chunk of ipc
+    patches filling cell k.
+
+    Raises:
+        SourceError: a class has fewer images than patches are needed.
+    """
+    images = []
+    count = len(source.classes)
+    for label in track(range(count), count, "Images", progress):
+        available = min(layout.candidates, int((source.targets == label).sum()))
+        chosen = pick(source, label, max(available, layout.patches), generator)
+        crops = torch.stack([random_crops(source.image(int(i)), layout, generator) for i in chosen])  # (M, C, 3, s, s)
+        scores = torch.stack([score(teacher, crop, label, layout.side) for crop in crops.unbind(1)], dim=1)  # (M, C)
+        best = crops[torch.arange(len(crops)), scores.argmin(1)]
+        order = scores.amin(1).argsort(stable=True)[: layout.patches]
+        images.append(tile(best[order], layout.factor))
+    return torch.cat(images)
+
+
+INITIALIZERS: dict[str, Initializer] = {"patches": patches, "real": real}
+
+
+def pick(source: Source, label: int, count: int, generator: torch.Generator) -> Tensor:
+    """Return `count` random indices of one class."""
+    indices = (source.targets == label).nonzero().flatten()
+    if len(indices) < count:
+        raise SourceError(
+            f"{source.name}: class {source.classes[label]!a} has {len(indices)} training images and {count} are needed: "
+            f"choose fewer --images-per-class, or --factor 1"
+        )
+    return indices[torch.randperm(len(indices), generator=generator)[:count]]
+
+
+def random_crops(image: Tensor, layout: Layout, generator: torch.Generator) -> Tensor:
+    """Return uint8 (crops, 3, s, s): torchvision's RandomResizedCrop at aspect 1, with a generator of its own."""
+    height, width = image.shape[1:]
+    side = layout.side // layout.factor
+    results = []
+    for _ in range(layout.crops):
+        # Ten tries to fit a square of the drawn area, else the largest central square, as torchvision does.
+        areas = torch.empty(10).uniform_(0.08, 1.0, generator=generator) * height * width
+        fitting = [edge for edge in (round(math.sqrt(area)) for area in areas.tolist()) if edge <= min(height, width)]
+        edge = fitting[0] if fitting else min(height, width)
+        if fitting:
+            top = int(torch.randint(0, height - edge + 1, (), generator=generator))
+            left = int(torch.randint(0, width - edge + 1, (), generator=generator))
+        else:
+            top, left = (height - edge) // 2, (width - edge) // 2
+        results.append(TF.resized_crop(image, top, left, edge, edge, [side, side], antialias=True))
+    return torch.stack(results)
+
+
+@torch.no_grad()
+def score(teacher: Teacher, crops: Tensor, label: int, side: int) -> Tensor:
+    """Return the teacher's cross-entropy (B,) for uint8 crops (B, 3, s, s), each centred in zeros of side S."""
+    before, after = (side - crops.shape[-1]) // 2, side - crops.shape[-1] - (side - crops.shape[-1]) // 2
+    losses = []
+    for batch in crops.split(100):
+        padded = F.pad(teacher.normalize(batch), (before, after, before, after))
+        logits = teacher.classify(padded)
+        losses.append(F.cross_entropy(logits, torch.full((len(batch),), label, device=logits.device), reduction="none"))
+    return torch.cat(losses).cpu()
+
+
+def tile(patches: Tensor, factor: int) -> Tensor:
+    """Return (B, 3, f·s, f·s) from patches (f²·B, 3, s, s): chunk k of B patches fills cell k, row by row."""
+    count, channels, side, _ = patches.shape
+    grid = patches.view(factor, factor, count // factor**2, channels, side, side)
+    return grid.permute(2, 3, 0, 4, 1, 5).reshape(-1, channels, factor * side, factor * side)

@@ -1,0 +1,85 @@
+"""Recipe: every knob of a build, checked, torch-free."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from hellods.errors import RecipeError
+
+Initializer = Literal["patches", "real"]
+Codec = Literal["png", "jpeg", "webp", "avif"]
+Mix = Literal["none", "cutmix", "mixup"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How an archive is made from real images; the archive's header holds it whole.
+
+    Where the HeLlO paper (arXiv 2408.08201) or RDED (arXiv 2312.03526) publishes a value it is the default; the other
+    defaults are this project's own.
+    """
+
+    images_per_class: int = 10
+    side: int | None = None  # pixels of a square image; None: of the first real image, at most 224
+    seed: int = 0
+
+    initializer: Initializer = "patches"
+    factor: int | None = None  # RDED: patches per side of an image; None: 2 from 128 px, else 1
+    candidates: int = 300  # RDED: real images looked at per class
+    crops: int = 5  # RDED: crops tried per real image
+    codec: Codec = "webp"
+    quality: int | None = None  # 1 to 100; None: lossless up to 64 px, else 90
+
+    flip: bool = True  # views are mirrored at random; not for text, digits, and what else has a handedness
+    mix: Mix = "cutmix"  # RDED's students see CutMix
+
+    teacher_epochs: int = 12  # of `train:ARCH`
+    template: str = "a photo of a {}"  # CLIP's own
+    encoder_rank: int = 8  # HeLlO, ImageNet
+    head_rank: int = 64  # HeLlO, ImageNet-100
+    fit_images: int = 160_000  # views that the projector is fitted on, in all
+    fit_batch: int = 128
+    fit_learning_rate: float = 0.002
+    hard_weight: float = 0.1  # of the cross-entropy with the true class, beside MSE on logits
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "images_per_class": (1, 100_000),
+            "side": (8, 4096),
+            "seed": (0, 2**63 - 1),
+            "factor": (1, 16),
+            "candidates": (1, 10**9),
+            "crops": (1, 1000),
+            "quality": (1, 100),
+            "teacher_epochs": (1, 10_000),
+            "encoder_rank": (1, 4096),
+            "head_rank": (1, 4096),
+            "fit_images": (0, 10**12),
+            "fit_batch": (1, 10**6),
+            "fit_learning_rate": (0, 10),
+            "hard_weight": (0, 1000),
+        }
+        for name, (low, high) in bounds.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise RecipeError(f"{name} is {value}, expected {low} to {high}")
+        if self.template.count("{}") != 1:
+            raise RecipeError(f"template {self.template!r} needs one {{}}, where the class goes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What an archive is made from: the user's own paths and names, which stay out of the file."""
+
+    data: str  # a folder of real images, or `digits`
+    base: str = "hello-tiny"
+    teacher: str = "train:convnet3"  # `train:ARCH`, `FILE.py:FUNCTION`, or a torchvision or timm name
+    teacher_weights: str | None = None
+    teacher_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet's
+    teacher_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    descriptions: Mapping[str, str] | None = None  # class -> words for the text encoder
+    name: str | None = None  # None: that of the data
+    license: str = "NOASSERTION"  # an SPDX expression
+    source_url: str | None = None
+    allow_weak_teacher: bool = False
+    device: str = "cpu"

@@ -1,0 +1,116 @@
+"""BACKBONES: public CLIP models by name; their image tower, text embeddings, preprocessing and digest."""
+
+import hashlib
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import open_clip
+import torch
+from torch import Tensor, nn
+
+from hellods.errors import LabelError
+from hellods.labels.config import Preprocess
+
+ASSETS = Path(__file__).parent.parent / "assets"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen CLIP: `tower` maps float (B, 3, S, S) to (B, D); `embed` maps texts to normalized (K, D)."""
+
+    name: str  # as the archive states it: never a path
+    tower: nn.Module
+    embed: Callable[[Sequence[str]], Tensor]
+    scale: float  # what cosines are multiplied with to become logits
+    preprocess: Preprocess
+    sha256: str
+
+
+def load_open_clip(base: str) -> Backbone:
+    """Return an open_clip model on the CPU, in float32 and eval mode.
+
+    Args:
+        base: `hello-tiny` (in this package), `MODEL/TAG` with one of open_clip's own pretrained tags (downloaded on
+            first use), `hf-hub:OWNER/NAME`, or `local-dir:FOLDER` (open_clip_config.json and safetensors weights).
+
+    Raises:
+        LabelError: no such model, or its weights cannot be had.
+    """
+    name, options = resolve(base)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # open_clip warns of what `options` settles
+            model = open_clip.create_model(**options, require_pretrained=True)
+            tokenizer = open_clip.get_tokenizer(options["model_name"])
+    except Exception as cause:  # open_clip raises whatever its loaders and the network raise
+        raise LabelError(f"base model {base!r} cannot be loaded: {_first_line(cause)}. {remedy(base)}") from cause
+    model.eval().requires_grad_(False)
+
+    def embed(texts: Sequence[str]) -> Tensor:
+        with torch.no_grad():
+            return torch.cat([model.encode_text(tokenizer(list(part)), normalize=True) for part in _chunks(texts)])
+
+    facts = model.visual.preprocess_cfg
+    side = facts["size"] if isinstance(facts["size"], int) else facts["size"][0]
+    preprocess = Preprocess(
+        side=side, mean=tuple(facts["mean"]), std=tuple(facts["std"]), interpolation=facts["interpolation"]
+    )
+    return Backbone(name, model.visual, embed, model.logit_scale.exp().item(), preprocess, digest(model))
+
+
+BACKBONES: dict[str, Callable[[str], Backbone]] = {"open_clip": load_open_clip}
+
+
+def resolve(base: str) -> tuple[str, dict[str, str | bool]]:
+    """Return the name that an archive states for `base`, and open_clip's arguments.
+
+    Raises:
+        LabelError: neither a name of open_clip's nor one of the prefixes.
+    """
+    if base == "hello-tiny":
+        return base, {"model_name": f"local-dir:{ASSETS / base}"}
+    prefix, colon, rest = base.partition(":")
+    if colon and prefix in ("hf-hub", "local-dir"):
+        # A path or a stranger's repository is the user's to name, so the archive keeps only a hint.
+        return f"given:{rest.rstrip('/').rpartition('/')[2]}", {"model_name": base}
+    model, _, tag = base.partition("/")
+    facts = open_clip.get_pretrained_cfg(model, tag)
+    if not facts:
+        known = [f"{model}/{tag}" for tag in open_clip.list_pretrained_tags_by_model(model)]
+        examples = ", ".join(known[:3] or ["RN50/openai", "ViT-B-32/openai"])
+        raise LabelError(
+            f"base model {base!r} is unknown: expected hello-tiny, MODEL/TAG of open_clip (such as {examples}), "
+            f"hf-hub:OWNER/NAME or local-dir:FOLDER"
+        )
+    # OpenAI's and some other weights were trained with QuickGELU, which open_clip leaves to the caller.
+    return base, {"model_name": model, "pretrained": tag, "force_quick_gelu": bool(facts.get("quick_gelu"))}
+
+
+def remedy(base: str) -> str:
+    """Return one sentence: which file to bring when `base` cannot be had, and how."""
+    if base.startswith("local-dir:"):
+        return "The folder must hold open_clip_config.json and open_clip_model.safetensors"
+    return (
+        "Without a network, bring its open_clip_config.json and open_clip_model.safetensors in one folder "
+        "and name it as --base local-dir:FOLDER (base='local-dir:FOLDER' in Python)"
+    )
+
+
+def digest(model: nn.Module) -> str:
+    """Return the SHA-256 of every float tensor of `model`: name, shape and float32 bytes, sorted by name."""
+    state = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if tensor.is_floating_point():
+            state.update(f"{name} {list(tensor.shape)}\n".encode())
+            state.update(tensor.detach().float().contiguous().numpy().tobytes())
+    return state.hexdigest()
+
+
+def _chunks(texts: Sequence[str], size: int = 256) -> list[Sequence[str]]:
+    return [texts[start : start + size] for start in range(0, len(texts), size)]
+
+
+def _first_line(cause: Exception) -> str:
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")

@@ -1,0 +1,155 @@
+"""Projector: a frozen CLIP image tower and a head from text embeddings, adapted by low-rank deltas."""
+
+import re
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hellods.errors import FormatError, LabelError
+from hellods.labels.backbones import BACKBONES, Backbone, remedy
+from hellods.labels.config import ProjectorConfig
+from hellods.labels.lowrank import adapt, merge
+
+
+class Projector(nn.Module):
+    """A label maker (HeLlO, Yu et al. 2024, arXiv 2408.08201): it starts as zero-shot CLIP and learns a teacher.
+
+    Only the low-rank deltas, a bias per class and the logit scale learn; they alone are stored.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: ProjectorConfig, backbone: Backbone, generator: torch.Generator) -> None:
+        super().__init__()
+        self.config = config
+        self.tower = backbone.tower
+        prompts = [config.template.format(description) for description in config.descriptions]
+        weight = backbone.embed(prompts)  # (K, D)
+        self.head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+        self.head.weight.data.copy_(weight)
+        adapt(self.tower, config.encoder_rank, generator)
+        adapt(self.head, config.head_rank, generator)
+        self.bias = nn.Parameter(torch.zeros(len(prompts)))
+        self.scale = nn.Parameter(torch.tensor(backbone.scale))
+        mean, std = (torch.tensor(value).view(3, 1, 1) for value in (config.preprocess.mean, config.preprocess.std))
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+        self.eval().to(memory_format=torch.channels_last)
+
+    @classmethod
+    def create(
+        cls, base: str, descriptions: Sequence[str], *, template: str, ranks: tuple[int, int], seed: int
+    ) -> Self:
+        """Return a projector that equals zero-shot CLIP and can be fitted.
+
+        Args:
+            base: names a base model, see `load_open_clip`.
+            descriptions: one text a class, in the order of the classes.
+            template: what `{}` stands in for a description.
+            ranks: of the deltas on the tower and on the head.
+            seed: of the deltas' initial values.
+
+        Raises:
+            LabelError: the base model cannot be had.
+        """
+        backbone = BACKBONES["open_clip"](base)
+        config = ProjectorConfig(
+            base=backbone.name,
+            base_sha256=backbone.sha256,
+            preprocess=backbone.preprocess,
+            template=template,
+            descriptions=tuple(descriptions),
+            encoder_rank=ranks[0],
+            head_rank=ranks[1],
+        )
+        return cls(config, backbone, torch.Generator().manual_seed(seed))
+
+    @classmethod
+    def restore(
+        cls, config: ProjectorConfig, classes: Sequence[str], state: dict[str, Tensor], *, base: str | None = None
+    ) -> Self:
+        """Return the projector that an archive describes, its deltas merged, at the cost of the bare tower.
+
+        Args:
+            config: from the archive's header.
+            classes: of the archive; their number must be that of the descriptions.
+            state: the tensors of the archive's `projector` section.
+            base: overrides the base model that the archive names. One that open_clip does not know by itself must be
+                given, so that a file cannot choose what is downloaded.
+
+        Raises:
+            LabelError: the base model is missing, or differs from the one that the archive was made with.
+            FormatError: the tensors do not fit the base model.
+        """
+        if len(classes) != len(config.descriptions):
+            raise FormatError(f"projector: {len(config.descriptions)} descriptions for {len(classes)} classes [C7]")
+        if base is None and config.base.startswith("given:"):
+            hint = config.base.removeprefix("given:")
+            raise LabelError(
+                f"the labels need the base model {hint!a} (SHA-256 {config.base_sha256[:12]}…), which is not in the "
+                f"file and not one of open_clip's own: give it as --base local-dir:FOLDER (base='local-dir:FOLDER')"
+            )
+        backbone = BACKBONES[config.architecture](base or config.base)
+        if backbone.sha256 != config.base_sha256:
+            raise LabelError(
+                f"base model {base or config.base!a} has SHA-256 {backbone.sha256[:12]}…, but the archive was made "
+                f"with {config.base_sha256[:12]}…: its labels would be wrong. {remedy(config.base)}"
+            )
+        projector = cls(config, backbone, torch.Generator().manual_seed(0))
+        projector.load(state)
+        projector.merge()
+        return projector
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return float32 logits (B, K) for uint8 images (B, 3, H, W), not normalized."""
+        facts = self.config.preprocess
+        pixels = images.float() / 255
+        if images.shape[2:] != (facts.side, facts.side):
+            pixels = F.interpolate(pixels, size=(facts.side, facts.side), mode=facts.interpolation, antialias=True)
+        pixels = ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        features = F.normalize(self.tower(pixels), dim=-1)
+        logits: Tensor = self.scale * self.head(features) + self.bias
+        return logits
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode: the tower is frozen, its BatchNorm statistics with it."""
+        return super().train(False)
+
+    def learned(self) -> dict[str, nn.Parameter]:
+        """Return what is fitted and stored, by name: `tower.layer1.0.conv2.weight.up`, `bias`, …"""
+        learned = {name: value for name, value in self.named_parameters() if value.requires_grad}
+        # The archive's names must not depend on how torch spells a parametrization.
+        return {re.sub(r"parametrizations\.(\w+)\.0\.", r"\1.", name): value for name, value in learned.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the stored tensors, on the CPU: deltas in float16, bias and scale in float32."""
+        deltas = {name: value.detach().cpu() for name, value in self.learned().items()}
+        return {name: value.half() if value.ndim > 1 else value for name, value in deltas.items()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take over stored tensors.
+
+        Raises:
+            FormatError: names, shapes or values do not fit.
+        """
+        learned = self.learned()
+        if state.keys() != learned.keys():
+            name = min(state.keys() ^ learned.keys())
+            raise FormatError(f"projector: tensor {name!a} is {'unknown' if name in state else 'missing'} [C7]")
+        for name, value in state.items():
+            if value.shape != learned[name].shape:
+                shapes = f"{tuple(value.shape)}, expected {tuple(learned[name].shape)}"
+                raise FormatError(f"projector: tensor {name!a} has shape {shapes} [C7]")
+            if not value.isfinite().all():
+                raise FormatError(f"projector: tensor {name!a} holds values that are not finite [C7]")
+            learned[name].data.copy_(value)
+
+    def merge(self) -> None:
+        """Fold the deltas into the weights, in place; nothing can be fitted afterwards."""
+        merge(self.tower)
+        merge(self.head)
+        self.requires_grad_(False)

@@ -1,0 +1,122 @@
+"""The projector: zero-shot CLIP at the start, the same labels after storing, one clear error otherwise."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hellods.errors import FormatError, LabelError
+from hellods.labels.backbones import load_open_clip, resolve
+from hellods.labels.projector import Projector
+
+CLASSES = ("apple", "bed", "bus", "rose", "tiger")
+
+
+@pytest.fixture
+def projector() -> Projector:
+    return Projector.create("hello-tiny", CLASSES, template="a photo of a {}", ranks=(4, 2), seed=0)
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def fitted(projector: Projector) -> Projector:
+    generator = torch.Generator().manual_seed(1)
+    for value in projector.learned().values():
+        value.data.add_(torch.randn(value.shape, generator=generator), alpha=0.05)
+    return projector
+
+
+def test_projector_starts_as_zero_shot_clip(projector: Projector, images: torch.Tensor) -> None:
+    backbone = load_open_clip("hello-tiny")
+    facts = backbone.preprocess
+    pixels = torch.nn.functional.interpolate(
+        images.float() / 255, size=(facts.side, facts.side), mode=facts.interpolation, antialias=True
+    )
+    pixels = (pixels - torch.tensor(facts.mean).view(3, 1, 1)) / torch.tensor(facts.std).view(3, 1, 1)
+    features = torch.nn.functional.normalize(backbone.tower(pixels), dim=-1)
+    text = backbone.embed([f"a photo of a {name}" for name in CLASSES])
+    torch.testing.assert_close(projector(images), backbone.scale * features @ text.T, rtol=1e-4, atol=1e-4)
+
+
+def test_restored_projector_makes_the_labels_of_the_stored_one(projector: Projector, images: torch.Tensor) -> None:
+    state = fitted(projector).state()
+    projector.load(state)  # what float16 keeps of the deltas
+    restored = Projector.restore(projector.config, CLASSES, state)
+    torch.testing.assert_close(restored(images), projector(images), rtol=1e-4, atol=1e-4)
+    assert not any(parameter.requires_grad for parameter in restored.parameters())
+
+
+def test_only_deltas_bias_and_scale_are_stored(projector: Projector) -> None:
+    names = projector.state().keys()
+    assert {"bias", "scale"} < names
+    assert all(name.endswith((".up", ".down", ".delta")) for name in names - {"bias", "scale"})
+
+
+def test_projector_stays_in_eval_mode(projector: Projector) -> None:
+    projector.train()
+    assert not any(module.training for module in projector.modules())
+
+
+def test_another_base_is_refused(projector: Projector) -> None:
+    config = replace(projector.config, base_sha256="0" * 64)
+    with pytest.raises(LabelError, match="made with 000000000000"):
+        Projector.restore(config, CLASSES, projector.state())
+
+
+def test_a_file_cannot_choose_what_is_downloaded(projector: Projector) -> None:
+    config = replace(projector.config, base="given:somebody-s-model")
+    with pytest.raises(LabelError, match="somebody-s-model.*--base"):
+        Projector.restore(config, CLASSES, projector.state())
+
+
+def test_a_base_given_by_the_user_is_matched_by_digest(projector: Projector) -> None:
+    config = replace(projector.config, base="given:mine")
+    restored = Projector.restore(config, CLASSES, projector.state(), base="hello-tiny")
+    assert restored.config.base == "given:mine"
+
+
+@pytest.mark.parametrize("change", ["missing", "unknown", "shape", "infinite"])
+def test_tensors_that_do_not_fit_are_refused(projector: Projector, change: str) -> None:
+    state = projector.state()
+    if change == "missing":
+        del state["bias"]
+    elif change == "unknown":
+        state["extra"] = torch.zeros(1)
+    elif change == "shape":
+        state["bias"] = torch.zeros(3)
+    else:
+        state["bias"] = torch.full((5,), float("inf"))
+    with pytest.raises(FormatError, match=r"projector: .*\[C7\]"):
+        Projector.restore(projector.config, CLASSES, state)
+
+
+def test_number_of_classes_must_be_that_of_the_descriptions(projector: Projector) -> None:
+    with pytest.raises(FormatError, match="5 descriptions for 2 classes"):
+        Projector.restore(projector.config, ("a", "b"), projector.state())
+
+
+@pytest.mark.parametrize(
+    ("base", "words"),
+    [("RN50", "MODEL/TAG"), ("RN50/none", "RN50/openai"), ("nothing/at-all", "MODEL/TAG")],
+)
+def test_unknown_base_names_what_there_is(base: str, words: str) -> None:
+    with pytest.raises(LabelError, match=words):
+        resolve(base)
+
+
+def test_missing_local_base_says_which_files_to_bring() -> None:
+    with pytest.raises(LabelError, match="open_clip_config.json and open_clip_model.safetensors"):
+        load_open_clip("local-dir:/nowhere")
+
+
+def test_paths_stay_out_of_the_archive() -> None:
+    assert resolve("local-dir:/home/me/secret/mine/")[0] == "given:mine"
+    assert resolve("hf-hub:somebody/model")[0] == "given:model"
+
+
+def test_openai_weights_get_their_own_activation() -> None:
+    assert resolve("RN50/openai")[1]["force_quick_gelu"] is True
+    assert resolve("ViT-B-32/laion2b_s34b_b79k")[1]["force_quick_gelu"] is False
