@@ -1,0 +1,45 @@
+"""The `hellods` command: one module for each sub-command, imported when it is called."""
+
+import errno
+from importlib import import_module
+from typing import Any
+
+import click
+
+from hellods import HelloError, __version__
+
+from .text import escape
+
+COMMANDS = ("build", "inspect", "verify")
+
+
+class Commands(click.Group):
+    """Sub-commands that are imported on demand, and one place where an error becomes a line and a status."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f".{name}", __package__).command
+        return command
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except HelloError as error:
+            raise click.ClickException(escape(str(error))) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # `hellods inspect FILE | head`: click ends the process quietly
+                raise
+            raise click.ClickException(escape(str(error))) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            raise click.exceptions.Exit(130) from None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def main() -> None:
+    """Make, look at and check distilled data sets: one `.hello` file each."""

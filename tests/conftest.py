@@ -1,0 +1,48 @@
+"""What tests of every room share: the real data, and one small archive made from real images."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and trained weights; HELLODS_SHARED says where, when it is not beside the project."""
+    folder = Path(os.environ.get("HELLODS_SHARED") or ROOT.parent / "shared").resolve()
+    if not (folder / "data" / "prepare.py").is_file():
+        message = f"{folder} holds no real data: set HELLODS_SHARED to the folder that does"
+        if os.environ.get("HELLODS_REQUIRE_SHARED") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder
+
+
+def prepared(name: str, shared: Path, temporary: pytest.TempPathFactory) -> Path:
+    folder = temporary.mktemp("data")
+    subprocess.run(
+        [sys.executable, shared / "data" / "prepare.py", folder, name], check=True, stdout=subprocess.DEVNULL
+    )
+    return folder / name
+
+
+@pytest.fixture(scope="session")
+def cifar10(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train/ with 20,000 and val/ with 10,000 images of 32 px in 10 class folders."""
+    return prepared("cifar10", shared, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def cifar100(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train/ with 30,000 and val/ with 10,000 images of 32 px in 100 class folders."""
+    return prepared("cifar100", shared, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def imagenette(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train/ with 5,000 and val/ with 1,000 photographs of 224 px in 10 class folders."""
+    return prepared("imagenette224", shared, tmp_path_factory)
