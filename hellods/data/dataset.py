@@ -1,0 +1,170 @@
+"""HelloDataset: an archive as a PyTorch data set of (image, label)."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from hellods.data.epochs import Epochs
+from hellods.data.lazy import CPU, LazyLabel
+from hellods.data.samples import Kind, Options, Samples
+from hellods.errors import LabelError
+from hellods.format.archive import Archive
+from hellods.format.header import Header
+from hellods.views.rule import Views
+
+
+class HelloDataset(Dataset[tuple[Any, Any]]):
+    """A data set of (image, label), another view of each image in every epoch, for any DataLoader.
+
+    `image` is float32 (3, S, S), normalized with the archive's mean and deviation. `label` is lazy: a float32 tensor
+    (K,) that is computed when a batch is moved by `.to(device)`, or first used, outside the workers. It is the label
+    maker's answer to that very view.
+
+    The epoch of a sample is how often its index was drawn before, over all workers, until `set_epoch` is called.
+    Images are decoded once in each process that needs them: forked workers inherit what the parent has decoded,
+    spawned ones decode for themselves.
+
+    Args:
+        path: of a `.hello` file.
+        seed: of the views.
+        labels: "soft" for probabilities, "logits", or "hard" for the class as an int, which needs no base model.
+        temperature: that "soft" divides the logits by.
+        transform: called last, on each image as it would be returned; the label describes the view before it.
+        normalize: False returns the view as uint8.
+        base: the base model, where the archive names one that only the user can provide.
+
+    Raises:
+        HelloError: not a `.hello` file that can be read.
+        LabelError: an option that cannot be used with this archive. The first label may raise it too, when the base
+            model is missing or another one than the archive was made with.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        seed: int = 0,
+        labels: Kind = "soft",
+        temperature: float = 1.0,
+        transform: Callable[[Tensor], Any] | None = None,
+        normalize: bool = True,
+        base: str | None = None,
+    ) -> None:
+        path = str(Path(path).absolute())  # a worker may have another working directory
+        with Archive.open(path) as archive:
+            header, content_id = archive.header, archive.content_id
+        if labels not in ("soft", "logits", "hard"):
+            raise LabelError(f"labels is {labels!r}, expected 'soft', 'logits' or 'hard'")
+        if not temperature > 0 or (temperature != 1 and labels != "soft"):
+            raise LabelError(f"temperature is {temperature}: it must be positive, and belongs to labels='soft'")
+        if not 0 <= seed < 1 << 63:
+            raise LabelError(f"seed is {seed}, expected 0 to 2**63 - 1")
+        if header.projector is None and labels != "hard":
+            raise LabelError(f"{path}: the archive has no projector: take labels='hard'")
+        options = Options(
+            path=path, content_id=content_id, seed=seed, labels=labels, temperature=float(temperature), base=base
+        )
+        self.__setstate__(
+            {"options": options, "transform": transform, "normalize": normalize, "epochs": Epochs(header.images.count)}
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "options": self._samples.options,
+            "transform": self.transform,
+            "normalize": self.normalize,
+            "epochs": self._epochs,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # The file is opened again with the first sample: an error here would kill a worker without a message.
+        self._samples = Samples.of(state["options"])
+        self._epochs: Epochs = state["epochs"]
+        self.transform: Callable[[Tensor], Any] | None = state["transform"]
+        self.normalize: bool = state["normalize"]
+
+    @property
+    def header(self) -> Header:
+        """What the archive says of itself."""
+        return self._samples.header
+
+    @property
+    def views(self) -> Views:
+        """How views are drawn."""
+        return self._samples.views
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes."""
+        return list(self._samples.classes)
+
+    @property
+    def class_to_idx(self) -> dict[str, int]:
+        """The number of each class by its name."""
+        return {name: index for index, name in enumerate(self._samples.classes)}
+
+    @property
+    def targets(self) -> list[int]:
+        """The class of each image."""
+        return self._samples.targets.tolist()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw every later sample from this epoch, in all workers, instead of counting draws."""
+        self._epochs.set(epoch)
+
+    def label_maker(self, images: Tensor) -> Tensor:
+        """Return float32 (B, K) labels, as `labels=` says, of uint8 images (B, 3, H, W), on their device.
+
+        For who mixes or transforms images himself.
+
+        Raises:
+            LabelError: the base model is missing or another one, or labels="hard".
+        """
+        if self._samples.options.labels == "hard":
+            raise LabelError("labels='hard' makes no labels: open the archive with labels='soft' or 'logits'")
+        return self._samples.answer(images)
+
+    def __len__(self) -> int:
+        return self.header.images.count
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Any, Any]]:
+        epochs, chosen = self._draw(indices)
+        images = self._finish(self._samples.view(epochs, chosen, CPU))
+        if self._samples.options.labels == "hard":
+            return list(zip(images, self._samples.targets[chosen].tolist(), strict=True))
+        handles = torch.stack([torch.full_like(epochs, self._samples.id), epochs, chosen], dim=1)
+        labels = LazyLabel.of(handles, len(self._samples.classes), (self._samples,))
+        return [(image, labels[row]) for row, image in enumerate(images)]
+
+    def batch(self, indices: Sequence[int], device: torch.device | str = "cpu") -> tuple[Any, Tensor]:
+        """Return (images, labels) of these samples, both made on `device`; the labels are values.
+
+        The images are those of `__getitem__`, collated. The labels are float32 (B, K), or int64 (B,) if they are hard.
+        """
+        epochs, chosen = self._draw(indices)
+        views = self._samples.view(epochs, chosen, torch.device(device))
+        hard = self._samples.options.labels == "hard"
+        labels = self._samples.targets[chosen].to(device) if hard else self._samples.answer(views)
+        images = self._finish(views)
+        return images if isinstance(images, Tensor) else default_collate(images), labels
+
+    def _draw(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        known = range(len(self))  # refuses what is out of range, takes what counts from the end
+        chosen = [known[index] for index in indices]
+        return self._epochs.take(chosen), torch.tensor(chosen, dtype=torch.int64)
+
+    def _finish(self, views: Tensor) -> Any:
+        images = views
+        if self.normalize:
+            facts = self._samples.header.images
+            mean, std = (torch.tensor(value, device=views.device).view(3, 1, 1) for value in (facts.mean, facts.std))
+            images = (views.float() / 255 - mean) / std
+        return images if self.transform is None else [self.transform(image) for image in images]

@@ -1,0 +1,43 @@
+"""Which epoch a draw belongs to, agreed on by all processes that hold a data set."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Epochs:
+    """Counts how often each index was drawn, until an epoch is set for all; kept in shared memory.
+
+    Two workers that draw one index at the same moment may get the same number: the label then belongs to that number.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._drawn = torch.zeros(count, dtype=torch.int32)
+        self._set = torch.tensor([-1], dtype=torch.int32)
+        self._share()
+
+    def set(self, epoch: int) -> None:
+        """Let every later draw, in any process, belong to `epoch` (0 to 2^31 - 1)."""
+        if not 0 <= epoch < 1 << 31:
+            raise ValueError(f"epoch {epoch} is not in 0..2147483647")
+        self._set[0] = epoch
+
+    def take(self, indices: Sequence[int]) -> Tensor:
+        """Return int64 (B,), the epoch of each draw, and count the draws."""
+        if self._set[0] >= 0:
+            return self._set.long().expand(len(indices))
+        drawn, epochs = self._drawn.numpy(), []
+        for index in indices:
+            epochs.append(int(drawn[index]))
+            drawn[index] += 1
+        return torch.tensor(epochs, dtype=torch.int64)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = state
+        self._share()  # a plain pickle copies the counts; that of a starting worker brings the same memory
+
+    def _share(self) -> None:
+        for counts in (self._drawn, self._set):
+            counts.share_memory_()  # type: ignore[no-untyped-call]

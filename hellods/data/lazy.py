@@ -1,0 +1,228 @@
+"""The lazy label: a tensor of handles that becomes values in the process that needs them."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import reduce_tensor
+from torch.overrides import resolve_name
+from torch.utils._pytree import tree_map
+from torch.utils.data import get_worker_info
+
+from hellods.errors import LabelError
+
+
+class Labeller(Protocol):
+    """Who turns handles into values."""
+
+    @property
+    def id(self) -> int:
+        """What handles name it by: the same in every process that can make the same labels."""
+        ...
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The names of the K classes."""
+        ...
+
+    def label(self, epochs: Tensor, indices: Tensor, device: torch.device) -> Tensor:
+        """Return float32 (B, K) on `device` for int64 (B,) epochs and indices."""
+        ...
+
+
+# The one piece of global state: a label that comes out of a worker has only the id of the data set it belongs to.
+LABELLERS: WeakValueDictionary[int, Labeller] = WeakValueDictionary()
+
+CPU = torch.device("cpu")
+
+
+class LazyLabel(Tensor):
+    """A float32 tensor (K,) or (B, K) whose values are made when `.to(device)` or an operation first needs them.
+
+    What it stores are int64 handles (labeller, epoch, index), of shape (3,) or (B, 3), so it crosses workers as a few
+    bytes. Shape, dtype, length, `repr`, stacking and slicing leave it lazy. `torch.save`, `copy` and `pickle` take the
+    values.
+
+    Raises:
+        LabelError: values are needed in a DataLoader worker, or the data set is gone.
+    """
+
+    _width: int
+    _labellers: tuple[Labeller, ...]  # kept alive while the label is
+    _made: Tensor | None
+
+    @classmethod
+    def of(cls, handles: Tensor, width: int, labellers: tuple[Labeller, ...] | None = None) -> "LazyLabel":
+        """Return a label of int64 handles (..., 3) for `width` classes; labellers not given are looked up by id."""
+        if labellers is None:
+            found = map(LABELLERS.get, dict.fromkeys(handles[..., 0].flatten().tolist()))
+            labellers = tuple(labeller for labeller in found if labeller is not None)
+        label = handles.as_subclass(cls)
+        label._width, label._labellers, label._made = width, labellers, None
+        return label
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.stack or (func in LAZY and isinstance(args[0], cls)):
+            return LAZY[func](*args, **kwargs)
+        args, kwargs = tree_map(partial(_plain, operation=func), (args, kwargs))
+        return func(*args, **kwargs)
+
+
+def _handles(label: LazyLabel) -> Tensor:
+    with torch._C.DisableTorchFunctionSubclass():
+        return label.as_subclass(Tensor)
+
+
+def _values(label: LazyLabel, device: torch.device, operation: Callable[..., Any]) -> Tensor:
+    if label._made is None:
+        if get_worker_info() is not None:
+            name = resolve_name(operation) or getattr(operation, "__name__", "this")
+            raise LabelError(
+                f"{name} needs label values, which a DataLoader worker does not make: do it after the loader, or with "
+                "num_workers=0, or take labels='hard'"
+            )
+        label._made = _ask(label, device)
+    label._made = label._made.to(device)
+    return label._made
+
+
+def _plain(value: Any, operation: Callable[..., Any]) -> Any:
+    return _values(value, CPU, operation) if isinstance(value, LazyLabel) else value
+
+
+def _ask(label: LazyLabel, device: torch.device) -> Tensor:
+    handles = _handles(label).reshape(-1, 3)
+    labellers = {labeller.id: labeller for labeller in label._labellers}
+    values = torch.empty(len(handles), label._width, device=device)
+    for key in dict.fromkeys(handles[:, 0].tolist()):
+        if key not in labellers:
+            raise LabelError("the HelloDataset of these labels is gone from this process: keep it while they are used")
+        if list(labellers[key].classes) != list(label._labellers[0].classes):
+            raise LabelError("one batch mixes labels of data sets whose classes differ: load them apart")
+        rows = (handles[:, 0] == key).nonzero()[:, 0]
+        values[rows.to(device)] = labellers[key].label(handles[rows, 1], handles[rows, 2], device)
+    return values.view(_shape(label))
+
+
+def _shape(label: LazyLabel) -> torch.Size:
+    return torch.Size((*_handles(label).shape[:-1], label._width))
+
+
+def _size(label: LazyLabel, dim: int | None = None) -> torch.Size | int:
+    return _shape(label) if dim is None else _shape(label)[dim]
+
+
+def _repr(label: LazyLabel, *_: Any, **__: Any) -> str:
+    return f"LazyLabel(shape={tuple(_shape(label))}, not computed)" if label._made is None else repr(label._made)
+
+
+def _to(label: LazyLabel, *args: Any, **kwargs: Any) -> Tensor:
+    device = CPU
+    for wanted in (*args, *kwargs.values()):
+        if isinstance(wanted, Tensor):
+            device = wanted.device
+        elif isinstance(wanted, (torch.device, str, int)) and not isinstance(wanted, bool):
+            device = torch.device(wanted)
+    return _values(label, device, Tensor.to).to(*args, **kwargs)
+
+
+def _cuda(label: LazyLabel, device: torch.device | int | str | None = None, **kwargs: Any) -> Tensor:
+    return _to(label, "cuda" if device is None else device, **kwargs)
+
+
+def _get(label: LazyLabel, index: Any) -> Tensor:
+    rows = isinstance(index, (int, slice)) and not isinstance(index, bool) and _handles(label).ndim > 1
+    if rows and label._made is None:
+        return LazyLabel.of(_handles(label)[index], label._width, label._labellers)
+    return _values(label, CPU, Tensor.__getitem__)[index]
+
+
+def _stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None) -> Tensor:
+    labels = [label for label in tensors if isinstance(label, LazyLabel) and label._made is None]
+    # A worker's default_collate brings its own `out`, in shared memory; handles need none.
+    if dim != 0 or len(labels) < len(tensors) or (out is not None and get_worker_info() is None):
+        return torch.stack([_plain(label, torch.stack) for label in tensors], dim, out=out)
+    widths = {label._width for label in labels}
+    if len(widths) > 1:
+        raise LabelError(f"one batch mixes labels of {' and '.join(map(str, sorted(widths)))} classes: load them apart")
+    labellers = dict.fromkeys(labeller for label in labels for labeller in label._labellers)
+    return LazyLabel.of(torch.stack([_handles(label) for label in labels]), widths.pop(), tuple(labellers))
+
+
+def _rebuild(handles: Any, width: int) -> LazyLabel:
+    return LazyLabel.of(torch.from_numpy(handles), width)
+
+
+def _reduce(label: LazyLabel) -> Any:
+    if label._made is not None:
+        return reduce_tensor(label._made)  # type: ignore[no-untyped-call]
+    return _rebuild, (_handles(label).numpy(), label._width)
+
+
+def _reduce_values(label: LazyLabel, protocol: int) -> Any:
+    return _values(label, CPU, Tensor.__reduce_ex__).__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
+
+
+class _NoStorage:
+    """What default_collate asks for room in shared memory: none is taken."""
+
+    def _new_shared(self, size: int, *, device: Any = None) -> Any:
+        return torch.empty(0)._typed_storage()  # type: ignore[no-untyped-call]
+
+
+def _getter(name: str) -> Callable[..., Any]:
+    return getattr(Tensor, name).__get__  # type: ignore[no-any-return]
+
+
+def _of_handles(name: str) -> Callable[[LazyLabel], Any]:
+    return lambda label: getattr(_handles(label), name)
+
+
+# Facts that handles share with their values.
+_SHARED = (
+    "device",
+    "is_cpu",
+    "is_cuda",
+    "is_leaf",
+    "is_nested",
+    "is_quantized",
+    "is_sparse",
+    "layout",
+    "requires_grad",
+)
+
+# What is answered without values.
+LAZY: dict[Callable[..., Any], Callable[..., Any]] = {
+    **{_getter(name): _of_handles(name) for name in _SHARED},
+    _getter("shape"): _shape,
+    _getter("ndim"): lambda label: len(_shape(label)),
+    _getter("dtype"): lambda label: torch.float32,
+    Tensor.size: _size,
+    Tensor.dim: lambda label: len(_shape(label)),
+    Tensor.numel: lambda label: _shape(label).numel(),
+    Tensor.is_floating_point: lambda label: True,
+    torch.is_floating_point: lambda label: True,
+    Tensor.__len__: lambda label: _shape(label)[0],
+    Tensor.__repr__: _repr,
+    Tensor.__format__: _repr,
+    Tensor.__getitem__: _get,
+    Tensor.__reduce_ex__: _reduce_values,
+    Tensor.to: _to,
+    Tensor.cuda: _cuda,
+    Tensor.pin_memory: lambda label, *_: label,
+    Tensor._typed_storage: lambda label: _NoStorage(),
+    Tensor.new: lambda label, *args, **kwargs: torch.empty(0).new(*args, **kwargs),
+    torch.stack: _stack,
+}
+
+
+# Between processes handles travel, not values; every other pickle goes through __reduce_ex__.
+ForkingPickler.register(LazyLabel, _reduce)

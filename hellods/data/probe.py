@@ -1,0 +1,100 @@
+"""Probe labels: a few answers that an archive carries, so that a reader finds out when its own would be wrong."""
+
+from collections.abc import Callable
+from hashlib import sha256
+
+import torch
+from torch import Tensor
+
+from hellods.errors import FormatError, LabelError
+from hellods.views.draw import draw
+from hellods.views.render import render
+from hellods.views.rule import Views
+
+LabelMaker = Callable[[Tensor], Tensor]  # uint8 (B, 3, H, W) -> float logits (B, K)
+
+PROBE_SEED = 0  # every probe is drawn from it, whatever seed the archive is read with
+# Relative to the largest logit: fp32 on other processors and libraries stays 100 times closer; another activation
+# function (QuickGELU for GELU) is already 10 times further away.
+TOLERANCE = 1e-3
+
+
+@torch.no_grad()
+def make_probe(label_maker: LabelMaker, images: Tensor, views: Views, count: int = 8) -> dict[str, Tensor]:
+    """Return what a reader compares its own answers with.
+
+    Args:
+        label_maker: as a reader will restore it.
+        images: uint8 (N, 3, H, W), as a reader decodes them.
+        views: of the archive.
+        count: P, how many views, spread over the images, each of another epoch.
+
+    Returns:
+        int64 (P,) `indices` and `epochs`, uint8 (P, 32) `digest`: SHA-256 of the view's bytes, float32 (P, K) `logits`.
+    """
+    epochs = torch.arange(count)
+    indices = epochs * len(images) // count
+    seen = _render(images, views, epochs, indices)
+    return {"indices": indices, "epochs": epochs, "digest": _digests(seen), "logits": label_maker(seen).float().cpu()}
+
+
+@torch.no_grad()
+def check_probe(probe: dict[str, Tensor], label_maker: LabelMaker, images: Tensor, views: Views, where: str) -> None:
+    """Answer the probe and compare.
+
+    Args:
+        probe: from `make_probe`, read from a file.
+        label_maker: the restored one, on the device of `images`.
+        images: uint8 (N, 3, H, W).
+        views: of the archive.
+        where: names the archive in messages.
+
+    Raises:
+        FormatError: the probe is not what `make_probe` returns.
+        LabelError: the images decode to other pixels, the base model is another one, or it computes wrongly here.
+    """
+    _check_form(probe, len(images), where)
+    seen = _render(images, views, probe["epochs"], probe["indices"])
+    if not torch.equal(_digests(seen), probe["digest"]):
+        raise LabelError(
+            f"{where}: the images decode to other pixels here than where the archive was made, so its labels would be "
+            "of other images: use another release of Pillow"
+        )
+    logits, expected = label_maker(seen).float().cpu(), probe["logits"]
+    if logits.shape != expected.shape:
+        raise FormatError(f"{where}: probe logits {tuple(expected.shape)}, the label maker's {tuple(logits.shape)}")
+    if not logits.isfinite().all():
+        raise LabelError(f"{where}: the label maker's answers are not finite: a numerical fault of this machine")
+    off = ((logits - expected).abs().max() / expected.abs().max().clamp(min=1e-6)).item()
+    if off > TOLERANCE:
+        raise LabelError(
+            f"{where}: labels differ from the archive's probe by {off:.1e} of the largest (limit {TOLERANCE:.0e}): "
+            "other base weights or another activation function; check base= and the release of open_clip"
+        )
+
+
+def _render(images: Tensor, views: Views, epochs: Tensor, indices: Tensor) -> Tensor:
+    side = (images.shape[2], images.shape[3])
+    return render(images, draw(views, side, len(images), PROBE_SEED, epochs, indices))
+
+
+def _digests(seen: Tensor) -> Tensor:
+    digests = b"".join(sha256(view.contiguous().numpy().tobytes()).digest() for view in seen.cpu())
+    return torch.frombuffer(bytearray(digests), dtype=torch.uint8).view(-1, 32)
+
+
+def _check_form(probe: dict[str, Tensor], count: int, where: str) -> None:
+    expected = {
+        "indices": (torch.int64, 1),
+        "epochs": (torch.int64, 1),
+        "digest": (torch.uint8, 2),
+        "logits": (torch.float32, 2),
+    }
+    found = {name: (tensor.dtype, tensor.ndim) for name, tensor in probe.items()}
+    if found != expected or len({len(tensor) for tensor in probe.values()}) != 1 or probe["digest"].shape[1] != 32:
+        raise FormatError(f"{where}: section probe does not hold indices, epochs, digest and logits of the same views")
+    indices, epochs = probe["indices"], probe["epochs"]
+    if not len(indices) or indices.min() < 0 or indices.max() >= count or epochs.min() < 0 or epochs.max() >= 1 << 31:
+        raise FormatError(f"{where}: section probe holds no views, or an image or an epoch out of range")
+    if not probe["logits"].isfinite().all():
+        raise FormatError(f"{where}: section probe holds logits that are not finite")

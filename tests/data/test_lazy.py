@@ -1,0 +1,206 @@
+import copy
+import io
+import pickle
+from collections.abc import Iterator
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, kl_div
+from torch.utils.data import default_collate
+from torchvision.transforms.v2 import CutMix
+
+from hellods.data.lazy import LABELLERS, LazyLabel
+from hellods.errors import LabelError
+
+
+class Sines:
+    """A labeller whose answers can be checked by hand; it counts the rows it was asked for."""
+
+    def __init__(self, key: int = 7, classes: tuple[str, ...] = ("cat", "dog", "frog")) -> None:
+        self.id, self.classes, self.rows = key, classes, 0
+
+    def label(self, epochs: Tensor, indices: Tensor, device: torch.device) -> Tensor:
+        self.rows += len(indices)
+        phase = (100.0 * self.id + 10 * epochs + indices)[:, None] + torch.arange(len(self.classes))
+        return torch.softmax(torch.sin(phase.to(device)), dim=1)
+
+
+@pytest.fixture
+def sines() -> Iterator[Sines]:
+    labeller = Sines()
+    LABELLERS[labeller.id] = labeller
+    yield labeller
+    LABELLERS.pop(labeller.id, None)
+
+
+EPOCHS, INDICES = torch.tensor([0, 0, 1, 4]), torch.tensor([5, 2, 2, 9])
+
+
+def batch(labeller: Sines) -> LazyLabel:
+    return LazyLabel.of(torch.stack([torch.full((4,), labeller.id), EPOCHS, INDICES], 1), len(labeller.classes))
+
+
+def truth(labeller: Sines) -> Tensor:
+    return Sines(labeller.id, labeller.classes).label(EPOCHS, INDICES, torch.device("cpu"))
+
+
+FACTS: dict[str, Any] = {
+    "shape": lambda t: tuple(t.shape),
+    "size": lambda t: (tuple(t.size()), t.size(1), t.size(-1)),
+    "ndim": lambda t: (t.ndim, t.dim()),
+    "len": len,
+    "numel": lambda t: t.numel(),
+    "dtype": lambda t: (t.dtype, t.is_floating_point(), torch.is_floating_point(t)),
+    "device": lambda t: (t.device, t.is_cuda, t.layout, t.requires_grad),
+    "row's shape": lambda t: tuple(t[0].shape),
+    "slice's shape": lambda t: tuple(t[1:3].shape),
+    "stack's shape": lambda t: tuple(torch.stack([t[0], t[3]]).shape),
+}
+
+
+@pytest.mark.parametrize("fact", FACTS)
+def test_facts_are_those_of_the_values_and_cost_nothing(fact: str, sines: Sines) -> None:
+    found = FACTS[fact](batch(sines))
+    assert (found, sines.rows) == (FACTS[fact](truth(sines)), 0)
+
+
+def test_repr_says_that_nothing_is_computed(sines: Sines) -> None:
+    label = batch(sines)
+    assert (f"{label}", sines.rows) == ("LazyLabel(shape=(4, 3), not computed)", 0)
+
+
+def test_repr_shows_values_once_they_are_there(sines: Sines) -> None:
+    label = batch(sines)
+    label.to("cpu")
+    assert repr(label) == repr(truth(sines))
+
+
+OPERATIONS: dict[str, Any] = {
+    "to device": lambda t: t.to("cpu"),
+    "to device by keyword": lambda t: t.to(device=torch.device("cpu"), non_blocking=True),
+    "to dtype": lambda t: t.to(torch.float64),
+    "to like another": lambda t: t.to(torch.zeros(1)),
+    "another to it": lambda t: torch.zeros(2, dtype=torch.int64).to(t),
+    "argmax": lambda t: t.argmax(1),
+    "arithmetic": lambda t: 0.5 * t + t.flip(0) / 2 - 1,
+    "column": lambda t: t[:, 1],
+    "mask": lambda t: t[torch.tensor([True, False, True, False])],
+    "row of row": lambda t: t[2][1],
+    "iteration": lambda t: list(t)[2],
+    "cat": lambda t: torch.cat([t, t[1:]]),
+    "stack on another dimension": lambda t: torch.stack([t, t], 1),
+    "stack with a tensor": lambda t: torch.stack([t[0], torch.ones(3)]),
+    "cross entropy": lambda t: cross_entropy(torch.eye(4, 3), t),
+    "kl": lambda t: kl_div(torch.eye(4, 3).log_softmax(1), t, reduction="batchmean"),
+    "numpy": lambda t: torch.from_numpy(t.numpy()),
+    "list": lambda t: torch.tensor(t.tolist()),
+    "clone": lambda t: t.clone(),
+    "deepcopy": copy.deepcopy,
+    "copy": copy.copy,
+    "pickle": lambda t: pickle.loads(pickle.dumps(t)),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_see_the_values(name: str, sines: Sines) -> None:
+    found = OPERATIONS[name](batch(sines))
+    assert type(found) is Tensor
+    assert torch.equal(found, OPERATIONS[name](truth(sines)))
+
+
+def test_values_are_made_once_per_tensor(sines: Sines) -> None:
+    label = batch(sines)
+    label.to("cpu")
+    _ = label + 1, label.argmax(1), label[2], label.to("cpu")
+    assert sines.rows == 4
+
+
+def test_change_in_place_stays(sines: Sines) -> None:
+    label = batch(sines)
+    label.mul_(2)
+    label[0] = 0
+    expected = truth(sines) * 2
+    expected[0] = 0
+    assert torch.equal(label.to("cpu"), expected)
+
+
+def test_values_are_float32_under_autocast(sines: Sines) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(batch(sines).to("cpu"), truth(sines))
+
+
+def test_saved_file_holds_values(sines: Sines) -> None:
+    file = io.BytesIO()
+    torch.save({"labels": batch(sines)}, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=True)["labels"]
+    assert type(loaded) is Tensor
+    assert torch.equal(loaded, truth(sines))
+
+
+def test_collated_samples_stay_lazy(sines: Sines) -> None:
+    rows = [batch(sines)[row] for row in range(4)]
+    images, labels = default_collate([(torch.zeros(3), row) for row in rows])
+    assert (type(labels), images.shape, sines.rows) == (LazyLabel, (4, 3), 0)
+    assert torch.equal(labels.to("cpu"), truth(sines))
+
+
+def test_label_between_processes_is_a_few_bytes_of_handles(sines: Sines) -> None:
+    data = bytes(ForkingPickler.dumps(batch(sines)))
+    back = pickle.loads(data)
+    assert (type(back), sines.rows, len(data) < 400) == (LazyLabel, 0, True)
+    assert torch.equal(back.to("cpu"), truth(sines))
+
+
+def test_label_keeps_its_labeller_alive(sines: Sines) -> None:
+    labeller = Sines(key=8)
+    LABELLERS[8] = labeller
+    label, expected = batch(labeller), truth(labeller)
+    del labeller
+    assert torch.equal(label.to("cpu"), expected)
+
+
+def test_label_without_labeller_says_that_its_data_set_is_gone() -> None:
+    label = batch(Sines(key=9))
+    assert label.shape == (4, 3)
+    with pytest.raises(LabelError, match="HelloDataset of these labels is gone"):
+        label.to("cpu")
+
+
+def test_labels_of_two_data_sets_mix_in_one_batch(sines: Sines) -> None:
+    other = LABELLERS[8] = Sines(key=8)
+    mixed = torch.stack([batch(other)[0], batch(sines)[1], batch(other)[2]])
+    expected = torch.stack([truth(other)[0], truth(sines)[1], truth(other)[2]])
+    assert torch.equal(mixed.to("cpu"), expected)
+
+
+def test_labels_of_other_classes_do_not_mix(sines: Sines) -> None:
+    other = LABELLERS[8] = Sines(key=8, classes=("cat", "dog", "ship"))
+    mixed = torch.stack([batch(other)[0], batch(sines)[1]])
+    with pytest.raises(LabelError, match="classes differ"):
+        mixed.to("cpu")
+
+
+def test_labels_of_other_numbers_of_classes_do_not_stack(sines: Sines) -> None:
+    other = LABELLERS[8] = Sines(key=8, classes=("cat", "dog"))
+    with pytest.raises(LabelError, match="2 and 3 classes"):
+        torch.stack([batch(other)[0], batch(sines)[1]])
+
+
+def test_torchvision_cutmix_mixes_the_values(sines: Sines) -> None:
+    images = torch.rand(4, 3, 8, 8)
+    torch.manual_seed(0)
+    _, found = CutMix()(images, batch(sines))
+    torch.manual_seed(0)
+    _, expected = CutMix()(images, truth(sines))
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.gpu
+def test_values_are_made_on_the_device_asked_for(sines: Sines) -> None:
+    for values in (batch(sines).to("cuda"), batch(sines).cuda(), batch(sines).pin_memory().cuda(0)):
+        assert values.device.type == "cuda"
+        assert torch.allclose(values.cpu(), truth(sines))

@@ -1,0 +1,82 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hellods.data.probe import check_probe, make_probe
+from hellods.errors import FormatError, HelloError, LabelError
+from hellods.views.rule import Views
+
+VIEWS = Views(size=8, mix="cutmix")
+IMAGES = torch.randint(0, 256, (12, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+WEIGHTS = torch.randn(192, 5, generator=torch.Generator().manual_seed(1))
+
+
+def label_maker(images: Tensor) -> Tensor:
+    return nn.functional.gelu(images.flatten(1).float() / 255 @ WEIGHTS)
+
+
+PROBE = make_probe(label_maker, IMAGES, VIEWS)
+
+
+def test_honest_answers_pass() -> None:
+    check_probe(PROBE, lambda images: label_maker(images) + 1e-4, IMAGES, VIEWS, "x.hello")
+
+
+def test_probe_covers_other_images_and_epochs() -> None:
+    assert (len(PROBE["indices"].unique()), len(PROBE["epochs"].unique())) == (8, 8)
+    assert int(PROBE["indices"].max()) > 8
+
+
+def test_probe_of_fewer_images_than_views_passes() -> None:
+    check_probe(make_probe(label_maker, IMAGES[:3], VIEWS), label_maker, IMAGES[:3], VIEWS, "x.hello")
+
+
+def test_one_level_of_one_pixel_is_an_image_decoder_that_differs() -> None:
+    other = IMAGES ^ (torch.arange(12) == int(PROBE["indices"][3])).view(-1, 1, 1, 1).byte()
+    with pytest.raises(LabelError, match=r"^x\.hello: the images decode to other pixels"):
+        check_probe(PROBE, label_maker, other, VIEWS, "x.hello")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda images: label_maker(images).flip(1),
+        lambda images: nn.functional.silu(images.flatten(1).float() / 255 @ WEIGHTS),
+    ],
+    ids=["weights", "activation"],
+)
+def test_other_logits_are_a_base_that_differs(wrong: nn.Module) -> None:
+    with pytest.raises(LabelError, match="other base weights or another activation"):
+        check_probe(PROBE, wrong, IMAGES, VIEWS, "x.hello")
+
+
+def test_answer_that_is_not_finite_is_a_numerical_fault() -> None:
+    with pytest.raises(LabelError, match="numerical fault"):
+        check_probe(PROBE, lambda images: label_maker(images) / 0, IMAGES, VIEWS, "x.hello")
+
+
+BROKEN = {
+    "missing tensor": {name: PROBE[name] for name in ("indices", "epochs", "digest")},
+    "other tensor": PROBE | {"extra": PROBE["logits"]},
+    "other dtype": PROBE | {"epochs": PROBE["epochs"].int()},
+    "other length": PROBE | {"logits": PROBE["logits"][1:]},
+    "short digest": PROBE | {"digest": PROBE["digest"][:, 1:].contiguous()},
+    "no views": {name: tensor[:0] for name, tensor in PROBE.items()},
+    "image out of range": PROBE | {"indices": PROBE["indices"] + 5},
+    "image below zero": PROBE | {"indices": PROBE["indices"] - 1},
+    "epoch below zero": PROBE | {"epochs": PROBE["epochs"] - 1},
+    "logits not finite": PROBE | {"logits": PROBE["logits"] / 0},
+    "another number of classes": PROBE | {"logits": PROBE["logits"][:, 1:].contiguous()},
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_broken_probe_is_refused(fault: str) -> None:
+    with pytest.raises(FormatError, match=r"^x\.hello: "):
+        check_probe(BROKEN[fault], label_maker, IMAGES, VIEWS, "x.hello")
+
+
+def test_errors_are_one_line() -> None:
+    with pytest.raises(HelloError) as error:
+        check_probe(PROBE, label_maker, IMAGES.flip(0), VIEWS, "x.hello")
+    assert "\n" not in str(error.value)
