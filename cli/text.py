@@ -1,6 +1,45 @@
-"""What the commands say, as plain text."""
+"""What the commands say, as plain text of 80 columns."""
+
+import re
+import textwrap
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+WIDTH = 80
+INDENT = 11  # where the second column begins
 
 
 def escape(text: str) -> str:
     """Return `text` with everything that is not printable spelled out, so that a file cannot steer a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def row(label: str, items: Iterable[str], *, lines: int = 6) -> str:
+    """Return a label and, beside it, its items with commas between, on at most so many lines."""
+    # textwrap breaks at ASCII spaces alone, so these keep an item in one piece where it fits on a line.
+    joined = ", ".join(escape(item).replace(" ", "\0") for item in items)
+    filled = textwrap.wrap(joined, WIDTH - INDENT, break_on_hyphens=False, max_lines=lines, placeholder=" …")
+    return f"\n{'':{INDENT}}".join([f"{label:{INDENT}}{filled[0] if filled else '-'}", *filled[1:]]).replace("\0", " ")
+
+
+def facts(value: Mapping[str, Any]) -> list[str]:
+    """Return `key value` for what is set in a JSON object of any shape, inner keys with a dot."""
+    found = []
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            found += [f"{key}.{fact}" for fact in facts(inner)]
+        elif inner is not None:
+            found.append(f"{key} {scalar(inner)}")
+    return found
+
+
+def scalar(value: Any) -> str:
+    """Return a JSON value in short: yes and no, lists with slashes, digests by their first 12 digits."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return "/".join(scalar(item) for item in value)
+    text = str(value)
+    if re.fullmatch(r"[0-9a-f]{64}", text):
+        return f"{text[:12]}…"
+    return text if len(text) <= 60 else f"{text[:59]}…"

@@ -1,0 +1,140 @@
+"""`hellods build`: an archive from real images and a teacher."""
+
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import click
+
+from hellods.distill.recipe import Codec, Initializer, Inputs, Mix, Recipe
+from hellods.errors import RecipeError
+
+from .inspect import claims, parts
+from .loop import loop
+from .progress import clock, progress
+from .text import escape, row
+
+T = TypeVar("T")
+DEFAULTS = {field.name: field.default for kind in (Inputs, Recipe) for field in fields(kind)}
+
+
+class Three(click.ParamType):
+    """Three numbers with commas between, one for each channel."""
+
+    name = "R,G,B"
+
+    def convert(
+        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+    ) -> tuple[float, float, float]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            red, green, blue = (float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not three numbers such as 0.485,0.456,0.406", parameter, context)
+        return red, green, blue
+
+
+def option(name: str, text: str, kind: Any = None) -> Callable[[T], T]:
+    """Return an option that is spelled as the field of `Recipe` or `Inputs`, and has its default."""
+    default = DEFAULTS[name]
+    flag = "--" + name.replace("_", "-")
+    if default is False:
+        return click.option(flag, is_flag=True, help=text)
+    flag = f"{flag}/--no-{flag[2:]}" if default is True else flag
+    return click.option(flag, name, type=kind, default=default, show_default=default is not None, help=text)
+
+
+@click.command()
+@click.argument("data")
+@click.option("--out", metavar="FILE", required=True, help="The `.hello` file to write.")
+@option("images_per_class", "Images to keep of each class.")
+@option("base", "hello-tiny, MODEL/TAG of open_clip, hf-hub:OWNER/NAME or local-dir:FOLDER.")
+@option("teacher", "train:NETWORK, FILE.py:FUNCTION, or a network of torchvision or timm.")
+@option("teacher_weights", "Its weights: safetensors, or a PyTorch checkpoint.", click.STRING)
+@option("teacher_mean", "Mean that it expects.", Three())
+@option("teacher_std", "Standard deviation that it expects.", Three())
+@option("allow_weak_teacher", "Build even if the teacher is near chance or orders classes differently.")
+@click.option(
+    "--class-names", metavar="FILE", help="A text for each class folder: lines `folder: text`, or a JSON object."
+)
+@option("side", "Side of the images in pixels.  [default: of the first image, at most 224]", int)
+@option("initializer", "Images from RDED's patches, or random real ones.", click.Choice(get_args(Initializer)))
+@option("factor", "Patches along the side of an image.  [default: 2 from 128 px, else 1]", int)
+@option("candidates", "Real images of a class that patches are chosen from.")
+@option("crops", "Crops tried of each of them.")
+@option("codec", "How images are stored.", click.Choice(get_args(Codec)))
+@option("quality", "1 to 100.  [default: lossless up to 64 px, else 90]", int)
+@option("flip", "Whether views are mirrored at random.")
+@option("mix", "How views are mixed.", click.Choice(get_args(Mix)))
+@option("template", "What the text of a class is set into.")
+@option("encoder_rank", "Rank of the projector's deltas on the image tower.")
+@option("head_rank", "Rank of its delta on the head.")
+@option("fit_images", "Views that it is fitted on.  [default: 30 a real image, within limits]", int)
+@option("fit_batch", "Views in a step of that.")
+@option("fit_learning_rate", "Its learning rate.")
+@option("hard_weight", "Weight of the true classes, beside the teacher's logits.")
+@option("teacher_epochs", "Epochs of train:NETWORK.")
+@option("seed", "Of everything random.")
+@option("device", "cpu, cuda, …")
+@option("name", "Name of the archive.  [default: of the data]", click.STRING)
+@option("license", "Its license, an SPDX expression.")
+@option("source_url", "Where the real images come from.", click.STRING)
+@click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def command(data: str, out: str, class_names: str | None, overwrite: bool, quiet: bool, **knobs: Any) -> None:
+    """Make one `.hello` file from the real images in DATA.
+
+    DATA is a folder with train/ and val/ (or test/), each with a folder of images for every class; or a folder of
+    class folders, of which a fifth is held out; or `digits`, real handwritten ones.
+    """
+    recipe = Recipe(**only(Recipe, knobs))
+    inputs = Inputs(data=data, descriptions=class_names and read_names(Path(class_names)), **only(Inputs, knobs))
+    with progress(quiet) as draw:
+        draw("Load torch", 0, 1)
+        from hellods.distill.build import build
+
+        draw("Load torch", 1, 1)
+        report = build(inputs, recipe, out, overwrite=overwrite, progress=draw)
+    size = report.path.stat().st_size
+    taken = [f"{stage} {clock(seconds)}" for stage, seconds in report.seconds.items()]
+    click.echo(f"{escape(out)}\n{report.content_id}\n")
+    click.echo("\n".join([*parts(report.header, size), *claims(report.header.metrics), row("minutes", taken)]))
+    click.echo(f"\nTrain from it:\n\n{loop(out, report.header.images.height)}")
+
+
+def only(kind: type, knobs: dict[str, Any]) -> dict[str, Any]:
+    """Return those of the options that are fields of `kind`."""
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in knobs.items() if name in names}
+
+
+def read_names(path: Path) -> dict[str, str]:
+    """Return class folder -> text from a JSON object, or from lines `folder: text`.
+
+    Raises:
+        RecipeError: the file is missing, or of neither form.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as cause:
+        raise RecipeError(f"{path}: class names cannot be read: {cause}") from cause
+    if text.lstrip().startswith("{"):
+        try:
+            names = json.loads(text)
+        except ValueError as cause:
+            raise RecipeError(f"{path}: not a JSON object: {cause}") from cause
+        wrong = [key for key, value in names.items() if not isinstance(value, str)]
+        if wrong:
+            raise RecipeError(f"{path}: {wrong[0]!r} needs a text, found {names[wrong[0]]!r}")
+        return dict(names)
+    names = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        folder, _, name = (part.strip() for part in line.partition(":"))
+        if line.strip() and not (folder and name):
+            raise RecipeError(f"{path}:{number}: found {line!r}, expected `folder: text`")
+        if folder:
+            names[folder] = name
+    return names

@@ -1,0 +1,80 @@
+"""`hellods inspect`: what an archive says of itself."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hellods.format.archive import Archive
+from hellods.format.header import Header
+from hellods.record import to_json
+
+from .text import INDENT, escape, facts, row, scalar
+
+
+@click.command()
+@click.argument("file")
+@click.option("--json", "as_json", is_flag=True, help="The header as JSON, with the content id and the file's bytes.")
+def command(file: str, as_json: bool) -> None:
+    """Show what FILE says of itself; its digests are not checked, `verify` does that."""
+    with Archive.open(file) as archive:
+        size = Path(file).stat().st_size
+        if as_json:
+            whole = {"content_id": archive.content_id, "bytes": size, "header": to_json(archive.header)}
+            click.echo(json.dumps(whole, indent=2))
+        else:
+            click.echo(f"{escape(file)}: {archive.header.format}, {size:,} bytes, id\n{archive.content_id}\n")
+            click.echo("\n".join(overview(archive.header, size)))
+
+
+def overview(header: Header, size: int) -> list[str]:
+    """Return the lines that describe an archive; a file may say anything, so no key is relied upon."""
+    images, count = header.images, len(header.classes)
+    unstated = " (no license is stated: ask before you share it)" if header.license == "NOASSERTION" else ""
+    return [
+        row("name", [header.name]),
+        row("license", [header.license + unstated]),
+        row("made by", [header.created_by]),
+        row("source", facts(header.source)),
+        row("classes", [f"{count:,}: {header.classes[0]}", *header.classes[1:]], lines=2),
+        row("images", [f"{images.count:,} of {images.height} × {images.width} px", images.codec]),
+        row("views", facts(header.views)),
+        row("teacher", facts(header.teacher)),
+        row("labels", labels(header.projector)),
+        "",
+        *parts(header, size),
+        "",
+        row("recipe", facts(header.recipe)),
+        *claims(header.metrics),
+    ]
+
+
+def labels(projector: dict[str, Any] | None) -> list[str]:
+    """Return what makes the labels, and with what beside the file."""
+    if projector is None:
+        return ["hard labels alone: the file holds no projector"]
+    return facts({key: value for key, value in projector.items() if key != "descriptions"})
+
+
+def parts(header: Header, size: int) -> list[str]:
+    """Return the bytes of each section, of the rest, and of the whole; then what is needed beside the file."""
+    sections = sorted(header.sections, key=lambda section: -section.length)
+    named = {
+        section.name: (section.length, f"zstd, {section.raw_length:,} unpacked" if section.encoding == "zstd" else "")
+        for section in sections
+    }
+    rest = size - sum(section.length for section in sections)
+    table = named | {"header, padding": (rest, ""), "whole file": (size, "")}
+    lines = [f"{'':{INDENT}}{escape(name):16}{count:>13,}  {note}".rstrip() for name, (count, note) in table.items()]
+    lines[0] = f"{'bytes':{INDENT}}{lines[0][INDENT:]}"
+    if header.projector is not None:
+        base = scalar(header.projector.get("base", "a base model"))
+        home = "in this package" if base == "hello-tiny" else "public weights, not in the file"
+        lines.append(row("beside it", [f"{base} ({home})"]))
+    return lines
+
+
+def claims(metrics: dict[str, Any]) -> list[str]:
+    """Return the author's measurements, marked as what they are."""
+    return [row("claims", ["by the author and not checked: " + ", ".join(facts(metrics))])] if metrics else []

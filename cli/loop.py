@@ -1,0 +1,31 @@
+"""The training loop that a build prints and the README shows."""
+
+LOOP = """\
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+
+from hellods import HelloDataset
+from hellods.nets import create
+
+device = "cuda" if torch.cuda.is_available() else "cpu"
+dataset = HelloDataset({path!r})
+loader = DataLoader(dataset, batch_size=50, shuffle=True, num_workers=2)
+model = create({network!r}, classes=len(dataset.classes), side={side}).to(device)
+optimizer = torch.optim.AdamW(model.parameters(), lr=0.001)
+
+for epoch in range(100):
+    for images, labels in loader:  # labels are soft, made on first use
+        images, labels = images.to(device), labels.to(device)
+        loss = cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    print(f"epoch {{epoch}}: loss {{loss.item():.3f}}")
+"""
+
+
+def loop(path: str, side: int) -> str:
+    """Return the loop for an archive, with a network for images of that side."""
+    text = LOOP.format(path=path, side=side, network="convnet3" if side <= 64 else "resnet18")
+    return text.replace("'", '"')

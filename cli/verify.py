@@ -1,0 +1,35 @@
+"""`hellods verify`: every promise of an archive, checked."""
+
+import click
+
+from hellods.format.archive import Archive
+
+from .progress import progress
+from .text import escape
+
+
+@click.command()
+@click.argument("file")
+@click.option("--base", help="The base model, where FILE names one that only you have: local-dir:FOLDER or hf-hub:…")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def command(file: str, base: str | None, quiet: bool) -> None:
+    """Check all of FILE: every digest, every image decoded, and its probe labels made again and compared."""
+    with progress(quiet) as draw, Archive.open(file) as archive:
+        archive.verify(draw)
+        header = archive.header
+        probed = any(section.name == "probe" for section in header.sections)
+        if header.projector is not None:
+            draw("Labels", 0, 1)
+            # torch costs seconds to import, and an archive that is broken is refused before.
+            from hellods.data.dataset import HelloDataset
+
+            HelloDataset(file, base=base).batch([0])  # the first label compares the probe
+            draw("Labels", 1, 1)
+    labels = {
+        (False, False): "no projector, so no labels to check",
+        (True, False): "labels can be made; the file has no probe to compare them with",
+        (True, True): "labels made again, equal to the probe",
+    }[header.projector is not None, probed]
+    click.echo(f"{escape(file)}: {len(header.sections)} sections equal their digests")
+    click.echo(f"{header.images.count:,} images decoded, each {header.images.height} × {header.images.width} px")
+    click.echo(labels)

@@ -1,0 +1,75 @@
+"""Write the README's tables from the numbers in results/.
+
+    python tests/benchmarks/tables.py
+
+Between `<!-- table: NAME -->` and `<!-- end of table -->` stands what TABLES[NAME] makes of results/.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+RESULTS = Path(__file__).resolve().parent / "results"
+BUILDS = {"digits": "digits", "cifar10": "CIFAR-10", "imagenette224": "Imagenette"}
+
+
+def results(name: str) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return value
+
+
+def builds() -> str:
+    """Return a column for each build: what it was made from, its bytes by part, agreement, minutes."""
+    made = [results(name) for name in BUILDS]
+    lines = {
+        "real images, and side of the stored ones": lambda r: f"{r['real_images']:,}, {r['side']} px",
+        "base model of the projector": lambda r: f"`{r['base']}`",
+        "bytes: images": lambda r: f"{r['bytes']['images']:,}",
+        "bytes: projector": lambda r: f"{r['bytes']['projector']:,}",
+        "bytes: all else": lambda r: f"{r['bytes']['rest']:,}",
+        "bytes: base model, not in the file": lambda r: f"{r['bytes']['base']:,}",
+        "teacher, accuracy on held-out images": lambda r: percent(r["teacher_held_out_accuracy"]),
+        "projector, the same": lambda r: percent(r["projector_held_out_accuracy"]),
+        "projector agrees with teacher, held-out images": lambda r: percent(r["agreement_on_held_out_images"]),
+        "projector agrees with teacher, views of the file": lambda r: percent(r["agreement_on_views"]),
+        "minutes to build, 2 CPU cores": lambda r: f"{sum(r['seconds'].values()) / 60:.1f}",
+    }
+    return markdown(
+        ["10 images a class", *BUILDS.values()],
+        [[label, *(cell(result) for result in made)] for label, cell in lines.items()],
+    )
+
+
+def students() -> str:
+    """Return a row for each way to train the same student on digits: its accuracy, mean and deviation of the seeds."""
+    measured = results("students")
+    rows = [
+        [arm, f"{percent(mean(values))} ± {100 * stdev(values):.1f}"] for arm, values in measured["accuracy"].items()
+    ]
+    return markdown(["digits: a `convnet3` trained on", "accuracy on held-out images"], rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {"builds": builds, "students": students}
+
+
+def filled(text: str) -> str:
+    """Return the README with every table made anew."""
+    pattern = r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)"
+    return re.sub(pattern, lambda found: found[1] + TABLES[found[2]]() + found[3], text, flags=re.DOTALL)
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+if __name__ == "__main__":
+    README.write_text(filled(README.read_text()))

@@ -1,0 +1,102 @@
+import io
+import logging
+import re
+import sys
+import time
+
+import pytest
+
+import hellods_cli.progress as module
+from hellods_cli.progress import clock, progress
+
+Capture = pytest.CaptureFixture[str]
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time_of(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    moved = Clock()
+    monkeypatch.setattr(module.time, "monotonic", moved)
+    return moved
+
+
+def count(time_of: Clock, quiet: bool, seconds: float, total: int = 10) -> None:
+    with progress(quiet) as draw:
+        draw("Fit", 0, total)
+        for done in range(1, total + 1):
+            time_of.now += seconds
+            draw("Fit", done, total)
+
+
+def test_short_stage_says_nothing(time_of: Clock, capsys: Capture) -> None:
+    count(time_of, quiet=False, seconds=0.1)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_long_stage_says_how_much_is_left_then_how_long_it_took(time_of: Clock, capsys: Capture) -> None:
+    count(time_of, quiet=False, seconds=10)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Fit: 1 of 10, 1:30 left"
+    assert lines[-1] == "Fit: done in 1:40"
+
+
+def test_lines_are_rare(time_of: Clock, capsys: Capture) -> None:
+    count(time_of, quiet=False, seconds=1, total=100)
+    assert len(capsys.readouterr().err.splitlines()) < 10
+
+
+def test_quiet_shows_no_progress(time_of: Clock, capsys: Capture) -> None:
+    count(time_of, quiet=True, seconds=10)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("quiet", "shown"), [(False, ["Note: small", r"Note: great\x1b"]), (True, [r"Note: great\x1b"])]
+)
+def test_notes_of_the_library_are_shown_and_warnings_even_when_quiet(
+    quiet: bool, shown: list[str], capsys: Capture
+) -> None:
+    with progress(quiet):
+        logging.getLogger("hellods").info("small")
+        logging.getLogger("hellods").warning("great\x1b")
+    assert capsys.readouterr().err.splitlines() == shown
+
+
+def test_logging_is_left_as_it_was() -> None:
+    log = logging.getLogger("hellods")
+    before = (log.level, list(log.handlers))
+    with progress(quiet=False):
+        pass
+    assert (log.level, list(log.handlers)) == before
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3725, "62:05")])
+def test_clock_counts_minutes_and_seconds(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_terminal_gets_a_bar_for_what_is_slow_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.2)
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with progress(quiet=False) as draw:
+        for stage, seconds in (("Quick", 0.0), ("Slow", 0.4)):
+            draw(stage, 0, 2)
+            time.sleep(seconds)
+            draw(stage, 2, 2)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
+    assert re.search("Slow .* 2/2 ", text)
+    assert "Quick" not in text

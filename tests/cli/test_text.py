@@ -1,0 +1,36 @@
+import json
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hellods_cli.text import WIDTH, escape, facts, row
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=90), inner, max_size=4),
+)
+
+
+def test_terminal_commands_and_line_breaks_are_spelled_out() -> None:
+    assert escape("a\x1b[31m\n\u202eb") == r"a\x1b[31m\n\u202eb"
+
+
+def test_words_of_all_languages_stay() -> None:
+    assert escape("Äpfel, 林檎, तारा") == "Äpfel, 林檎, तारा"
+
+
+@settings(max_examples=50, derandomize=True, deadline=None)
+@given(st.dictionaries(st.text(max_size=90), values, max_size=6))
+def test_any_json_object_fits_on_a_few_printable_lines(value: dict[str, object]) -> None:
+    lines = row("recipe", facts(value)).split("\n")
+    assert len(lines) <= 6
+    assert all(line.isprintable() and len(line) <= WIDTH for line in lines), json.dumps(lines)
+
+
+def test_facts_read_as_words() -> None:
+    value = {"flip": True, "scale": ["0.08", "1"], "side": None, "sha256": "0" * 64, "fit": {"batch": 128}}
+    assert facts(value) == ["flip yes", "scale 0.08/1", "sha256 000000000000…", "fit.batch 128"]
+
+
+def test_an_item_is_not_broken_across_lines() -> None:
+    assert row("views", ["x" * 60, "mix none"]).split("\n") == [f"views      {'x' * 60},", f"{'':11}mix none"]
