@@ -1,0 +1,101 @@
+"""Classifiers by name: ConvNets, ResNet-18 with a small-image stem, torchvision's and timm's."""
+
+import difflib
+from typing import Final
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from hellods.errors import RecipeError
+
+WIDTH: Final = 128
+DEPTHS: Final = {f"convnet{depth}": depth for depth in range(3, 7)}
+SMALL_SIDE: Final = 64  # pixels; up to here ResNet-18 gets the stem for small images
+# In training these return more than one tensor; timm's Inception does not.
+AUXILIARY: Final = frozenset({"googlenet", "inception_v3"})
+
+
+def create(name: str, classes: int, side: int, *, seed: int = 0) -> nn.Module:
+    """Return an untrained classifier: float (B, 3, side, side) -> float (B, classes) logits.
+
+    Args:
+        name: `convnet3` to `convnet6`, `resnet18` (for images up to 64 px with the stem for small images), or any
+            classifier of torchvision, else of timm.
+        classes: number of logits.
+        side: of the square images in pixels.
+        seed: of the initial weights; global random state is left as it was.
+
+    Raises:
+        RecipeError: the name is unknown, or the network cannot take images of that side.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network = _build(name, classes, side)
+    try:
+        shape = logits_shape(network, side)
+    except Exception as cause:  # whatever a layer of someone else's network raises
+        raise RecipeError(f"network {name!r} cannot take images of {side} px: {cause}; choose another") from cause
+    if shape != (1, classes):
+        raise RecipeError(f"network {name!r} returns {shape} instead of (1, {classes}) logits; choose a classifier")
+    return network
+
+
+def logits_shape(network: nn.Module, side: int) -> tuple[int, ...]:
+    """Return the shape of what `network` makes of one image, (1, K) for a classifier; it is left as it was."""
+    modes = [(module, module.training) for module in network.modules()]
+    parameter = next(network.parameters(), torch.empty(0))
+    try:
+        with torch.no_grad():
+            logits = network.eval()(parameter.new_zeros(1, 3, side, side))
+    finally:
+        for module, training in modes:
+            module.training = training
+    return tuple(logits.shape) if isinstance(logits, Tensor) else ()
+
+
+def convnet(depth: int, classes: int, side: int) -> nn.Sequential:
+    """Return the ConvNet of Gidaris & Komodakis 2018, as data set distillation uses it since Zhao et al. 2021.
+
+    Each block is a 3×3 convolution of 128 channels, BatchNorm, ReLU and 2×2 average pooling.
+    """
+    cells = side >> depth
+    if not cells:
+        raise RecipeError(
+            f"convnet{depth} halves images {depth} times: {side} px is too small, use {1 << depth} or more"
+        )
+    layers: list[nn.Module] = []
+    for block in range(depth):
+        layers += [
+            nn.Conv2d(WIDTH if block else 3, WIDTH, 3, padding=1),
+            nn.BatchNorm2d(WIDTH),
+            nn.ReLU(inplace=True),
+            nn.AvgPool2d(2),
+        ]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(WIDTH * cells * cells, classes))
+
+
+def resnet18(classes: int, side: int) -> nn.Module:
+    """Return torchvision's ResNet-18; up to 64 px its stem is one 3×3 convolution of stride 1, as in RDED's code."""
+    network: nn.Module = torchvision.models.resnet18(num_classes=classes)
+    if side <= SMALL_SIDE:
+        network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        network.maxpool = nn.Identity()
+    return network
+
+
+def _build(name: str, classes: int, side: int) -> nn.Module:
+    if name in DEPTHS:
+        return convnet(DEPTHS[name], classes, side)
+    if name == "resnet18":
+        return resnet18(classes, side)
+    published = set(torchvision.models.list_models(module=torchvision.models)) - AUXILIARY
+    if name in published:
+        return torchvision.models.get_model(name, num_classes=classes)  # type: ignore[no-any-return]
+    import timm  # takes seconds
+
+    if timm.is_model(name):
+        return timm.create_model(name, num_classes=classes)
+    near = difflib.get_close_matches(name, [*DEPTHS, *published, *timm.list_models()], n=3)
+    hint = f"; do you mean {' or '.join(near)}?" if near else ""
+    raise RecipeError(f"network {name!r} is unknown: use convnet3 to convnet6, or a name of torchvision or timm{hint}")
