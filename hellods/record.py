@@ -2,7 +2,7 @@
 
 import re
 import types
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from decimal import Decimal
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -12,13 +12,18 @@ from hellods.errors import FormatError, HelloError
 T = TypeVar("T")
 
 # Plain decimal notation, so that a number has one spelling in every language.
-DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{0,23}[1-9])?")
+PLACES = 40
+DECIMAL = re.compile(rf"-?(0|[1-9][0-9]{{0,17}})(\.[0-9]{{0,{PLACES - 1}}}[1-9])?")
+
+# A field of this name holds the keys that are not fields, so that rewriting an object keeps them.
+EXTRA = "extra"
 
 
 def to_json(value: Any) -> Any:
     """Return `value` as what JSON holds: dataclasses as objects, tuples as lists, floats as decimal strings."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
+        known = {field.name: getattr(value, field.name) for field in fields(value) if field.name != EXTRA}
+        return to_json({**getattr(value, EXTRA, {}), **known})
     if isinstance(value, float):
         return decimal(value)
     if isinstance(value, (list, tuple)):
@@ -29,9 +34,14 @@ def to_json(value: Any) -> Any:
 
 
 def decimal(value: float) -> str:
-    """Return the shortest decimal string that reads back as `value`, without an exponent."""
-    text = format(Decimal(repr(value)), "f")
-    text = text.rstrip("0").rstrip(".") if "." in text else text
+    """Return the shortest decimal string that reads back as `value`, without an exponent and to 40 places.
+
+    Raises:
+        FormatError: `value` is not finite, or 10^18 and more.
+    """
+    if not abs(value) < 1e18:  # also true of NaN
+        raise FormatError(f"{float(value)!r} cannot be written as a decimal: numbers are finite and below 1e18 [H7]")
+    text = format(Decimal(repr(float(value))), f".{PLACES}f").rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
 
 
@@ -64,20 +74,19 @@ def _record(kind: Any, value: Any, where: str, lenient: bool, error: type[HelloE
     if not isinstance(value, dict):
         raise error(f"{where}: {_found(value)}, expected an object")
     hints = _hints(kind)
-    if not lenient:
-        unknown = sorted(key for key in value if key not in hints and not key.startswith("x-"))
-        if unknown:
-            raise error(f"{where}: unknown key {unknown[0]!a}")
-    arguments = {}
+    extra = {key: item for key, item in value.items() if key not in hints or key == EXTRA}
+    unknown = sorted(key for key in extra if not lenient and not key.startswith("x-"))
+    if unknown:
+        raise error(f"{where}: unknown key {unknown[0]!a}")
+    arguments: dict[str, Any] = {EXTRA: extra} if EXTRA in hints else {}
     for field in fields(kind):
-        if field.name in value:
+        if field.name in value and field.name != EXTRA:
             spot = f"{where}.{field.name}"
             arguments[field.name] = _value(hints[field.name], value[field.name], spot, lenient, error)
+        elif field.default is MISSING and field.default_factory is MISSING:
+            raise error(f"{where}: key {field.name!r} is missing")
     try:
         return kind(**arguments)
-    except TypeError as cause:
-        missing = [name for name in hints if name not in value]
-        raise error(f"{where}: key {missing[0]!r} is missing") from cause
     except ValueError as cause:  # raised by __post_init__: a value out of range
         raise error(f"{where}: {cause}") from cause
 
