@@ -39,7 +39,9 @@ class Commands(click.Group):
             raise click.exceptions.Exit(130) from None
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    "hellods", cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def main() -> None:
     """Make, look at and check distilled data sets: one `.hello` file each."""

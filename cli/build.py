@@ -4,17 +4,21 @@ import json
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
 from hellods.distill.recipe import Codec, Initializer, Inputs, Mix, Recipe
 from hellods.errors import RecipeError
+from hellods.format.archive import Archive
 
-from .inspect import claims, parts
+from .inspect import parts
 from .loop import loop
 from .progress import clock, progress
-from .text import escape, row
+from .text import escape, facts, row
+
+if TYPE_CHECKING:
+    from hellods.distill.build import Report
 
 T = TypeVar("T")
 DEFAULTS = {field.name: field.default for kind in (Inputs, Recipe) for field in fields(kind)}
@@ -98,11 +102,25 @@ def command(data: str, out: str, class_names: str | None, overwrite: bool, quiet
 
         draw("Load torch", 1, 1)
         report = build(inputs, recipe, out, overwrite=overwrite, progress=draw)
+    click.echo(made(report))
+
+
+def made(report: "Report") -> str:
+    """Return what a build says at its end: the file's bytes and accuracies, the seconds, and the loop to paste."""
+    with Archive.open(report.path) as archive:
+        header, content_id = archive.header, archive.content_id
     size = report.path.stat().st_size
-    taken = [f"{stage} {clock(seconds)}" for stage, seconds in report.seconds.items()]
-    click.echo(f"{escape(out)}\n{report.content_id}\n")
-    click.echo("\n".join([*parts(report.header, size), *claims(report.header.metrics), row("minutes", taken)]))
-    click.echo(f"\nTrain from it:\n\n{loop(out, report.header.images.height)}")
+    lines = [
+        f"{escape(str(report.path))}: {size:,} bytes, id\n{content_id}\n",
+        *parts(header, size),
+        "",
+        row("teacher", facts(header.teacher)),
+        row("projector", facts(header.metrics)),
+        row("took", [f"{stage} {clock(seconds)}" for stage, seconds in report.seconds.items()]),
+        "\nTrain from it:\n",
+        loop(str(report.path), header.images.height),
+    ]
+    return "\n".join(lines)
 
 
 def only(kind: type, knobs: dict[str, Any]) -> dict[str, Any]:
@@ -119,22 +137,32 @@ def read_names(path: Path) -> dict[str, str]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as cause:
-        raise RecipeError(f"{path}: class names cannot be read: {cause}") from cause
-    if text.lstrip().startswith("{"):
-        try:
-            names = json.loads(text)
-        except ValueError as cause:
-            raise RecipeError(f"{path}: not a JSON object: {cause}") from cause
-        wrong = [key for key, value in names.items() if not isinstance(value, str)]
-        if wrong:
-            raise RecipeError(f"{path}: {wrong[0]!r} needs a text, found {names[wrong[0]]!r}")
-        return dict(names)
-    names = {}
+    except OSError as cause:
+        raise RecipeError(f"{path}: class names cannot be read: {cause.strerror}") from cause
+    except UnicodeDecodeError as cause:
+        raise RecipeError(f"{path}: class names are not UTF-8 text") from cause
+    return names_of_json(path, text) if text.lstrip().startswith("{") else names_of_lines(path, text)
+
+
+def names_of_json(path: Path, text: str) -> dict[str, str]:
+    try:
+        names: dict[str, Any] = json.loads(text)
+    except ValueError as cause:
+        raise RecipeError(f"{path}: not a JSON object: {cause}") from cause
+    for folder, name in names.items():
+        if not isinstance(name, str):
+            raise RecipeError(f"{path}: {folder!r} needs a text, found {name!r}")
+    return names
+
+
+def names_of_lines(path: Path, text: str) -> dict[str, str]:
+    names: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         folder, _, name = (part.strip() for part in line.partition(":"))
-        if line.strip() and not (folder and name):
-            raise RecipeError(f"{path}:{number}: found {line!r}, expected `folder: text`")
-        if folder:
+        if folder in names:
+            raise RecipeError(f"{path}:{number}: {folder!r} stands twice")
+        if folder and name:
             names[folder] = name
+        elif line.strip():
+            raise RecipeError(f"{path}:{number}: found {line!r}, expected `folder: text`")
     return names

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hellods.data.dataset import HelloDataset
     from hellods.data.loader import HelloLoader
     from hellods.distill.build import build
-    from hellods.distill.recipe import Recipe
+    from hellods.distill.recipe import Inputs, Recipe
     from hellods.format.archive import Archive
 
 __version__ = "0.1.0"
@@ -29,6 +29,7 @@ __all__ = [
     "HelloDataset",
     "HelloError",
     "HelloLoader",
+    "Inputs",
     "LabelError",
     "Recipe",
     "RecipeError",
@@ -42,6 +43,7 @@ HOMES = {
     "Archive": "hellods.format.archive",
     "HelloDataset": "hellods.data.dataset",
     "HelloLoader": "hellods.data.loader",
+    "Inputs": "hellods.distill.recipe",
     "Recipe": "hellods.distill.recipe",
     "build": "hellods.distill.build",
 }

@@ -46,3 +46,14 @@ def cifar100(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def imagenette(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """train/ with 5,000 and val/ with 1,000 photographs of 224 px in 10 class folders."""
     return prepared("imagenette224", shared, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def digits_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small archive that was really built, of 2 digits a class: a weak teacher, a projector hardly fitted."""
+    from hellods import Inputs, Recipe, build
+
+    path = tmp_path_factory.mktemp("built") / "digits.hello"
+    recipe = Recipe(images_per_class=2, candidates=20, teacher_epochs=1, fit_images=256)
+    build(Inputs(data="digits", allow_weak_teacher=True), recipe, path)
+    return path

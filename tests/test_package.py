@@ -92,6 +92,7 @@ def test_public_names_are_these() -> None:
         "HelloDataset",
         "HelloError",
         "HelloLoader",
+        "Inputs",
         "LabelError",
         "Recipe",
         "RecipeError",

@@ -1,0 +1,158 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from hellods.distill import build as library
+from hellods.distill.recipe import Inputs, Recipe
+from hellods.errors import RecipeError
+from hellods_cli import main
+from hellods_cli.build import command, read_names
+from hellods_cli.loop import loop
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(main, ["build", *arguments], catch_exceptions=False)
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, digits_archive: Path) -> dict[str, Any]:
+    """What the library's build is called with, in place of building."""
+    calls: dict[str, Any] = {}
+
+    def build(inputs: Inputs, recipe: Recipe, out: str, *, overwrite: bool, progress: object) -> library.Report:
+        calls.update(inputs=inputs, recipe=recipe, out=out, overwrite=overwrite)
+        return library.Report(path=digits_archive, content_id="", header=None, seconds={"data": 1.0, "teacher": 65.0})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(library, "build", build)
+    return calls
+
+
+def test_defaults_are_those_of_the_library(asked: dict[str, Any]) -> None:
+    run("digits", "--out", "x.hello")
+    assert asked == {"inputs": Inputs(data="digits"), "recipe": Recipe(), "out": "x.hello", "overwrite": False}
+
+
+def test_every_knob_is_an_option_of_its_own_name() -> None:
+    knobs = {field.name for kind in (Inputs, Recipe) for field in fields(kind)} - {"data", "descriptions"}
+    options = {option.name for option in command.params if isinstance(option, click.Option)}
+    assert options == knobs | {"out", "class_names", "overwrite", "quiet"}
+
+
+def test_options_reach_recipe_and_inputs(asked: dict[str, Any], tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("n01: tench\n")
+    mean = ["--teacher-mean", "0.5,0.25,0.125"]
+    run("d", "--out", "x", "--no-flip", "--side", "64", *mean, "--class-names", str(names), "--overwrite")
+    assert asked["recipe"] == Recipe(flip=False, side=64)
+    assert asked["inputs"] == Inputs(data="d", teacher_mean=(0.5, 0.25, 0.125), descriptions={"n01": "tench"})
+    assert asked["overwrite"] is True
+
+
+def test_end_says_bytes_teacher_projector_times_and_the_loop(asked: dict[str, Any], digits_archive: Path) -> None:
+    _, out, _ = run("digits", "--out", "x.hello")
+    labels = [line.split(" ")[0] for line in out.splitlines()]
+    assert [word for word in ("bytes", "beside", "teacher", "projector", "took") if word not in labels] == []
+    assert "data 0:01, teacher 1:05" in out
+    assert loop(str(digits_archive), 32) in out
+
+
+@pytest.mark.parametrize("value", ["0.5", "a,b,c", "1,2,3,4"])
+def test_mean_that_is_not_three_numbers_is_a_usage_error(value: str) -> None:
+    status, _, err = run("digits", "--out", "x", "--teacher-mean", value)
+    assert (status, "not three numbers" in err) == (2, True)
+
+
+def test_class_names_read_from_lines(tmp_path: Path) -> None:
+    file = tmp_path / "names.txt"
+    file.write_text("n01440764: tench\n\nn02102040 :English springer: a dog\n")
+    assert read_names(file) == {"n01440764": "tench", "n02102040": "English springer: a dog"}
+
+
+def test_class_names_read_from_json(tmp_path: Path) -> None:
+    file = tmp_path / "names.json"
+    file.write_text(json.dumps({"a: b": "c"}))
+    assert read_names(file) == {"a: b": "c"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tench", "names:1: found 'tench', expected `folder: text`"),
+        ("a: b\n: c", "names:2: "),
+        ('{"a": 1}', "'a' needs a text, found 1"),
+        ('{"a"', "not a JSON object"),
+        ("a: b\na: c", "names:2: 'a' stands twice"),
+    ],
+)
+def test_class_names_of_another_form_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "names").write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        read_names(tmp_path / "names")
+
+
+def test_missing_class_names_are_refused(tmp_path: Path) -> None:
+    status, _, err = run("digits", "--out", str(tmp_path / "x"), "--class-names", str(tmp_path / "none"))
+    assert (status, err) == (1, f"Error: {tmp_path / 'none'}: class names cannot be read: No such file or directory\n")
+
+
+BAD = {
+    "missing folder": (["{tmp}/none", "--out", "{tmp}/x.hello"], "{tmp}/none"),
+    "no class folders": (["{tmp}/empty", "--out", "{tmp}/x.hello"], "{tmp}/empty"),
+    "output exists": (["digits", "--out", "{tmp}/there.hello"], "--overwrite"),
+    "output folder missing": (["digits", "--out", "{tmp}/none/x.hello"], "{tmp}/none"),
+    "knob out of range": (["digits", "--out", "{tmp}/x.hello", "--images-per-class", "0"], "images_per_class is 0"),
+    "unknown teacher": (["digits", "--out", "{tmp}/x.hello", "--teacher", "train:convnot"], "convnot"),
+    "unknown base": (["digits", "--out", "{tmp}/x.hello", "--base", "RN0/none"], "RN0/none"),
+    "too few images": (["digits", "--out", "{tmp}/x.hello", "--images-per-class", "5000"], "--images-per-class"),
+    "unknown device": (["digits", "--out", "{tmp}/x.hello", "--device", "abacus"], "abacus"),
+    "lossy codec, no quality": (["digits", "--out", "{tmp}/x.hello", "--codec", "jpeg"], "quality"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_is_one_line_status_1_and_leaves_the_folder_as_it_was(what: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "there.hello").write_text("mine")
+    arguments, words = BAD[what]
+    start = time.monotonic()
+    status, out, err = run("--quiet", *(argument.format(tmp=tmp_path) for argument in arguments))
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("Error: ")
+    assert words.format(tmp=tmp_path) in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "there.hello"]
+    assert (tmp_path / "there.hello").read_text() == "mine"
+    assert time.monotonic() - start < 30, "refuse before the work, not after it"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_output_folder_that_is_not_writable_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o500)
+    status, _, err = run("digits", "--out", str(folder / "x.hello"))
+    assert (status, "not writable" in err) == (1, True)
+
+
+def test_control_c_leaves_no_file_and_status_130(tmp_path: Path) -> None:
+    hellods = shutil.which("hellods", path=str(Path(sys.executable).parent))
+    assert hellods is not None
+    arguments = [hellods, "build", "digits", "--out", "x.hello", "--teacher-epochs", "1000"]
+    with subprocess.Popen(arguments, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while not process.stderr.readline().startswith("Teacher: "):  # the first step that takes long
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read().splitlines()[-1] == "Interrupted."
+    assert process.returncode == 130
+    assert list(tmp_path.iterdir()) == []
