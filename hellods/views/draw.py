@@ -1,0 +1,194 @@
+"""Draw views: a pure integer function of (seed, epoch, index).
+
+Another implementation draws the same integers when it follows these steps. All arithmetic is on integers; `//` and
+`>>` round down, `>>>` is the shift that fills with zeros, and isqrt(n) is the largest r with r * r <= n.
+
+1.  word(state, n) is output number n, from 0, of SplitMix64 (Steele et al., OOPSLA 2014) started at `state`, modulo
+    2**64: x = state + (n + 1) * 0x9E3779B97F4A7C15, then x = (x ^ x >>> 30) * 0xBF58476D1CE4E5B9,
+    x = (x ^ x >>> 27) * 0x94D049BB133111EB, x = x ^ x >>> 31.
+2.  The state of a view is s = word(word(seed, epoch), index), and its words are W[n] = word(s, n).
+3.  below(w, n) = (w >>> 32) * n >> 32: one of 0 to n - 1.
+4.  Shares of the area are counted in 1/65536: low and high are floor(65536 * scale + 1/2), in float64.
+5.  Ratios of width to height are R[k] = round(65536 * (4/3) ** ((2 * k - 255) / 256)), k from 0 to 255: the middles
+    of 256 equal steps of the logarithm from 3/4 to 4/3, in 1/65536. R[255 - k] stands for the inverse of R[k].
+6.  Crop, as torchvision's RandomResizedCrop. For attempt a from 0 to 9, in an image of H rows and W columns:
+    area = H * W * (low + below(W[8 + 2a], high - low + 1)), k = below(W[9 + 2a], 256),
+    width = (isqrt(area * R[k] >> 30) + 1) >> 1 and height = (isqrt(area * R[255 - k] >> 30) + 1) >> 1, which are
+    square roots rounded to the nearest. The first attempt with 1 <= width <= W and 1 <= height <= H counts;
+    its top = below(W[28], H - height + 1) and left = below(W[29], W - width + 1).
+    If none does: height = min(H, (8 * W + 3) // 6), width = min(W, (8 * H + 3) // 6), top = (H - height) // 2,
+    left = (W - width) // 2, the largest centre crop within the ratios.
+7.  The view is flipped if `flip` and W[0] >= 2**63.
+8.  Strips, as RDED's ShufflePatches (its published code orders columns, then rows): strip k of the shuffled image is
+    strip rows[k] of the source, where rows lists 0 to shuffle - 1 by increasing (W[32 + k] >>> 1, k);
+    columns likewise from W[48 + k]. The crop is taken from the shuffled image.
+9.  The partner is p = below(W[1], count), seen as steps 2 to 8 draw (seed, epoch, p).
+10. CutMix (Yun et al., arXiv 1905.04899) with Beta(1, 1), in a view of S by S:
+    half = isqrt(S * S * (W[2] >>> 32) >> 32) // 2, row y = below(W[3], S), column x = below(W[4], S). The partner shows
+    in rows max(0, y - half) to min(S, y + half) - 1 and columns max(0, x - half) to min(S, x + half) - 1.
+11. mixup (Zhang et al., arXiv 1710.09412) with Beta(1, 1): the image weighs below(W[2], 2049) / 2048, the partner the
+    rest.
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from hellods.views.rule import MAX_SIDE, Views
+
+MAX_COUNT: Final = 1 << 31  # images in a set; keeps step 3 within 63 bits
+
+# Step 1, as signed 64-bit integers; torch wraps around as the step wants.
+GAMMA: Final = 0x9E3779B97F4A7C15 - (1 << 64)
+FIRST: Final = 0xBF58476D1CE4E5B9 - (1 << 64)
+SECOND: Final = 0x94D049BB133111EB - (1 << 64)
+
+# The numbers of the words in W.
+FLIP, PARTNER, EXTENT, CENTRE, CROP, PLACE, ROWS, COLUMNS = 0, 1, 2, 3, 8, 28, 32, 48
+
+# Step 5. No entry is near a tie, so any float64 power gives the same integers (a test holds this).
+RATIOS: Final = tuple(round(65536 * (4 / 3) ** ((2 * k - 255) / 256)) for k in range(256))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """B drawn views as int64 tensors: what `render` needs besides the images."""
+
+    size: int  # S, pixels per side of each view
+    index: Tensor  # (B,) which image
+    box: Tensor  # (B, 4) top, left, height, width of the crop in the shuffled image
+    flip: Tensor  # (B,) 1 where left and right are mirrored after the crop
+    rows: Tensor  # (B, shuffle) strip k of the shuffled image is strip rows[k] of the source
+    columns: Tensor  # (B, shuffle) likewise from left to right
+    partner: "Draw | None" = None  # the views to mix in
+    patch: Tensor | None = None  # (B, 4) CutMix: top, left, height, width of the partner's part, in pixels of the view
+    weight: Tensor | None = None  # (B,) mixup: the image's own weight in 1/2048ths
+
+    def to(self, device: torch.device | str) -> "Draw":
+        """Return the same views on `device`."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        moved: dict[str, Any] = {name: v.to(device) for name, v in values if isinstance(v, (Tensor, Draw))}
+        return replace(self, **moved)
+
+
+def draw(views: Views, side: tuple[int, int], count: int, seed: int, epoch: int | Tensor, indices: Tensor) -> Draw:
+    """Return the views of some images: the same integers for any batch, order and device.
+
+    Args:
+        views: the rule.
+        side: height and width of every image.
+        count: images in the whole set, over which partners are drawn; 1 to 2**31.
+        seed: 0 to 2**63 - 1.
+        epoch: from 0; one number, or one for each index (B,).
+        indices: integers (B,) from 0 to count - 1; the views come on their device.
+
+    Raises:
+        ValueError: a side that cannot be cut into equal strips, or a number out of range.
+    """
+    _check(views, side)
+    if not 1 <= count <= MAX_COUNT:
+        raise ValueError(f"count is {count}, choose 1 to {MAX_COUNT}")
+    if not 0 <= seed < 1 << 63:
+        raise ValueError(f"seed is {seed}, choose 0 to 2**63 - 1")
+    device = indices.device
+    stream = _word(torch.tensor(seed, device=device), torch.as_tensor(epoch, device=device).long())
+
+    state = _word(stream, indices.long())
+    view = _unmixed(views, side, state, indices.long())
+    if views.mix == "none":
+        return view
+    words = _words(state, CENTRE + 2)
+    index = _below(words[:, PARTNER], count)
+    partner = _unmixed(views, side, _word(stream, index), index)
+    if views.mix == "mixup":
+        return replace(view, partner=partner, weight=_below(words[:, EXTENT], 2049))
+    return replace(view, partner=partner, patch=_patch(views.size, words))
+
+
+def centre(views: Views, side: tuple[int, int], indices: Tensor) -> Draw:
+    """Return plain views for evaluation: the largest centre square, not flipped, shuffled or mixed.
+
+    Args:
+        views: the rule; only its size counts.
+        side: height and width of every image.
+        indices: integers (B,).
+    """
+    index = indices.long()
+    short = min(side)
+    box = index.new_tensor([(side[0] - short) // 2, (side[1] - short) // 2, short, short]).expand(len(index), 4)
+    whole = index.new_zeros(len(index), 1)
+    return Draw(size=views.size, index=index, box=box, flip=whole[:, 0], rows=whole, columns=whole)
+
+
+def _check(views: Views, side: tuple[int, int]) -> None:
+    for length in side:
+        if not 1 <= length <= MAX_SIDE:
+            raise ValueError(f"image side is {length}, the limit is 1 to {MAX_SIDE}")
+        if length % views.shuffle:
+            raise ValueError(f"image side {length} is not divisible by shuffle {views.shuffle}, choose another shuffle")
+
+
+def _unmixed(views: Views, side: tuple[int, int], state: Tensor, index: Tensor) -> Draw:
+    words = _words(state, COLUMNS + views.shuffle)
+    flip = _shift(words[:, FLIP], 63) * int(views.flip)
+    keys = (words[:, start : start + views.shuffle] for start in (ROWS, COLUMNS))
+    rows, columns = (_shift(key, 1).argsort(dim=1, stable=True) for key in keys)
+    box = _box(views, side, words)
+    return Draw(size=views.size, index=index, box=box, flip=flip, rows=rows, columns=columns)
+
+
+def _box(views: Views, side: tuple[int, int], words: Tensor) -> Tensor:
+    tall, wide = side
+    low, high = (int(65536 * bound + 0.5) for bound in views.scale)
+    ratios = words.new_tensor(RATIOS)
+    step = _below(words[:, CROP + 1 : PLACE : 2], 256)  # (B, attempts)
+    area = tall * wide * (low + _below(words[:, CROP:PLACE:2], high - low + 1))
+    widths = (_root(area * ratios[step] >> 30) + 1) >> 1
+    heights = (_root(area * ratios[255 - step] >> 30) + 1) >> 1
+
+    fits = (widths > 0) & (widths <= wide) & (heights > 0) & (heights <= tall)
+    found = fits.any(1)
+    first = fits.long().argmax(1, keepdim=True)
+    height = torch.where(found, heights.gather(1, first)[:, 0], min(tall, (8 * wide + 3) // 6))
+    width = torch.where(found, widths.gather(1, first)[:, 0], min(wide, (8 * tall + 3) // 6))
+    top = torch.where(found, _below(words[:, PLACE], tall - height + 1), (tall - height) >> 1)
+    left = torch.where(found, _below(words[:, PLACE + 1], wide - width + 1), (wide - width) >> 1)
+    return torch.stack([top, left, height, width], dim=1)
+
+
+def _patch(size: int, words: Tensor) -> Tensor:
+    half = _root(size * size * _shift(words[:, EXTENT], 32) >> 32)[:, None] >> 1
+    middle = _below(words[:, CENTRE : CENTRE + 2], size)
+    start = (middle - half).clamp_min(0)
+    stop = (middle + half).clamp_max(size)
+    return torch.cat([start, stop - start], dim=1)
+
+
+def _words(state: Tensor, number: int) -> Tensor:
+    """(B, number): the first words of each state."""
+    return _word(state[:, None], torch.arange(number, device=state.device))
+
+
+def _word(state: Tensor, number: Tensor) -> Tensor:
+    x = state + (number + 1) * GAMMA
+    x = (x ^ _shift(x, 30)) * FIRST
+    x = (x ^ _shift(x, 27)) * SECOND
+    return x ^ _shift(x, 31)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Shift right and fill with zeros; torch's own shift of a signed integer fills with its sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _below(words: Tensor, number: int | Tensor) -> Tensor:
+    return _shift(words, 32) * number >> 32
+
+
+def _root(number: Tensor) -> Tensor:
+    """isqrt of 0 to 2**30: a float32 root is off by one at most, whatever the device rounds."""
+    root = number.float().sqrt().long()
+    root = root - (root * root > number).long()
+    return root + ((root + 1) * (root + 1) <= number).long()

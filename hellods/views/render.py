@@ -1,0 +1,113 @@
+"""Render drawn views: uint8 images and integers in, uint8 views out, the same bytes on every device.
+
+A crop of L pixels becomes S pixels by the triangle filter that Pillow and torchvision call bilinear with antialias.
+Output i takes from pixel j of the crop a part in proportion to max(0, 2 * max(L, S) - |(2j + 1) * S - (2i + 1) * L|).
+With c_j the sum of these numbers over pixels 0 to j and c the sum over all, the weight of pixel j in 1/2048ths is
+floor(2048 * c_j / c) - floor(2048 * c_(j-1) / c); the weights add up to 2048. Height is resized first and rounded,
+floor(sum / 2048 + 1/2), then width likewise. A crop of S by S pixels is itself.
+
+Every product and partial sum is a multiple of 1/2048 below 256, so float32 holds it exactly, in any order of summation.
+`embedding_bag` gathers and adds rows of pixels without a matrix product: there is nothing that autocast, TF32 or
+`set_float32_matmul_precision` could shorten, and no work for the zeros of a full weight matrix.
+"""
+
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from hellods.views.draw import Draw
+
+# Pixel values in flight at once. On a CPU a part that fits the cache is several times as fast as a whole batch.
+CPU_PART: Final = 1 << 18
+PART: Final = 1 << 26
+
+
+def render(images: Tensor, draw: Draw) -> Tensor:
+    """Return the drawn views.
+
+    Args:
+        images: uint8 (N, 3, H, W), what `draw` was given the side and the count of.
+        draw: B views; moved to the device of the images if it is on another.
+
+    Returns:
+        uint8 (B, 3, S, S) on the device of the images.
+
+    Raises:
+        ValueError: images of another type or shape.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"images are {images.dtype} {tuple(images.shape)}, expected torch.uint8 (N, 3, H, W)")
+    draw = draw.to(images.device)
+    views = _unmixed(images, draw)
+    if draw.partner is None:
+        return views
+    others = _unmixed(images, draw.partner)
+    if draw.weight is not None:
+        weight = draw.weight.int()[:, None, None, None]
+        return ((weight * views + (2048 - weight) * others + 1024) >> 11).to(torch.uint8)
+    return torch.where(_inside(draw), others, views)
+
+
+def _inside(draw: Draw) -> Tensor:
+    """(B, 1, S, S): true where CutMix shows the partner."""
+    assert draw.patch is not None
+    top, left, height, width = draw.patch[:, :, None].unbind(1)
+    pixel = torch.arange(draw.size, device=draw.patch.device)
+    rows = (pixel >= top) & (pixel < top + height)
+    columns = (pixel >= left) & (pixel < left + width)
+    return (rows[:, :, None] & columns[:, None, :])[:, None]
+
+
+def _unmixed(images: Tensor, draw: Draw) -> Tensor:
+    top, left, height, width = draw.box.unbind(1)
+    rows, row_weights = _taps(height, top, draw.rows, images.shape[2], draw.size)
+    columns, column_weights = _taps(width, left, draw.columns, images.shape[3], draw.size)
+    flipped = draw.flip.bool()[:, None, None]
+    columns = torch.where(flipped, columns.flip(1), columns)
+    column_weights = torch.where(flipped, column_weights.flip(1), column_weights)
+
+    views = images.new_empty(len(draw.index), 3, draw.size, draw.size)
+    values = 3 * max(images.shape[2], draw.size) * max(images.shape[3], draw.size)
+    part = max(1, (CPU_PART if images.device.type == "cpu" else PART) // values)
+    for start in range(0, len(views), part):
+        some = slice(start, start + part)
+        short = _mix(images.index_select(0, draw.index[some]).float(), rows[some], row_weights[some]).floor_()
+        turned = short.transpose(2, 3).contiguous()
+        views[some] = _mix(turned, columns[some], column_weights[some]).to(torch.uint8).transpose(2, 3)
+    return views
+
+
+def _taps(length: Tensor, start: Tensor, strips: Tensor, side: int, size: int) -> tuple[Tensor, Tensor]:
+    """Source pixels, int64 (B, S, T), and their weights, float32 (B, S, T), along one axis of a batch of crops."""
+    length, start = length[:, None, None], start[:, None, None]
+    reach = 2 * length.clamp_min(size)
+    middle = (2 * torch.arange(size, device=length.device)[:, None] + 1) * length
+    first = torch.div(middle - reach - size, 2 * size, rounding_mode="floor") + 1
+    taps = -(-2 * max(side, size) // size)  # enough for a crop of the whole side
+    pixel = first + torch.arange(taps, device=length.device)
+
+    near = (reach - ((2 * pixel + 1) * size - middle).abs()).clamp_min(0)
+    near = torch.where((pixel >= 0) & (pixel < length), near, 0)
+    total = near.cumsum(2)
+    share = torch.div(2048 * total, total[:, :, -1:], rounding_mode="floor")
+    weights = share.diff(dim=2, prepend=torch.zeros_like(share[:, :, :1]))
+
+    pixel = start + torch.minimum(pixel.clamp_min(0), length - 1)
+    if strips.shape[1] > 1:
+        strip = side // strips.shape[1]
+        place = torch.div(pixel, strip, rounding_mode="floor")
+        pixel = pixel + strip * (strips.gather(1, place.flatten(1)).view_as(place) - place)
+    return pixel, weights.float() / 2048
+
+
+def _mix(images: Tensor, pixels: Tensor, weights: Tensor) -> Tensor:
+    """(B, 3, S, X) from (B, 3, L, X): weighted sums along dimension 2, plus 1/2."""
+    batch, channels, length, across = images.shape
+    size, taps = pixels.shape[1:]
+    plane = torch.arange(batch * channels, device=images.device).view(batch, channels, 1, 1) * length
+    bags = (plane + pixels[:, None]).view(-1, taps)
+    weights = weights[:, None].expand(-1, channels, -1, -1).reshape(-1, taps)
+    sums = embedding_bag(bags, images.view(-1, across), mode="sum", per_sample_weights=weights)
+    return sums.add_(0.5).view(batch, channels, size, across)
