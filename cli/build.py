@@ -12,43 +12,39 @@ from hellods.distill.recipe import Codec, Initializer, Inputs, Mix, Recipe
 from hellods.errors import RecipeError
 from hellods.format.archive import Archive
 
-from .inspect import parts
+from .inspect import parts, title
 from .loop import loop
 from .progress import clock, progress
-from .text import escape, facts, row
+from .text import facts, row
 
 if TYPE_CHECKING:
     from hellods.distill.build import Report
 
-T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any] | click.Command)
 DEFAULTS = {field.name: field.default for kind in (Inputs, Recipe) for field in fields(kind)}
 
 
-class Three(click.ParamType):
-    """Three numbers with commas between, one for each channel."""
-
-    name = "R,G,B"
-
-    def convert(
-        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
-    ) -> tuple[float, float, float]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            red, green, blue = (float(part) for part in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not three numbers such as 0.485,0.456,0.406", parameter, context)
-        return red, green, blue
+def three(value: str | tuple[float, float, float]) -> tuple[float, float, float]:
+    """Return three numbers, one for each channel, from text with commas between."""
+    if isinstance(value, tuple):  # the default
+        return value
+    try:
+        red, green, blue = (float(part) for part in value.split(","))
+    except ValueError as cause:
+        raise click.BadParameter(f"{value!r} is not three numbers such as 0.485,0.456,0.406") from cause
+    return red, green, blue
 
 
-def option(name: str, text: str, kind: Any = None) -> Callable[[T], T]:
+def option(name: str, text: str, kind: Any = None, **attributes: Any) -> Callable[[F], F]:
     """Return an option that is spelled as the field of `Recipe` or `Inputs`, and has its default."""
     default = DEFAULTS[name]
     flag = "--" + name.replace("_", "-")
     if default is False:
         return click.option(flag, is_flag=True, help=text)
     flag = f"{flag}/--no-{flag[2:]}" if default is True else flag
-    return click.option(flag, name, type=kind, default=default, show_default=default is not None, help=text)
+    return click.option(
+        flag, name, type=kind, default=default, show_default=default is not None, help=text, **attributes
+    )
 
 
 @click.command()
@@ -58,8 +54,8 @@ def option(name: str, text: str, kind: Any = None) -> Callable[[T], T]:
 @option("base", "hello-tiny, MODEL/TAG of open_clip, hf-hub:OWNER/NAME or local-dir:FOLDER.")
 @option("teacher", "train:NETWORK, FILE.py:FUNCTION, or a network of torchvision or timm.")
 @option("teacher_weights", "Its weights: safetensors, or a PyTorch checkpoint.", click.STRING)
-@option("teacher_mean", "Mean that it expects.", Three())
-@option("teacher_std", "Standard deviation that it expects.", Three())
+@option("teacher_mean", "Mean that it expects.", three, metavar="R,G,B")
+@option("teacher_std", "Standard deviation that it expects.", three, metavar="R,G,B")
 @option("allow_weak_teacher", "Build even if the teacher is near chance or orders classes differently.")
 @click.option(
     "--class-names", metavar="FILE", help="A text for each class folder: lines `folder: text`, or a JSON object."
@@ -95,7 +91,8 @@ def command(data: str, out: str, class_names: str | None, overwrite: bool, quiet
     class folders, of which a fifth is held out; or `digits`, real handwritten ones.
     """
     recipe = Recipe(**only(Recipe, knobs))
-    inputs = Inputs(data=data, descriptions=class_names and read_names(Path(class_names)), **only(Inputs, knobs))
+    descriptions = read_names(Path(class_names)) if class_names else None
+    inputs = Inputs(data=data, descriptions=descriptions, **only(Inputs, knobs))
     with progress(quiet) as draw:
         draw("Load torch", 0, 1)
         from hellods.distill.build import build
@@ -108,10 +105,11 @@ def command(data: str, out: str, class_names: str | None, overwrite: bool, quiet
 def made(report: "Report") -> str:
     """Return what a build says at its end: the file's bytes and accuracies, the seconds, and the loop to paste."""
     with Archive.open(report.path) as archive:
-        header, content_id = archive.header, archive.content_id
-    size = report.path.stat().st_size
+        header = archive.header
+        size = report.path.stat().st_size
+        heading = title(archive, size)
     lines = [
-        f"{escape(str(report.path))}: {size:,} bytes, id\n{content_id}\n",
+        *heading,
         *parts(header, size),
         "",
         row("teacher", facts(header.teacher)),

@@ -24,8 +24,12 @@ def command(file: str, as_json: bool) -> None:
             whole = {"content_id": archive.content_id, "bytes": size, "header": to_json(archive.header)}
             click.echo(json.dumps(whole, indent=2))
         else:
-            click.echo(f"{escape(file)}: {archive.header.format}, {size:,} bytes, id\n{archive.content_id}\n")
-            click.echo("\n".join(overview(archive.header, size)))
+            click.echo("\n".join([*title(archive, size), *overview(archive.header, size)]))
+
+
+def title(archive: Archive, size: int) -> list[str]:
+    """Return the lines that name a file."""
+    return [f"{escape(archive.name)}: {archive.header.format}, {size:,} bytes", "", row("id", [archive.content_id])]
 
 
 def overview(header: Header, size: int) -> list[str]:

@@ -1,0 +1,123 @@
+"""The README does what it says: its commands run, its code trains, its tables are the measured numbers."""
+
+import importlib.util
+import re
+import shlex
+import shutil
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from click.testing import CliRunner
+from torch import Tensor, nn
+
+from hellods_cli import main
+from hellods_cli.loop import loop
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    """Return every command of the README, as words."""
+    lines = "".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    return [shlex.split(part) for line in lines for part in line.split("&&")]
+
+
+def run(words: list[str]) -> None:
+    result = CliRunner().invoke(main, words[1:], catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+
+
+def builds(data: str) -> list[str]:
+    (words,) = (words for words in commands() if words[:3] == ["hellods", "build", data])
+    return words
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where a reader of the README works."""
+    path = tmp_path_factory.mktemp("reader")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        run([*builds("digits"), "--quiet", "--fit-images", "2000", "--teacher-epochs", "3"])
+        yield path
+
+
+def test_commands_after_the_first_build_run(folder: Path) -> None:
+    looks = [words for words in commands() if words[0] == "hellods" and words[1] != "build"]
+    assert [words[1] for words in looks] == ["inspect", "verify"]
+    for words in looks:
+        run(words)
+
+
+def test_build_with_the_readers_own_folder_and_teacher_runs(folder: Path, shared: Path, cifar10: Path) -> None:
+    words = builds("photos/")
+    weights = shared / "data" / "teachers"
+    for split, first in (("train", 30), ("val", 20)):
+        for label in sorted(path.name for path in (cifar10 / split).iterdir()):
+            (folder / "photos" / split / label).mkdir(parents=True)
+            for image in sorted((cifar10 / split / label).iterdir())[:first]:
+                shutil.copy(image, folder / "photos" / split / label)
+    shutil.copy(weights / "cifar10_resnet20.safetensors", folder / "my_network.safetensors")
+    (folder / "my_network.py").write_text(
+        (weights / "cifar_resnet.py").read_text() + "\n\nmy_network = cifar10_resnet20\n"
+    )
+    run([*words, "--quiet", "--fit-images", "256"])
+    assert (folder / "photos.hello").exists()
+
+
+def test_loop_runs_two_epochs_that_see_different_views(folder: Path) -> None:
+    (code,) = blocks("python")
+    epochs: list[set[bytes]] = [set()]
+
+    def see(network: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        if network.training and isinstance(network, nn.Sequential) and arguments[0].shape[1] == 3:
+            epochs[-1].update(image.numpy().tobytes() for image in arguments[0])
+
+    def end_of_epoch(text: str) -> None:
+        epochs.append(set())
+
+    hook = nn.modules.module.register_module_forward_pre_hook(see)
+    try:
+        exec(code.replace("range(100)", "range(2)"), {"print": end_of_epoch})
+    finally:
+        hook.remove()
+    first, second, _ = epochs
+    assert len(first) == len(second) == 100
+    assert first.isdisjoint(second)
+
+
+def test_loop_is_the_one_that_build_prints() -> None:
+    assert blocks("python") == [loop("digits.hello", 32)]
+
+
+def test_extras_that_are_installed_exist() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = re.findall(r'pip install "\.\[(\w+)\]"', README)
+    assert sorted(named) == ["demo", "test"]
+    assert set(named) <= set(extras)
+
+
+def test_files_that_are_named_exist() -> None:
+    assert [path for path in re.findall(r"`(tests/[\w/]+)`", README) if not (ROOT / path).exists()] == []
+
+
+@pytest.fixture
+def tables() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "tests" / "benchmarks" / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_tables_are_made_from_the_measured_numbers(tables: ModuleType) -> None:
+    assert tables.filled(README) == README
