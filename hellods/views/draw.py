@@ -9,11 +9,11 @@ Another implementation draws the same integers when it follows these steps. All 
 2.  The state of a view is s = word(word(seed, epoch), index), and its words are W[n] = word(s, n).
 3.  below(w, n) = (w >>> 32) * n >> 32: one of 0 to n - 1.
 4.  Shares of the area are counted in 1/65536: low and high are floor(65536 * scale + 1/2), in float64.
-5.  Ratios of width to height are R[k] = round(65536 * (4/3) ** ((2 * k - 255) / 256)), k from 0 to 255: the middles
-    of 256 equal steps of the logarithm from 3/4 to 4/3, in 1/65536. R[255 - k] stands for the inverse of R[k].
+5.  Ratios of width to height are R[k] = round(65536 * (4/3) ** ((2 * k - 1023) / 1024)), k from 0 to 1023: the
+    middles of 1024 equal steps of the logarithm from 3/4 to 4/3, in 1/65536. R[1023 - k] stands for 1 / R[k].
 6.  Crop, as torchvision's RandomResizedCrop. For attempt a from 0 to 9, in an image of H rows and W columns:
-    area = H * W * (low + below(W[8 + 2a], high - low + 1)), k = below(W[9 + 2a], 256),
-    width = (isqrt(area * R[k] >> 30) + 1) >> 1 and height = (isqrt(area * R[255 - k] >> 30) + 1) >> 1, which are
+    area = H * W * (low + below(W[8 + 2a], high - low + 1)), k = below(W[9 + 2a], 1024),
+    width = (isqrt(area * R[k] >> 30) + 1) >> 1 and height = (isqrt(area * R[1023 - k] >> 30) + 1) >> 1, which are
     square roots rounded to the nearest. The first attempt with 1 <= width <= W and 1 <= height <= H counts;
     its top = below(W[28], H - height + 1) and left = below(W[29], W - width + 1).
     If none does: height = min(H, (8 * W + 3) // 6), width = min(W, (8 * H + 3) // 6), top = (H - height) // 2,
@@ -49,7 +49,7 @@ SECOND: Final = 0x94D049BB133111EB - (1 << 64)
 FLIP, PARTNER, EXTENT, CENTRE, CROP, PLACE, ROWS, COLUMNS = 0, 1, 2, 3, 8, 28, 32, 48
 
 # Step 5. No entry is near a tie, so any float64 power gives the same integers (a test holds this).
-RATIOS: Final = tuple(round(65536 * (4 / 3) ** ((2 * k - 255) / 256)) for k in range(256))
+RATIOS: Final = torch.tensor([round(65536 * (4 / 3) ** ((2 * k - 1023) / 1024)) for k in range(1024)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,11 +142,11 @@ def _unmixed(views: Views, side: tuple[int, int], state: Tensor, index: Tensor) 
 def _box(views: Views, side: tuple[int, int], words: Tensor) -> Tensor:
     tall, wide = side
     low, high = (int(65536 * bound + 0.5) for bound in views.scale)
-    ratios = words.new_tensor(RATIOS)
-    step = _below(words[:, CROP + 1 : PLACE : 2], 256)  # (B, attempts)
+    ratios = RATIOS.to(words.device)
+    step = _below(words[:, CROP + 1 : PLACE : 2], 1024)  # (B, attempts)
     area = tall * wide * (low + _below(words[:, CROP:PLACE:2], high - low + 1))
     widths = (_root(area * ratios[step] >> 30) + 1) >> 1
-    heights = (_root(area * ratios[255 - step] >> 30) + 1) >> 1
+    heights = (_root(area * ratios[1023 - step] >> 30) + 1) >> 1
 
     fits = (widths > 0) & (widths <= wide) & (heights > 0) & (heights <= tall)
     found = fits.any(1)

@@ -44,17 +44,18 @@ def render(images: Tensor, draw: Draw) -> Tensor:
     if draw.partner is None:
         return views
     others = _unmixed(images, draw.partner)
+    if draw.patch is not None:
+        views = torch.where(_inside(draw.patch, draw.size), others, views)
     if draw.weight is not None:
         weight = draw.weight.int()[:, None, None, None]
-        return ((weight * views + (2048 - weight) * others + 1024) >> 11).to(torch.uint8)
-    return torch.where(_inside(draw), others, views)
+        views = ((weight * views + (2048 - weight) * others + 1024) >> 11).to(torch.uint8)
+    return views
 
 
-def _inside(draw: Draw) -> Tensor:
+def _inside(patch: Tensor, size: int) -> Tensor:
     """(B, 1, S, S): true where CutMix shows the partner."""
-    assert draw.patch is not None
-    top, left, height, width = draw.patch[:, :, None].unbind(1)
-    pixel = torch.arange(draw.size, device=draw.patch.device)
+    top, left, height, width = patch[:, :, None].unbind(1)
+    pixel = torch.arange(size, device=patch.device)
     rows = (pixel >= top) & (pixel < top + height)
     columns = (pixel >= left) & (pixel < left + width)
     return (rows[:, :, None] & columns[:, None, :])[:, None]
