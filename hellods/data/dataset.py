@@ -32,7 +32,8 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
     Args:
         path: of a `.hello` file.
         seed: of the views.
-        labels: "soft" for probabilities, "logits", or "hard" for the class as an int, which needs no base model.
+        labels: "soft" for probabilities, "logits", or "hard" for the image's own class as an int, which needs no base
+            model and knows nothing of what a view mixes in.
         temperature: that "soft" divides the logits by.
         transform: called last, on each image as it would be returned; the label describes the view before it.
         normalize: False returns the view as uint8.
@@ -58,20 +59,14 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         path = str(Path(path).absolute())  # a worker may have another working directory
         with Archive.open(path) as archive:
             header, content_id = archive.header, archive.content_id
-        if labels not in ("soft", "logits", "hard"):
-            raise LabelError(f"labels is {labels!r}, expected 'soft', 'logits' or 'hard'")
-        if not temperature > 0 or (temperature != 1 and labels != "soft"):
-            raise LabelError(f"temperature is {temperature}: it must be positive, and belongs to labels='soft'")
-        if not 0 <= seed < 1 << 63:
-            raise LabelError(f"seed is {seed}, expected 0 to 2**63 - 1")
+        options = Options(
+            path=path, content_id=content_id, seed=seed, labels=labels, temperature=temperature, base=base
+        )
         if header.projector is None and labels != "hard":
             raise LabelError(f"{path}: the archive has no projector: take labels='hard'")
-        options = Options(
-            path=path, content_id=content_id, seed=seed, labels=labels, temperature=float(temperature), base=base
-        )
-        self.__setstate__(
-            {"options": options, "transform": transform, "normalize": normalize, "epochs": Epochs(header.images.count)}
-        )
+        epochs = Epochs(header.images.count)
+        self.__setstate__({"options": options, "transform": transform, "normalize": normalize, "epochs": epochs})
+        _ = self.views  # refuses a rule that cannot be drawn, before a worker does
 
     def __getstate__(self) -> dict[str, Any]:
         return {

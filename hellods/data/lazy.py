@@ -65,6 +65,9 @@ class LazyLabel(Tensor):
         label._width, label._labellers, label._made = width, labellers, None
         return label
 
+    def _typed_storage(self) -> Any:  # torch calls it without asking __torch_function__
+        return _NoStorage()
+
     @classmethod
     def __torch_function__(
         cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -218,7 +221,6 @@ LAZY: dict[Callable[..., Any], Callable[..., Any]] = {
     Tensor.to: _to,
     Tensor.cuda: _cuda,
     Tensor.pin_memory: lambda label, *_: label,
-    Tensor._typed_storage: lambda label: _NoStorage(),
     Tensor.new: lambda label, *args, **kwargs: torch.empty(0).new(*args, **kwargs),
     torch.stack: _stack,
 }

@@ -3,26 +3,30 @@
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from hellods.data.lazy import LABELLERS
 from hellods.data.probe import check_probe
-from hellods.errors import DigestError, FormatError
+from hellods.errors import DigestError, FormatError, LabelError
+from hellods.format import wire
 from hellods.format.archive import Archive
 from hellods.format.header import Header
 from hellods.labels.config import ProjectorConfig
-from hellods.labels.projector import Projector
 from hellods.record import from_json
 from hellods.views.draw import draw
 from hellods.views.render import render
 from hellods.views.rule import Views
 
+if TYPE_CHECKING:  # open_clip costs seconds to import, and a worker never makes labels
+    from hellods.labels.projector import Projector
+
 LABEL_BATCH = 256  # views that the label maker sees at once; it bounds the memory, not the values
+
+T = TypeVar("T")
 
 Kind = Literal["soft", "logits", "hard"]
 
@@ -37,6 +41,14 @@ class Options:
     labels: Kind
     temperature: float
     base: str | None
+
+    def __post_init__(self) -> None:
+        if self.labels not in ("soft", "logits", "hard"):
+            raise LabelError(f"labels is {self.labels!r}, expected 'soft', 'logits' or 'hard'")
+        if not self.temperature > 0 or (self.temperature != 1 and self.labels != "soft"):
+            raise LabelError(f"temperature is {self.temperature}: it must be positive, and belongs to labels='soft'")
+        if not 0 <= self.seed < 1 << 63:
+            raise LabelError(f"seed is {self.seed}, expected 0 to 2**63 - 1")
 
     @cached_property
     def id(self) -> int:
@@ -79,12 +91,11 @@ class Samples:
         Raises:
             FormatError: the header's rule is not one, or does not suit the images.
         """
-        where = f"{self.options.path}: header.views"
-        views = from_json(Views, self.header.views, where)
+        views, facts = self._parse(Views, "views"), self.header.images
         try:
-            draw(views, (self.header.images.height, self.header.images.width), 1, 0, 0, torch.tensor([0]))
+            draw(views, (facts.height, facts.width), facts.count, self.options.seed, 0, torch.tensor([0]))
         except ValueError as cause:
-            raise FormatError(f"{where}: {cause}") from cause
+            raise FormatError(f"{self.options.path}: header.views: {cause}") from cause
         return views
 
     @cached_property
@@ -100,22 +111,27 @@ class Samples:
             return torch.from_numpy(archive.pixels()).permute(0, 3, 1, 2).contiguous()
 
     @cached_property
-    def projector(self) -> Projector:
-        """The label maker, on the CPU until labels are asked for elsewhere; it has answered the archive's probe."""
-        where = self.options.path
+    def projector(self) -> "Projector":
+        """The label maker, on the CPU until labels are asked for elsewhere; it has answered the archive's probe.
+
+        Raises:
+            LabelError: the base model is missing or another one, or the probe's answers differ.
+        """
+        from hellods.labels.projector import Projector
+
+        config = self._parse(ProjectorConfig, "projector")
         with self._archive() as archive:
-            config = from_json(ProjectorConfig, archive.header.projector, f"{where}: header.projector")
-            state = _tensors(archive, "projector")
-            names = {section.name for section in archive.header.sections}
-            probe = _tensors(archive, "probe") if "probe" in names else None
-        projector = Projector.restore(config, self.header.classes, state, base=self.options.base)
-        projector.eval().requires_grad_(False)
+            state = safetensors.torch.load(archive.read("projector"))
+            probed = any(section.name == "probe" for section in self.header.sections)
+            probe = safetensors.torch.load(archive.read("probe")) if probed else None
+        projector = Projector.restore(config, self.classes, state, base=self.options.base)
         if probe is not None:
-            check_probe(probe, projector, self.images, self.views, where)
+            check_probe(probe, projector, self.images, self.views, self.options.path)
         return projector
 
     def view(self, epochs: Tensor, indices: Tensor, device: torch.device) -> Tensor:
         """Return uint8 (B, 3, S, S) on `device` for int64 (B,) epochs and indices."""
+        device = torch.empty(0, device=device).device  # "cuda" is "cuda:0"
         if device not in self._images_on:
             self._images_on[device] = self.images.to(device)
         images = self._images_on[device]
@@ -138,6 +154,10 @@ class Samples:
             return torch.softmax(logits / self.options.temperature, dim=1)
         return logits
 
+    def _parse(self, kind: type[T], key: str) -> T:
+        newer = self.header.version > (wire.MAJOR, wire.MINOR)  # its unknown keys are ignored
+        return from_json(kind, getattr(self.header, key), f"{self.options.path}: header.{key}", lenient=newer)
+
     def _archive(self) -> Archive:
         archive = Archive.open(self.options.path)
         if archive.content_id != self.options.content_id:
@@ -147,10 +167,3 @@ class Samples:
                 f"was {self.options.content_id[:12]}…): make a new HelloDataset"
             )
         return archive
-
-
-def _tensors(archive: Archive, section: str) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load(archive.read(section))
-    except SafetensorError as error:
-        raise FormatError(f"{archive.name}: section {section} is not safetensors: {error}") from error

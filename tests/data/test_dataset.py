@@ -1,0 +1,303 @@
+import copy
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset, DataLoader, Subset, default_collate
+
+from hellods import DigestError, FormatError, HelloDataset, HelloError, LabelError
+from hellods.data.lazy import LazyLabel
+from hellods.labels.projector import Projector
+from hellods.views.draw import draw
+from hellods.views.render import render
+from hellods.views.rule import Views
+
+# Of the archive that conftest.py writes.
+CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+COUNT, SIDE = 20, 16
+VIEWS = Views(size=12, mix="cutmix")
+
+
+@pytest.fixture
+def view(pixels: Tensor) -> Callable[..., Tensor]:
+    """Return the views that samples must show, uint8 (B, 3, S, S)."""
+
+    def view(epoch: int, indices: Any = range(COUNT), seed: int = 0) -> Tensor:
+        return render(pixels, draw(VIEWS, (SIDE, SIDE), COUNT, seed, epoch, torch.tensor(list(indices))))
+
+    return view
+
+
+def normalized(views: Tensor) -> Tensor:
+    mean, std = torch.tensor([0.3, 0.3, 0.4]).view(3, 1, 1), torch.tensor([0.2, 0.25, 0.2]).view(3, 1, 1)
+    return (views.float() / 255 - mean) / std
+
+
+def soft(projector: Projector, views: Tensor) -> Tensor:
+    with torch.no_grad():
+        return projector(views).softmax(1)
+
+
+LOADERS: dict[str, dict[str, Any]] = {
+    "no workers": {},
+    "fork": {"num_workers": 2, "multiprocessing_context": "fork"},
+    "fork, persistent": {"num_workers": 2, "multiprocessing_context": "fork", "persistent_workers": True},
+    "spawn, persistent": {"num_workers": 2, "multiprocessing_context": "spawn", "persistent_workers": True},
+}
+
+
+@pytest.mark.parametrize("how", LOADERS)
+def test_labels_are_those_of_the_views_seen_in_every_epoch(
+    how: str, archive: Path, view: Callable[..., Tensor], projector: Projector
+) -> None:
+    loader = DataLoader(HelloDataset(archive), batch_size=8, **LOADERS[how])
+    for epoch in range(2):
+        batches = [(images, labels.to("cpu")) for images, labels in loader]
+        images, labels = (torch.cat(part) for part in zip(*batches, strict=True))
+        assert torch.equal(images, normalized(view(epoch)))
+        assert (labels - soft(projector, view(epoch))).abs().max() < 1e-5
+
+
+def test_set_epoch_reaches_workers_that_live_on(archive: Path, view: Callable[..., Tensor]) -> None:
+    dataset = HelloDataset(archive, normalize=False)
+    loader = DataLoader(dataset, batch_size=COUNT, num_workers=1, persistent_workers=True)
+    for epoch in (0, 7, 7):
+        if epoch:
+            dataset.set_epoch(epoch)
+        ((images, _),) = loader
+        assert torch.equal(images, view(epoch))
+
+
+def test_views_and_labels_differ_from_epoch_to_epoch(archive: Path) -> None:
+    dataset = HelloDataset(archive)
+    first, second = (dataset.batch(range(COUNT)) for _ in range(2))
+    assert not any(torch.equal(one, other) for one, other in zip(first[0], second[0], strict=True))
+    assert (first[1] - second[1]).abs().max() > 1e-3
+
+
+def test_seed_gives_other_views_of_the_same_images(archive: Path, view: Callable[..., Tensor]) -> None:
+    images, _ = HelloDataset(archive, seed=3, normalize=False).batch(range(COUNT))
+    assert torch.equal(images, view(0, seed=3))
+    assert not torch.equal(images, view(0))
+
+
+def test_subset_draws_the_samples_of_the_whole(
+    archive: Path, view: Callable[..., Tensor], projector: Projector
+) -> None:
+    chosen = [7, 3, 11]
+    ((_, labels),) = DataLoader(Subset(HelloDataset(archive), chosen), batch_size=3)
+    assert torch.allclose(labels.to("cpu"), soft(projector, view(0, chosen)), atol=1e-5)
+
+
+def test_two_seeds_of_one_file_mix_in_one_batch(
+    archive: Path, view: Callable[..., Tensor], projector: Projector
+) -> None:
+    both = ConcatDataset([HelloDataset(archive), HelloDataset(archive, seed=3)])
+    ((images, labels),) = DataLoader(both, batch_size=4, sampler=[1, COUNT + 1, 2, COUNT])
+    expected = torch.cat([view(0, [1]), view(0, [1], seed=3), view(0, [2]), view(0, [0], seed=3)])
+    assert torch.equal(images, normalized(expected))
+    assert torch.allclose(labels.to("cpu"), soft(projector, expected), atol=1e-5)
+
+
+def test_one_sample_at_a_time_is_the_same_as_a_batch(archive: Path) -> None:
+    one, other = HelloDataset(archive), HelloDataset(archive)
+    images, labels = default_collate([one[index] for index in (2, 5)])
+    expected = other.batch([2, 5])
+    assert torch.equal(images, expected[0])
+    assert torch.allclose(labels.to("cpu"), expected[1], atol=1e-6)
+
+
+def test_sample_is_a_normalized_image_and_a_lazy_label(archive: Path) -> None:
+    image, label = HelloDataset(archive)[0]
+    assert (image.dtype, tuple(image.shape)) == (torch.float32, (3, 12, 12))
+    assert (type(label), tuple(label.shape)) == (LazyLabel, (10,))
+
+
+def test_images_are_uint8_when_not_normalized(archive: Path, view: Callable[..., Tensor]) -> None:
+    image, _ = HelloDataset(archive, normalize=False)[4]
+    assert torch.equal(image, view(0, [4])[0])
+
+
+def test_transform_comes_last_and_leaves_the_label(
+    archive: Path, view: Callable[..., Tensor], projector: Projector
+) -> None:
+    image, label = HelloDataset(archive, transform=torch.neg)[4]
+    assert torch.equal(image, -normalized(view(0, [4]))[0])
+    assert torch.allclose(label.to("cpu"), soft(projector, view(0, [4]))[0], atol=1e-5)
+
+
+def test_indices_behave_as_those_of_a_list(archive: Path) -> None:
+    dataset = HelloDataset(archive, labels="hard")
+    assert [label for _, label in dataset] == dataset.targets
+    assert torch.equal(HelloDataset(archive)[-1][0], HelloDataset(archive)[COUNT - 1][0])
+    with pytest.raises(IndexError):
+        dataset[COUNT]
+
+
+def test_attributes_are_those_that_torchvision_has(archive: Path) -> None:
+    dataset = HelloDataset(archive)
+    assert (len(dataset), dataset.views) == (COUNT, VIEWS)
+    assert dataset.classes == list(CLASSES)
+    assert dataset.class_to_idx == {name: index for index, name in enumerate(CLASSES)}
+    assert dataset.targets == [*range(10), *range(10)]
+
+
+def test_logits_and_temperature(archive: Path, view: Callable[..., Tensor], projector: Projector) -> None:
+    with torch.no_grad():
+        expected = projector(view(0))
+    _, logits = HelloDataset(archive, labels="logits").batch(range(COUNT))
+    _, warm = HelloDataset(archive, temperature=4).batch(range(COUNT))
+    assert torch.allclose(logits, expected, rtol=1e-4)
+    assert torch.allclose(warm, (expected / 4).softmax(1), atol=1e-5)
+
+
+def test_label_maker_answers_for_images_of_the_user(archive: Path, projector: Projector) -> None:
+    images = torch.randint(0, 256, (5, 3, 12, 12), dtype=torch.uint8)
+    labels = HelloDataset(archive).label_maker(images)
+    assert torch.allclose(labels, soft(projector, images), atol=1e-5)
+    assert not labels.requires_grad
+
+
+def test_hard_labels_are_classes_and_need_no_base_model(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Projector, "restore", None)
+    ((_, labels),) = DataLoader(HelloDataset(archive, labels="hard"), batch_size=3, sampler=[4, 12, 0])
+    assert (labels.tolist(), labels.dtype) == ([4, 2, 0], torch.int64)
+
+
+def test_labels_outlive_their_data_set(archive: Path) -> None:
+    dataset = HelloDataset(archive)
+    ((_, labels),) = DataLoader(dataset, batch_size=COUNT)
+    del dataset
+    assert labels.to("cpu").shape == (COUNT, 10)
+
+
+def test_values_survive_a_file_that_goes_away(make: Callable[..., Path], tmp_path: Path) -> None:
+    path = make(tmp_path / "x.hello")
+    dataset = HelloDataset(path)
+    expected = dataset.batch([0, 1])
+    path.unlink()
+    dataset.set_epoch(0)
+    assert torch.equal(dataset.batch([0, 1])[1], expected[1])
+
+
+def test_pickle_is_small_and_goes_on_counting(archive: Path) -> None:
+    dataset = HelloDataset(archive)
+    dataset.batch(range(COUNT))  # decoded images and the label maker stay behind
+    data = pickle.dumps(dataset)
+    copied = pickle.loads(data)
+    assert len(data) < 2000 + 4 * COUNT
+    assert torch.equal(copied[3][0], dataset[3][0])
+
+
+def test_copy_of_a_data_set_shares_its_images(archive: Path) -> None:
+    dataset = HelloDataset(archive)
+    copied = copy.deepcopy(dataset)
+    assert copied._samples.images is dataset._samples.images
+
+
+def test_relative_path_holds_in_another_folder(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(archive.parent)
+    dataset = HelloDataset(archive.name)
+    monkeypatch.chdir(tmp_path)
+    assert dataset[0][0].shape == (3, 12, 12)
+
+
+def mixes(samples: list[Any]) -> tuple[Tensor, Tensor]:
+    images, labels = default_collate(samples)
+    return images, labels * 0.5 + labels.flip(0) * 0.5
+
+
+def test_values_in_a_worker_are_refused_with_a_remedy(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = HelloDataset(archive).__getitems__([0, 1])
+    monkeypatch.setattr("hellods.data.lazy.get_worker_info", object)  # a real worker's error costs PyTorch 5 s
+    with pytest.raises(LabelError, match=r"^torch\.Tensor\.mul needs label values.*num_workers=0"):
+        mixes(samples)
+
+
+def test_mixing_without_workers_mixes_the_values(archive: Path) -> None:
+    loader = DataLoader(HelloDataset(archive), batch_size=4, collate_fn=mixes)
+    ((_, labels),) = list(loader)[:1]
+    assert torch.allclose(labels, labels.flip(0))
+
+
+def test_replaced_file_is_refused(make: Callable[..., Path], tmp_path: Path) -> None:
+    path = make(tmp_path / "x.hello")
+    data = pickle.dumps(HelloDataset(path))  # as a spawned worker gets it
+    make(path, name="another")
+    with pytest.raises(DigestError, match="replaced after it was opened"):
+        pickle.loads(data)[0]
+
+
+def test_base_model_that_is_missing_is_named(make: Callable[..., Path], tmp_path: Path, archive: Path) -> None:
+    config = HelloDataset(archive).header.projector
+    path = make(tmp_path / "x.hello", projector={**config, "base": "given:ours"})
+    with pytest.raises(LabelError, match="need the base model 'ours'"):
+        HelloDataset(path)[0][1].to("cpu")
+
+
+def test_base_of_the_user_is_taken(make: Callable[..., Path], tmp_path: Path, archive: Path) -> None:
+    config = HelloDataset(archive).header.projector
+    path = make(tmp_path / "x.hello", projector={**config, "base": "given:ours"})
+    label = HelloDataset(path, base="local-dir:ours")[0][1].to("cpu")
+    assert torch.allclose(label, HelloDataset(archive)[0][1].to("cpu"), atol=1e-5)
+
+
+def test_probe_that_disagrees_is_refused(make: Callable[..., Path], tmp_path: Path, archive: Path) -> None:
+    config = HelloDataset(archive).header.projector
+    path = make(tmp_path / "x.hello", projector={**config, "template": "a sketch of {}"})
+    with pytest.raises(LabelError, match=r"x\.hello: labels differ from the archive's probe"):
+        HelloDataset(path)[0][1].to("cpu")
+
+
+def test_archive_without_probe_gives_labels(make: Callable[..., Path], tmp_path: Path) -> None:
+    path = make(tmp_path / "x.hello", sections={"probe": b""})
+    assert HelloDataset(path)[0][1].to("cpu").shape == (10,)
+
+
+def test_archive_without_projector_has_hard_labels_only(make: Callable[..., Path], tmp_path: Path) -> None:
+    path = make(tmp_path / "x.hello", sections={"probe": b"", "projector": b""}, projector=None)
+    assert HelloDataset(path, labels="hard")[3][1] == 3
+    with pytest.raises(LabelError, match="no projector: take labels='hard'"):
+        HelloDataset(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": "softest"}, "labels is 'softest', expected"),
+        ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"labels": "logits", "temperature": 2.0}, "belongs to labels='soft'"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_option_that_cannot_be_used_is_refused(options: dict[str, Any], message: str, archive: Path) -> None:
+    with pytest.raises(LabelError, match=message):
+        HelloDataset(archive, **options)
+
+
+@pytest.mark.parametrize(
+    "views",
+    [{"size": 12, "turn": True}, {"size": "big"}, {"size": 0}, {"size": 12, "shuffle": 5}],
+    ids=["unknown key", "type", "range", "side not divisible"],
+)
+def test_rule_that_cannot_be_drawn_is_refused_at_once(
+    views: dict[str, Any], make: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = make(tmp_path / "x.hello", views=views)
+    with pytest.raises(FormatError, match=r"x\.hello: header\.views"):
+        HelloDataset(path)
+
+
+def test_hard_labels_make_no_soft_ones(archive: Path) -> None:
+    with pytest.raises(LabelError, match="labels='hard'"):
+        HelloDataset(archive, labels="hard").label_maker(torch.zeros(1, 3, 12, 12, dtype=torch.uint8))
+
+
+def test_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(HelloError, match=r"none\.hello: no such file"):
+        HelloDataset(tmp_path / "none.hello")
