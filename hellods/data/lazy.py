@@ -73,7 +73,7 @@ class LazyLabel(Tensor):
         cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is torch.stack or (func in LAZY and isinstance(args[0], cls)):
+        if func is torch.stack or (func in LAZY and args and isinstance(args[0], cls)):
             return LAZY[func](*args, **kwargs)
         args, kwargs = tree_map(partial(_plain, operation=func), (args, kwargs))
         return func(*args, **kwargs)
