@@ -6,7 +6,8 @@ from typing import Any, NoReturn
 
 from hellods.format.wire import MAX_DEPTH, MAX_INTEGER
 
-STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+# Also matches a string without an end, lest each quote in it be tried again.
+STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 BRACKET = re.compile(rb"[\[\]{}]")
 
 

@@ -68,8 +68,8 @@ def decode(stream: bytes, codec: str, height: int, width: int, where: str) -> ND
     """
     known = _codec(codec)
     try:
-        if codec == "png" and b"acTL" in _chunks(stream):  # Pillow shows an animation's fault as a warning
-            raise ValueError("it is animated")
+        if codec == "png":
+            _check_png(stream)
         with known.reader(io.BytesIO(stream)) as image:
             found = (image.mode, image.height, image.width, getattr(image, "n_frames", 1))
             if found != ("RGB", height, width, 1):
@@ -88,9 +88,19 @@ def _codec(name: str) -> Codec:
     return codec
 
 
+def _check_png(stream: bytes) -> None:
+    # Pillow forgives a missing end, and turns the faults of an animation into warnings.
+    kinds = list(_chunks(stream))
+    if b"acTL" in kinds:
+        raise ValueError("it is animated")
+    if b"IEND" not in kinds:
+        raise ValueError("it is truncated")
+
+
 def _chunks(png: bytes) -> Iterator[bytes]:
     position = 8
-    while position + 8 <= len(png):
+    while position + 12 <= len(png):
         length, kind = struct.unpack_from(">I4s", png, position)
-        yield kind
         position += 12 + length
+        if position <= len(png):
+            yield kind

@@ -137,10 +137,11 @@ def _faults(header: Header) -> Iterator[str]:
         if name not in names:
             yield f"section {name!r} is missing [H12]"
     yield from _image_faults(header.images)
-    for name, width, rule in (("images.index", 8, "H20"), ("targets", 4, "H22")):
-        found = next(section.raw_length for section in header.sections if section.name == name)
-        if found != width * header.images.count:
-            yield f"section {name!r} of {found} bytes, {header.images.count} images need {width} each [{rule}]"
+    lengths = {section.name: section.raw_length for section in header.sections}
+    if lengths["images.index"] != 8 * header.images.count:
+        yield f"images.index of {lengths['images.index']} bytes, {header.images.count} images need 8 each [H20]"
+    if lengths["targets"] != 4 * header.images.count:
+        yield f"targets of {lengths['targets']} bytes, {header.images.count} images need 4 each [H22]"
     if not header.classes or "" in header.classes:
         yield "no classes, or one without a name [H19]"
     if len(set(header.classes)) < len(header.classes):
@@ -161,7 +162,8 @@ def _section_faults(section: Section) -> Iterator[str]:
     if section.name in wire.IDENTITY and section.encoding != "identity":
         yield f"encoding is {section.encoding!r}, expected 'identity' [H12]"
     if section.encoding == "zstd" and not section.length < section.raw_length <= most_raw(section.length):
-        yield f"{section.length} bytes of zstd hold {section.raw_length}, more and at most {most_raw(section.length)} are allowed [C1]"
+        most = most_raw(section.length)
+        yield f"{section.length} bytes of zstd for {section.raw_length}, expected more than that up to {most} [C1]"
 
 
 def most_raw(length: int) -> int:

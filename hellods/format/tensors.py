@@ -32,8 +32,8 @@ def check(data: bytes, where: str) -> None:
 
 def _check(data: bytes) -> None:
     length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > len(data) - 8:
-        raise ValueError(f"{len(data)} bytes are less than its header needs")
+    if len(data) < 8 or length > min(len(data) - 8, wire.MAX_HEADER):
+        raise ValueError(f"a header of {length} bytes in a file of {len(data)}")
     if data[8:9] != b"{":
         raise ValueError("the header is not an object")
     header = canonical.loads(data[8 : 8 + length])

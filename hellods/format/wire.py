@@ -84,9 +84,10 @@ MAX_RATIO: Final = 200
 # C2  It is one zstd frame and nothing else, which declares the raw length and a window within the limit.
 MAX_WINDOW: Final = 8 << 20  # bytes; what RFC 8878 asks every decoder to support
 
-# C3  A stream is one whole image of the codec and of the size that the header names: RGB, 8 bits, not animated.
+# C3  A stream is one whole image of the codec and of the size that the header names: RGB, not animated.
 
-# C4  `projector`, `probe` and `backbone` are safetensors files: known dtypes, and data without holes or overlaps.
+# C4  `projector`, `probe` and `backbone` are safetensors files: a header within the limit of H3, JSON within those of
+#     H7 but for the spelling, known dtypes, data without holes or overlaps.
 DTYPES: Final = {
     **dict.fromkeys(("BOOL", "U8", "I8"), 1),  # bytes of one number
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),

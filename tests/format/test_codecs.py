@@ -1,0 +1,110 @@
+"""Images come back from every codec; what is no such image is refused, without a warning."""
+
+import io
+import struct
+import zlib
+from typing import Any, get_args, get_type_hints
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hellods.errors import FormatError, RecipeError
+from hellods.format.codecs import CODECS, decode, encode
+from hellods.format.header import Images
+
+# Smooth, so that lossy codecs keep it.
+PIXELS = np.add.outer(np.add.outer(np.arange(24) * 2, np.arange(32) * 2), [10, 60, 120]).astype(np.uint8)
+QUALITIES = {"png": None, "webp": None, "jpeg": 95, "avif": 95}
+
+
+def saved(image: Image.Image, codec: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, codec, **options)
+    return buffer.getvalue()
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def test_table_has_the_codecs_of_the_header() -> None:
+    assert tuple(CODECS) == get_args(get_type_hints(Images)["codec"])
+
+
+@pytest.mark.parametrize("codec", ["png", "webp"])
+def test_lossless_codec_returns_the_pixels(codec: str) -> None:
+    assert np.array_equal(decode(encode(PIXELS, codec, None), codec, 24, 32, "x"), PIXELS)
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "webp", "avif"])
+def test_lossy_codec_returns_about_the_pixels(codec: str) -> None:
+    found = decode(encode(PIXELS, codec, 95), codec, 24, 32, "x")
+    assert np.abs(found.astype(int) - PIXELS).mean() < 6
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "avif"])
+def test_lossy_codec_without_quality_is_refused(codec: str) -> None:
+    with pytest.raises(RecipeError, match=f"{codec} is never lossless"):
+        encode(PIXELS, codec, None)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_same_pixels_give_the_same_bytes(codec: str) -> None:
+    assert encode(PIXELS, codec, QUALITIES[codec]) == encode(PIXELS.copy(), codec, QUALITIES[codec])
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_stream_cut_anywhere_is_refused(codec: str) -> None:
+    stream = encode(PIXELS, codec, QUALITIES[codec])
+    for length in range(len(stream)):
+        with pytest.raises(FormatError, match=r"\[C3\]$"):
+            decode(stream[:length], codec, 24, 32, "x")
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("other", CODECS)
+def test_stream_of_another_codec_is_refused(codec: str, other: str) -> None:
+    if codec == other:
+        return
+    with pytest.raises(FormatError, match=rf"^x: not a {codec} image"):
+        decode(encode(PIXELS, other, QUALITIES[other]), codec, 24, 32, "x")
+
+
+@pytest.mark.parametrize(
+    ("codec", "mode"),
+    [("png", "L"), ("png", "P"), ("png", "RGBA"), ("png", "I;16"), ("jpeg", "L"), ("jpeg", "CMYK"), ("webp", "RGBA")],
+)
+def test_other_mode_is_refused(codec: str, mode: str) -> None:
+    image = Image.new(mode, (32, 24), 7) if mode == "I;16" else Image.new("RGBA", (32, 24), (9, 9, 9, 9)).convert(mode)
+    with pytest.raises(FormatError, match="expected RGB"):
+        decode(saved(image, codec), codec, 24, 32, "x")
+
+
+@pytest.mark.parametrize("codec", ["png", "webp", "avif"])
+def test_animation_is_refused(codec: str) -> None:
+    frames = [Image.new("RGB", (32, 24), colour) for colour in ("red", "blue")]
+    stream = saved(frames[0], codec, save_all=True, append_images=frames[1:])
+    with pytest.raises(FormatError, match=r"animated|2 frames"):
+        decode(stream, codec, 24, 32, "x")
+
+
+def test_broken_animation_raises_no_warning() -> None:
+    stream = encode(PIXELS, "png", None)
+    broken = stream[:33] + chunk(b"acTL", bytes(8)) + stream[33:]
+    with pytest.raises(FormatError, match="animated"):
+        decode(broken, "png", 24, 32, "x")
+
+
+@pytest.mark.parametrize("side", [10_000, 60_000])  # Pillow warns of the first, and raises at the second
+def test_stream_that_claims_a_huge_image_is_refused_without_a_warning(side: int) -> None:
+    stream = encode(PIXELS, "png", None)
+    size = chunk(b"IHDR", struct.pack(">II", side, side) + stream[24:29])
+    with pytest.raises(FormatError, match=rf"RGB {side}x{side} with 1 frames"):
+        decode(stream[:8] + size + stream[33:], "png", 24, 32, "x")
+
+
+def test_jpeg_with_other_pictures_inside_is_read_as_one_without_a_warning() -> None:
+    stream = encode(PIXELS, "jpeg", 95)
+    broken = stream[:2] + b"\xff\xe2" + struct.pack(">H", 12) + b"MPF\0" + bytes(6) + stream[2:]
+    assert np.array_equal(decode(broken, "jpeg", 24, 32, "x"), decode(stream, "jpeg", 24, 32, "x"))
