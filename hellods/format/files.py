@@ -25,7 +25,7 @@ class File:
         self.name = name
         self.path = path
         self._file = file
-        with self._readable():
+        with _told(f"{name}: cannot be read"):
             self.size = file.seek(0, os.SEEK_END)
 
     @classmethod
@@ -38,12 +38,10 @@ class File:
         if not isinstance(source, (str, os.PathLike)):
             return cls(source, str(getattr(source, "name", "archive")))
         path = Path(source)
-        if not path.is_file():
-            raise HelloError(f"{path}: no such file")
-        try:
+        with _told(f"{path}: cannot be read"):
+            if not path.is_file():  # a pipe would wait forever
+                raise HelloError(f"{path}: no such file")
             return cls(path.open("rb"), str(path), path)
-        except OSError as cause:
-            raise HelloError(f"{path}: cannot be read: {cause.strerror}") from cause
 
     def read(self, offset: int, length: int) -> bytes:
         """Return `length` bytes from `offset`.
@@ -52,7 +50,7 @@ class File:
             HelloError: they cannot be read.
             FormatError: there are fewer.
         """
-        with self._readable():
+        with _told(f"{self.name}: cannot be read"):
             self._file.seek(offset)
             data = self._file.read(length)
         if len(data) != length:
@@ -64,13 +62,6 @@ class File:
         if self.path is not None:
             self._file.close()
 
-    @contextlib.contextmanager
-    def _readable(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as cause:
-            raise HelloError(f"{self.name}: cannot be read: {cause.strerror or cause}") from cause
-
 
 def check_target(path: str | os.PathLike[str], overwrite: bool) -> None:
     """Check, before work starts, that a file can be written at `path`.
@@ -79,14 +70,15 @@ def check_target(path: str | os.PathLike[str], overwrite: bool) -> None:
         HelloError: its folder is missing or not writable, or something stands there that must not be replaced.
     """
     target = Path(path)
-    if not target.parent.is_dir():
-        raise HelloError(f"{target}: there is no folder {target.parent}: create it first")
-    if target.exists() and not target.is_file():
-        raise HelloError(f"{target}: is not a file: give another name")
-    if os.path.lexists(target) and not overwrite:
-        raise HelloError(_exists(target))
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise HelloError(f"{target}: the folder {target.parent} is not writable: choose another")
+    with _told(f"{target}: cannot be written"):
+        if not target.parent.is_dir():
+            raise HelloError(f"{target}: there is no folder {target.parent}: create it first")
+        if target.exists() and not target.is_file():
+            raise HelloError(f"{target}: is not a file: give another name")
+        if os.path.lexists(target) and not overwrite:
+            raise HelloError(_exists(target))
+        if not os.access(target.parent, os.W_OK | os.X_OK):
+            raise HelloError(f"{target}: the folder {target.parent} is not writable: choose another")
 
 
 @contextlib.contextmanager
@@ -98,14 +90,19 @@ def replacing(target: Path, overwrite: bool) -> Iterator[Path]:
     """
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        yield temporary
-        _publish(temporary, target, overwrite)
-    except FileExistsError as cause:
-        raise HelloError(_exists(target)) from cause
-    except OSError as cause:
-        raise HelloError(f"{target}: cannot be written: {cause.strerror or cause}") from cause
+        with _told(f"{target}: cannot be written"):
+            yield temporary
+            _publish(temporary, target, overwrite)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as cause:
+        raise HelloError(f"{what}: {cause.strerror or cause}") from cause
 
 
 def _exists(target: Path) -> str:
@@ -113,19 +110,26 @@ def _exists(target: Path) -> str:
 
 
 def _publish(temporary: Path, target: Path, overwrite: bool) -> None:
-    if overwrite:
-        temporary.replace(target)
-    else:
-        try:
-            target.hardlink_to(temporary)  # unlike a rename, this fails when the target exists
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without links, such as exFAT: take the name, then replace
-            target.open("xb").close()
+    try:
+        if overwrite:
             temporary.replace(target)
+        else:
+            _link(temporary, target)
+    except FileExistsError as cause:
+        raise HelloError(_exists(target)) from cause
     with contextlib.suppress(OSError):  # not every system can sync a folder
         folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _link(temporary: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(temporary)  # unlike a rename, this fails when the target exists
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links, such as exFAT: take the name, then replace
+        target.open("xb").close()
+        temporary.replace(target)

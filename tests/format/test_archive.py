@@ -119,6 +119,11 @@ def test_missing_file_and_folder_are_named(name: str, path: Path) -> None:
         Archive.open(path.parent / name)
 
 
+def test_name_that_the_system_refuses_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(HelloError, match=r"cannot be read: File name too long$"):
+        Archive.open(tmp_path / ("long" * 100))
+
+
 def test_disk_that_fails_is_an_error_of_ours() -> None:
     file = io.BytesIO(VALID)
     archive = Archive.open(file)

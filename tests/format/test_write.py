@@ -223,6 +223,7 @@ def test_new_file_has_the_rights_of_any_new_file(target: Path) -> None:
         ("folder", "folder: is not a file"),
         ("pipe", "pipe: is not a file"),
         (".", "is not a file"),
+        ("long" * 100, "cannot be written: File name too long"),
         ("file", "file: exists already"),
         ("dangling", "dangling: exists already"),
     ],
