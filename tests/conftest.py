@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("steady", deadline=None, derandomize=True)  # a busy machine is slow, and no run is luckier
+settings.load_profile("steady")
 
 ROOT = Path(__file__).resolve().parents[1]
 
