@@ -1,6 +1,8 @@
 """The `hellods` command: one module for each sub-command, imported when it is called."""
 
 import errno
+import io
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -45,3 +47,6 @@ class Commands(click.Group):
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def main() -> None:
     """Make, look at and check distilled data sets: one `.hello` file each."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a class may have a name that this terminal has no letters for
+            stream.reconfigure(errors="backslashreplace")

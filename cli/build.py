@@ -85,7 +85,7 @@ def option(name: str, text: str, kind: Any = None, **attributes: Any) -> Callabl
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def command(data: str, out: str, class_names: str | None, overwrite: bool, quiet: bool, **knobs: Any) -> None:
-    """Make one `.hello` file from the real images in DATA.
+    """Make a `.hello` file from the real images in DATA.
 
     DATA is a folder with train/ and val/ (or test/), each with a folder of images for every class; or a folder of
     class folders, of which a fifth is held out; or `digits`, real handwritten ones.

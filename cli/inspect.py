@@ -17,7 +17,10 @@ from .text import INDENT, escape, facts, row, scalar
 @click.argument("file")
 @click.option("--json", "as_json", is_flag=True, help="The header as JSON, with the content id and the file's bytes.")
 def command(file: str, as_json: bool) -> None:
-    """Show what FILE says of itself; its digests are not checked, `verify` does that."""
+    """Show what FILE says of itself.
+
+    Only its header is read: `hellods verify` checks the rest.
+    """
     with Archive.open(file) as archive:
         size = Path(file).stat().st_size
         if as_json:

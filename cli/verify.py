@@ -13,7 +13,10 @@ from .text import escape
 @click.option("--base", help="The base model, where FILE names one that only you have: local-dir:FOLDER or hf-hub:…")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def command(file: str, base: str | None, quiet: bool) -> None:
-    """Check all of FILE: every digest, every image decoded, and its probe labels made again and compared."""
+    """Check all that FILE holds.
+
+    Every digest is compared, every image decoded, and the probe labels are made again and compared.
+    """
     with progress(quiet) as draw, Archive.open(file) as archive:
         archive.verify(draw)
         header = archive.header

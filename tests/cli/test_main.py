@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,13 @@ def test_reader_that_stops_early_is_no_error(archive_file: Path) -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+def test_names_that_the_terminal_has_no_letters_for_are_spelled_out(tmp_path: Path) -> None:
+    code = "from hellods_cli import main; main(['inspect', '林檎'])"
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
+    assert process.stderr.strip() == rb"Error: \u6797\u6a8e: no such file"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["build", "--help"], ["inspect", "ARCHIVE"]], ids=" ".join)
