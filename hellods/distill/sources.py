@@ -196,6 +196,14 @@ def squares(source: Source, indices: Tensor, side: int) -> Tensor:
     return pixels[indices]
 
 
+def sample(source: Source, wanted: int) -> Tensor:
+    """Return int64 indices of `wanted` images of every class, spread evenly over it, or of all that it has."""
+    members = [(source.targets == label).nonzero().flatten() for label in range(len(source.classes))]
+    counts = [min(wanted, len(own)) for own in members]
+    places = [torch.arange(count) * len(own) // max(1, count) for own, count in zip(members, counts, strict=True)]
+    return torch.cat([own[place] for own, place in zip(members, places, strict=True)])
+
+
 def threaded(function: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:
     """Yield what `function` makes of each item, in order, by threads: Pillow decodes without Python's lock."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -206,6 +214,8 @@ def threaded(function: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:
 def _split(name: str, root: Path, seed: int, share: float) -> tuple[Source, Source]:
     classes, files = scan(root)
     held = choose_held_out(files, seed, share)
+    if not held:
+        raise SourceError(f"{root}: one image per class leaves none to measure on; add images, or a val/ beside train/")
     learned = [file for file in files if file not in held]
     return Folder(name, root, classes, learned), Folder(name, root, classes, sorted(held))
 

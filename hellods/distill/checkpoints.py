@@ -1,0 +1,128 @@
+"""Networks and weights that exist already: of a user's own file, a checkpoint, or published."""
+
+import runpy
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import torchvision
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from hellods.distill.folders import listed
+from hellods.errors import SourceError
+
+WRAPPERS: Final = ("state_dict", "model", "net", "model_state_dict")  # under which training scripts save the weights
+PREFIXES: Final = ("module.", "_orig_mod.")  # DataParallel's and torch.compile's
+
+
+def own_network(spec: str) -> nn.Module:
+    """Return what the function of `FILE.py:FUNCTION` returns, called without arguments; the file is run.
+
+    Raises:
+        SourceError: no such file or function, the file's own error, or a function that returns no module.
+    """
+    file, _, name = spec.rpartition(":")
+    if not Path(file).is_file():
+        raise SourceError(f"{file or spec}: no such file; give the teacher as FILE.py:FUNCTION")
+    try:
+        # Unlike an import this leaves neither a module nor a folder of bytecode behind.
+        names = runpy.run_path(file, run_name="hellods_teacher")
+    except (Exception, SystemExit) as cause:
+        raise SourceError(f"{file}: cannot be run: {_described(cause)}") from cause
+    function = names.get(name)
+    if not callable(function):
+        own = [key for key, value in names.items() if getattr(value, "__module__", None) == "hellods_teacher"]
+        raise SourceError(f"{file}: no function {name!r}; it has {listed(own) or 'none'}")
+    try:
+        network = function()
+    except (Exception, SystemExit) as cause:
+        raise SourceError(f"{spec}: {_described(cause)}; it is called without arguments") from cause
+    if not isinstance(network, nn.Module):
+        raise SourceError(f"{spec}: returns {type(network).__name__}, expected a torch.nn.Module")
+    return network
+
+
+def read_weights(path: str) -> dict[str, Tensor]:
+    """Return the tensors of a .safetensors file, or of a checkpoint that holds tensors alone.
+
+    Raises:
+        SourceError: no such file, damaged, or with anything beside tensors that would have to be unpickled.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise SourceError(f"{path}: no such file; give the file of the teacher's weights")
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as cause:  # several libraries, each with errors of its own
+        remedy = "save its state_dict alone, best as .safetensors"
+        raise SourceError(f"{path}: damaged, or not tensors alone, which could run code; {remedy}") from cause
+    while isinstance(content, dict) and any(isinstance(content.get(key), dict) for key in WRAPPERS):
+        content = next(content[key] for key in WRAPPERS if isinstance(content.get(key), dict))
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise SourceError(f"{path}: holds no state_dict; save the one of the teacher")
+    return content
+
+
+def fit_weights(network: nn.Module, weights: dict[str, Tensor], where: str, classes: int) -> None:
+    """Load the weights into the network.
+
+    Raises:
+        SourceError: names the first keys that differ, or the number of classes if nothing else does.
+    """
+    own = network.state_dict()
+    for prefix in PREFIXES:
+        if all(key.startswith(prefix) for key in weights) and not any(key.startswith(prefix) for key in own):
+            weights = {key.removeprefix(prefix): value for key, value in weights.items()}
+    # BatchNorm's counters came later than many checkpoints, and torch fills them in.
+    missing = [key for key in own if key not in weights and not key.endswith("num_batches_tracked")]
+    unexpected = sorted((key for key in weights if key not in own), key=lambda key: key.endswith("num_batches_tracked"))
+    shapes = [key for key in own if key in weights and own[key].shape != weights[key].shape]
+    heads = {len(weights[key]) for key in shapes if weights[key].ndim and _other_head(own[key], weights[key], classes)}
+    if len(heads) == 1 and not missing and not unexpected:
+        raise SourceError(f"{where}: weights of {heads.pop()} classes, the data has {classes}; give another teacher")
+    differ = [f"{key} is {tuple(weights[key].shape)}, expected {tuple(own[key].shape)}" for key in shapes]
+    found = (("lacks", missing), ("has unexpected", unexpected), ("shape of", differ))
+    if any(keys for _, keys in found):
+        problems = "; ".join(f"{what} {listed(keys)}" for what, keys in found if keys)
+        raise SourceError(f"{where}: does not fit the network: {problems}; give the weights of this architecture")
+    network.load_state_dict(weights)
+
+
+def published(name: str) -> tuple[nn.Module, dict[str, Any]]:
+    """Return a network with its published weights, and the mean, std and side that it expects.
+
+    Raises:
+        SourceError: none are known, or they are not at hand and cannot be fetched.
+    """
+    try:
+        if name in torchvision.models.list_models(module=torchvision.models):
+            return _torchvision(name)
+        import timm  # takes seconds
+
+        if timm.is_model(name):
+            network = timm.create_model(name, pretrained=True)
+            facts: Any = network.pretrained_cfg
+            return network, {"mean": facts["mean"], "std": facts["std"], "side": facts["input_size"][-1]}
+    except Exception as cause:  # of the network, the cache, or timm without weights
+        raise SourceError(
+            f"{name}: no published weights: {_described(cause)}; bring a --teacher-weights file"
+        ) from cause
+    raise SourceError(f"{name}: no weights are published under this name; give --teacher-weights, or train:{name}")
+
+
+def _torchvision(name: str) -> tuple[nn.Module, dict[str, Any]]:
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    preset = weights.transforms()
+    network = torchvision.models.get_model(name, weights=weights, progress=False)
+    return network, {"mean": preset.mean, "std": preset.std, "side": preset.crop_size[0]}
+
+
+def _other_head(own: Tensor, found: Tensor, classes: int) -> bool:
+    return len(own) == classes and own.shape[1:] == found.shape[1:]
+
+
+def _described(cause: BaseException) -> str:
+    return f"{type(cause).__name__}: {' '.join(str(cause).split())}"

@@ -1,0 +1,246 @@
+"""The teacher: loaded or trained, and measured on the data before anything is learnt from it."""
+
+import hashlib
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as TF
+
+from hellods.distill.checkpoints import fit_weights, own_network, published, read_weights
+from hellods.distill.order import other_order
+from hellods.distill.sources import Source, sample, squares
+from hellods.errors import RecipeError, SourceError
+from hellods.nets import create, logits_shape
+from hellods.progress import Progress, silent, track
+from hellods.record import decimal
+from hellods.train import Schedule, train
+from hellods.views.draw import draw
+from hellods.views.render import render
+from hellods.views.rule import Views
+
+logger = logging.getLogger("hellods")
+
+MEAN: Final = (0.485, 0.456, 0.406)  # ImageNet's, which most published weights expect
+STD: Final = (0.229, 0.224, 0.225)
+SAMPLE: Final = 2000  # images that a teacher is measured on, in all, or PER_CLASS of each if that is more
+PER_CLASS: Final = 50  # enough to find two swapped classes with a teacher that is right four times in five
+BATCH: Final = 100
+
+
+class Teacher(nn.Module):
+    """A classifier that labels uint8 images; it stays in eval mode and learns nothing."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        classes: Sequence[str],
+        *,
+        architecture: str,
+        mean: Sequence[float] = MEAN,
+        std: Sequence[float] = STD,
+        side: int | None = None,
+    ) -> None:
+        """Wrap `network`, float (B, 3, H, W) -> (B, K), for images of `side` px; None: of whatever side they come in.
+
+        Raises:
+            RecipeError: mean or std are not three finite numbers, or a deviation is not positive.
+        """
+        super().__init__()
+        if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+            raise RecipeError(
+                f"teacher's mean {tuple(mean)} and std {tuple(std)}: give three numbers each, std above 0"
+            )
+        self.network = network.requires_grad_(False).to(memory_format=torch.channels_last)
+        self.classes = tuple(classes)
+        self.architecture, self.side = architecture, side
+        self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
+        self.train(False)
+
+    def train(self, mode: bool = True) -> "Teacher":
+        """Stay in eval mode, whatever the module around it does."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return float32 (B, K) logits, on the teacher's device, for uint8 (B, 3, H, W)."""
+        return self.classify(self.normalize(images))
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Return the images, uint8 (B, 3, H, W), as float32 of the mean and deviation that the network expects."""
+        parameter = next(self.network.parameters(), images)
+        return normalize(images.to(parameter.device), self.mean, self.std)
+
+    @torch.no_grad()
+    def classify(self, normalized: Tensor) -> Tensor:
+        """Return float32 (B, K) logits for normalized images, which are resized first if the network needs it."""
+        if self.side and normalized.shape[-2:] != (self.side, self.side):
+            normalized = TF.resize(normalized, [self.side, self.side], antialias=True)
+        logits: Tensor = self.network(normalized)
+        return logits.float()
+
+    def provenance(self) -> dict[str, Any]:
+        """Return architecture, SHA-256 of all its tensors, number of parameters, mean and deviation, side."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.network.state_dict().items()):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\0".encode())
+            digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return {
+            "architecture": self.architecture,
+            "sha256": digest.hexdigest(),
+            "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
+            "mean": [decimal(value) for value in self.mean],
+            "std": [decimal(value) for value in self.std],
+            "side": self.side,
+        }
+
+
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Return float32 (B, 3, H, W) of uint8 images, scaled to 0..1 and shifted."""
+    scaled: Tensor = TF.normalize(TF.to_dtype(images, torch.float32, scale=True), list(mean), list(std))
+    return scaled
+
+
+def load_teacher(
+    spec: str, weights: str | None, mean: Sequence[float], std: Sequence[float], classes: tuple[str, ...], side: int
+) -> Teacher:
+    """Return a trained teacher, on the CPU.
+
+    Args:
+        spec: `FILE.py:FUNCTION`, whose function returns the network, or a name that `nets.create` knows.
+        weights: a .safetensors file or a checkpoint; None: what the function returns has them, or the weights that
+            torchvision or timm publishes for the name.
+        mean: per channel, of pixels in 0..1; published weights bring their own.
+        std: likewise.
+        classes: of the data; the teacher's must be as many and, as `check_teacher` measures, in the same order.
+        side: of the images that it will label.
+
+    Raises:
+        SourceError: a file or function is missing or fails, the weights do not fit, or the classes are another number.
+        RecipeError: an unknown name, or a mean or std that cannot be.
+    """
+    facts: dict[str, Any] = {"mean": mean, "std": std}
+    if ":" in spec or spec.endswith(".py"):
+        network, architecture = own_network(spec), spec.rpartition(":")[2]
+    elif weights:
+        network, architecture = create(spec, len(classes), side), spec
+    else:
+        (network, facts), architecture = published(spec), spec
+    try:
+        shape = logits_shape(network, facts.get("side") or side)
+    except Exception as cause:  # whatever a layer of someone else's network raises
+        text = " ".join(str(cause).split())
+        raise SourceError(f"{spec}: cannot take images of {side} px: {text}; choose another --side") from cause
+    if len(shape) != 2:
+        raise SourceError(f"{spec}: returns {shape or 'no tensor'} for one image, expected logits (1, K)")
+    if shape[1] != len(classes):
+        raise SourceError(f"{spec}: a teacher of {shape[1]} classes, the data has {len(classes)}; give another teacher")
+    if weights:
+        fit_weights(network, read_weights(weights), weights, len(classes))
+    return Teacher(network, classes, architecture=architecture, **facts)
+
+
+def train_teacher(
+    architecture: str,
+    source: Source,
+    side: int,
+    *,
+    seed: int,
+    epochs: int,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> Teacher:
+    """Return a teacher trained from scratch on random crops (never mirrored: digits and text are not).
+
+    Raises:
+        RecipeError: an unknown architecture, or one that does not learn.
+        SourceError: an image cannot be used.
+    """
+    network = (
+        create(architecture, len(source.classes), side, seed=seed).to(device).to(memory_format=torch.channels_last)
+    )
+    views = Views(size=side, scale=(0.35, 1.0), flip=False)
+    generator = torch.Generator().manual_seed(seed)
+    batch_size = min(max(len(source) // 40, 16), 128, len(source))  # small sets need small batches to see many steps
+    steps = len(source) // batch_size
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(len(source), generator=generator)
+        for indices in order[: steps * batch_size].view(steps, batch_size):
+            drawn = draw(views, (side, side), len(source), seed, epoch, indices)
+            images = squares(source, indices, side).to(device)
+            seen = render(images, replace(drawn, index=torch.arange(batch_size)))
+            yield normalize(seen, MEAN, STD), source.targets[indices].to(device)
+
+    train(
+        network,
+        batches,
+        F.cross_entropy,
+        epochs=epochs,
+        steps=steps,
+        schedule=Schedule(),
+        stage="Teacher",
+        seed=seed,
+        progress=progress,
+    )
+    return Teacher(network, source.classes, architecture=architecture)
+
+
+def check_teacher(
+    teacher: Teacher,
+    source: Source,
+    side: int,
+    *,
+    more: Source | None = None,
+    allow_weak: bool = False,
+    progress: Progress = silent,
+) -> float:
+    """Return the teacher's accuracy, 0..1, on a sample of `source`: 2,000 images, or 50 of each class if that is more.
+
+    Args:
+        teacher: may be loaded or trained here.
+        source: images that it did not learn from.
+        side: in pixels, of the squares that it is shown.
+        more: images that help to find the order of classes when `source` has fewer than 50 of one.
+        allow_weak: warn instead of raising.
+        progress: told of every batch.
+
+    Raises:
+        SourceError: the accuracy is near chance, or the teacher has its classes in another order than the data.
+    """
+    classes = len(source.classes)
+    wanted = max(PER_CLASS, SAMPLE // classes)
+    chosen = sample(source, wanted)
+    work = [(source, indices) for indices in torch.split(chosen, BATCH)]
+    if more is not None and torch.bincount(source.targets, minlength=classes).min() < PER_CLASS:
+        work += [(more, indices) for indices in torch.split(sample(more, wanted), BATCH)]
+    predicted = torch.cat(
+        [
+            teacher(squares(origin, indices, side)).argmax(1).cpu()
+            for origin, indices in track(work, len(work), "Teacher check", progress)
+        ]
+    )
+    targets = torch.cat([origin.targets[indices] for origin, indices in work])
+    score = (targets == predicted)[: len(chosen)].double().mean().item()
+    fault = other_order(targets, predicted, source.classes) or _near_chance(score, len(chosen), classes)
+    if fault and not allow_weak:
+        raise SourceError(f"{source.name}: {fault}, or pass --allow-weak-teacher")
+    if fault:
+        logger.warning("%s: %s", source.name, fault)
+    return score
+
+
+def _near_chance(score: float, images: int, classes: int) -> str | None:
+    chance = 1 / classes
+    # A tenth of the way from chance to perfect, and more than luck makes of so few images.
+    least = chance + max(0.1 * (1 - chance), 3 * math.sqrt(chance * (1 - chance) / images))
+    if score >= least:
+        return None
+    return (
+        f"the teacher is right on {score:.1%} of {images} images, near chance ({chance:.1%}); check its weights, "
+        f"--teacher-mean and --teacher-std"
+    )
