@@ -32,8 +32,8 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
     Args:
         path: of a `.hello` file.
         seed: of the views.
-        labels: "soft" for probabilities, "logits", or "hard" for the image's own class as an int, which needs no base
-            model and knows nothing of what a view mixes in.
+        labels: "soft" for probabilities, "logits", or "hard" for the image's class as an int, which needs no base
+            model; views are not mixed then, since one class cannot name a mixture.
         temperature: that "soft" divides the logits by.
         transform: called last, on each image as it would be returned; the label describes the view before it.
         normalize: False returns the view as uint8.

@@ -1,6 +1,6 @@
 """What an archive holds, as a pure function: (epoch, index) to view and label."""
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING, Literal, Self, TypeVar
@@ -86,7 +86,7 @@ class Samples:
 
     @cached_property
     def views(self) -> Views:
-        """How views are drawn.
+        """How views are drawn; for hard labels, never mixed.
 
         Raises:
             FormatError: the header's rule is not one, or does not suit the images.
@@ -96,7 +96,8 @@ class Samples:
             draw(views, (facts.height, facts.width), facts.count, self.options.seed, 0, torch.tensor([0]))
         except ValueError as cause:
             raise FormatError(f"{self.options.path}: header.views: {cause}") from cause
-        return views
+        # One class cannot name a mixture.
+        return replace(views, mix="none") if self.options.labels == "hard" else views
 
     @cached_property
     def targets(self) -> Tensor:

@@ -35,11 +35,7 @@ Initializer = Callable[[Source, Teacher, Layout, torch.Generator, Progress], Ten
 
 
 def real(source: Source, teacher: Teacher, layout: Layout, generator: torch.Generator, progress: Progress) -> Tensor:
-    """Return random real images: uint8 (K·ipc, 3, S, S), class after class.
-
-    Raises:
-        SourceError: a class has fewer images than are asked for.
-    """
+    """Return random real images: uint8 (K·ipc, 3, S, S), class after class."""
     chosen = [pick(source, label, layout.images_per_class, generator) for label in range(len(source.classes))]
     return torch.cat(
         [squares(source, indices, layout.side) for indices in track(chosen, len(chosen), "Images", progress)]
@@ -53,9 +49,6 @@ def patches(source: Source, teacher: Teacher, layout: Layout, generator: torch.G
     area 0.08 to 1 and side S/factor; each is zero-padded to S after normalization and scored by the teacher's
     cross-entropy; the best crop of each image stays; the best ipc·factor² of those are tiled, the k-th chunk of ipc
     patches filling cell k.
-
-    Raises:
-        SourceError: a class has fewer images than patches are needed.
     """
     images = []
     count = len(source.classes)
@@ -73,14 +66,27 @@ def patches(source: Source, teacher: Teacher, layout: Layout, generator: torch.G
 INITIALIZERS: dict[str, Initializer] = {"patches": patches, "real": real}
 
 
-def pick(source: Source, label: int, count: int, generator: torch.Generator) -> Tensor:
-    """Return `count` random indices of one class."""
-    indices = (source.targets == label).nonzero().flatten()
-    if len(indices) < count:
+def check_enough(source: Source, layout: Layout, initializer: str) -> None:
+    """Return when every class has the real images that the initializer takes.
+
+    Raises:
+        SourceError: a class has fewer; the message says what to choose.
+    """
+    needed = layout.patches if initializer == "patches" else layout.images_per_class
+    counts = torch.bincount(source.targets, minlength=len(source.classes))
+    if int(counts.min()) < needed:
+        label = int(counts.argmin())
+        most = int(counts.min()) // (needed // layout.images_per_class)
         raise SourceError(
-            f"{source.name}: class {source.classes[label]!a} has {len(indices)} training images and {count} are needed: "
-            f"choose fewer --images-per-class, or --factor 1"
+            f"{source.name}: class {source.classes[label]!a} has {int(counts.min())} training images, {needed} are "
+            f"needed for {layout.images_per_class} images of {needed // layout.images_per_class} patches each: "
+            + (f"choose --images-per-class {most} or fewer" if most else "choose --factor 1 or --initializer real")
         )
+
+
+def pick(source: Source, label: int, count: int, generator: torch.Generator) -> Tensor:
+    """Return `count` random indices of one class, all different."""
+    indices = (source.targets == label).nonzero().flatten()
     return indices[torch.randperm(len(indices), generator=generator)[:count]]
 
 
@@ -108,7 +114,7 @@ def score(teacher: Teacher, crops: Tensor, label: int, side: int) -> Tensor:
     """Return the teacher's cross-entropy (B,) for uint8 crops (B, 3, s, s), each centred in zeros of side S."""
     before, after = (side - crops.shape[-1]) // 2, side - crops.shape[-1] - (side - crops.shape[-1]) // 2
     losses = []
-    for batch in crops.split(100):
+    for batch in torch.split(crops, 100):
         padded = F.pad(teacher.normalize(batch), (before, after, before, after))
         logits = teacher.classify(padded)
         losses.append(F.cross_entropy(logits, torch.full((len(batch),), label, device=logits.device), reduction="none"))

@@ -30,14 +30,14 @@ class Recipe:
     codec: Codec = "webp"
     quality: int | None = None  # 1 to 100; None: lossless up to 64 px, else 90
 
-    flip: bool = True  # views are mirrored at random; not for text, digits, and what else has a handedness
+    flip: bool | None = None  # views are mirrored at random; None: unless the images are known to be text or digits
     mix: Mix = "cutmix"  # RDED's students see CutMix
 
     teacher_epochs: int = 12  # of `train:ARCH`
     template: str = "a photo of a {}"  # CLIP's own
     encoder_rank: int = 8  # HeLlO, ImageNet
     head_rank: int = 64  # HeLlO, ImageNet-100
-    fit_images: int = 160_000  # views that the projector is fitted on, in all
+    fit_images: int | None = None  # views to fit on; None: 30 a real image, at most 160,000 (30,000 above 64 px)
     fit_batch: int = 128
     fit_learning_rate: float = 0.002
     hard_weight: float = 0.1  # of the cross-entropy with the true class, beside MSE on logits

@@ -31,6 +31,8 @@ CHUNK: Final = 1024  # images in the hands of the threads
 class Source(ABC):
     """Real images and their classes, in a fixed order; images are decoded when asked for."""
 
+    handed = False  # known to change their meaning when they are mirrored, as digits do
+
     def __init__(self, name: str, classes: Sequence[str], targets: Sequence[int]) -> None:
         self.name = name
         self.classes = tuple(classes)
@@ -235,6 +237,8 @@ def _digits(seed: int, share: float) -> tuple[Source, Source]:
     def part(keep: bool) -> Source:
         indices = [number for number, name in enumerate(names) if (name in held) is not keep]
         chosen = [targets[number] for number in indices]
-        return Pixels("digits", [str(label) for label in digits.target_names], chosen, images[indices].contiguous())
+        source = Pixels("digits", [str(label) for label in digits.target_names], chosen, images[indices].contiguous())
+        source.handed = True
+        return source
 
     return part(True), part(False)

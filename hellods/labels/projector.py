@@ -127,8 +127,8 @@ class Projector(nn.Module):
 
     def state(self) -> dict[str, Tensor]:
         """Return the stored tensors, on the CPU: deltas in float16, bias and scale in float32."""
-        deltas = {name: value.detach().cpu() for name, value in self.learned().items()}
-        return {name: value.half() if value.ndim > 1 else value for name, value in deltas.items()}
+        learned = {name: value.detach().cpu().contiguous() for name, value in self.learned().items()}
+        return {name: value.half() if value.ndim > 1 else value for name, value in learned.items()}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Take over stored tensors.

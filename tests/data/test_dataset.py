@@ -1,6 +1,7 @@
 import copy
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,12 @@ def test_hard_labels_are_classes_and_need_no_base_model(archive: Path, monkeypat
     monkeypatch.setattr(Projector, "restore", None)
     ((_, labels),) = DataLoader(HelloDataset(archive, labels="hard"), batch_size=3, sampler=[4, 12, 0])
     assert (labels.tolist(), labels.dtype) == ([4, 2, 0], torch.int64)
+
+
+def test_views_with_hard_labels_are_not_mixed(archive: Path, pixels: Tensor) -> None:
+    drawn = draw(replace(VIEWS, mix="none"), (SIDE, SIDE), COUNT, 0, 0, torch.arange(COUNT))
+    images, _ = HelloDataset(archive, labels="hard", normalize=False).batch(range(COUNT))
+    assert torch.equal(images, render(pixels, drawn))
 
 
 def test_labels_outlive_their_data_set(archive: Path) -> None:

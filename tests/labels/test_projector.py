@@ -68,7 +68,7 @@ def test_another_base_is_refused(projector: Projector) -> None:
 
 def test_a_file_cannot_choose_what_is_downloaded(projector: Projector) -> None:
     config = replace(projector.config, base="given:somebody-s-model")
-    with pytest.raises(LabelError, match="somebody-s-model.*--base"):
+    with pytest.raises(LabelError, match=r"somebody-s-model.*--base"):
         Projector.restore(config, CLASSES, projector.state())
 
 
@@ -108,7 +108,7 @@ def test_unknown_base_names_what_there_is(base: str, words: str) -> None:
 
 
 def test_missing_local_base_says_which_files_to_bring() -> None:
-    with pytest.raises(LabelError, match="open_clip_config.json and open_clip_model.safetensors"):
+    with pytest.raises(LabelError, match=r"open_clip_config\.json and open_clip_model\.safetensors"):
         load_open_clip("local-dir:/nowhere")
 
 

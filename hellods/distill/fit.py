@@ -1,0 +1,81 @@
+"""fit_projector(): low-rank deltas and head learn the teacher."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hellods.distill.sources import Source, squares
+from hellods.labels.projector import Projector
+from hellods.progress import Progress, silent
+from hellods.train import Schedule, train
+from hellods.views.draw import Draw, draw
+from hellods.views.render import render
+from hellods.views.rule import Views
+
+LabelMaker = Callable[[Tensor], Tensor]  # uint8 (B, 3, H, W) -> float logits (B, K)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """How long, how fast, and how much the true classes count beside the teacher's logits."""
+
+    images: int
+    batch_size: int
+    learning_rate: float
+    hard_weight: float
+    seed: int
+
+
+def fit_projector(
+    projector: Projector, teacher: LabelMaker, source: Source, views: Views, fit: Fit, progress: Progress = silent
+) -> None:
+    """Fit the projector's deltas, in place, to the teacher on views of real images.
+
+    The loss is HeLlO's, MSE(projector(x), teacher(x)) + λ·CE(projector(x), y), where x is the same view for both and
+    y are the true classes, shared as the view is mixed.
+    """
+    device = next(projector.parameters()).device
+    order = _shuffled(len(source), fit.batch_size, torch.Generator().manual_seed(fit.seed))
+    steps = fit.images // fit.batch_size
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor]]]:
+        for step in range(steps):
+            indices = next(order)
+            images = squares(source, indices, views.size).to(device)
+            positions = torch.arange(len(indices))
+            drawn = draw(views, (views.size, views.size), len(indices), fit.seed, step, positions)
+            seen = render(images, drawn)
+            truth = F.one_hot(source.targets[indices], len(source.classes)).float()
+            yield seen, (teacher(seen), mixed(truth, drawn).to(device))
+
+    def loss(logits: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
+        return F.mse_loss(logits, target[0]) + fit.hard_weight * F.cross_entropy(logits, target[1])
+
+    if steps:
+        schedule = Schedule(learning_rate=fit.learning_rate, weight_decay=0.0)
+        train(projector, batches, loss, epochs=1, steps=steps, schedule=schedule, stage="Projector", progress=progress)
+
+
+def mixed(values: Tensor, drawn: Draw) -> Tensor:
+    """Return (B, K) values blended as the views are: each row's own by its share, its partner's for the rest."""
+    if drawn.partner is None:
+        return values
+    if drawn.weight is not None:
+        share = drawn.weight / 2048
+    else:
+        assert drawn.patch is not None
+        share = 1 - drawn.patch[:, 2] * drawn.patch[:, 3] / drawn.size**2
+    return torch.lerp(values[drawn.partner.index], values[drawn.index], share[:, None])
+
+
+def _shuffled(count: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield random index batches for ever, each image once before any comes again."""
+    rest = torch.empty(0, dtype=torch.int64)
+    while True:
+        while len(rest) < batch_size:
+            rest = torch.cat([rest, torch.randperm(count, generator=generator)])
+        yield rest[:batch_size]
+        rest = rest[batch_size:]

@@ -1,0 +1,101 @@
+"""Build an archive from real images and record its bytes by part, its agreement and the seconds by stage.
+
+    python tests/benchmarks/builds.py cifar10 --out c10.hello
+    python tests/benchmarks/builds.py imagenette224 --out imagenette.hello
+
+The inputs are those of the README's commands.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from common import record, shared
+
+from hellods.distill.build import Report, build
+from hellods.distill.recipe import Inputs, Recipe
+from hellods.format.archive import Archive
+from hellods.labels.backbones import ASSETS
+
+SYNSETS = {
+    "n01440764": "tench",
+    "n02102040": "English springer",
+    "n02979186": "cassette player",
+    "n03000684": "chain saw",
+    "n03028079": "church",
+    "n03394916": "French horn",
+    "n03417042": "garbage truck",
+    "n03425413": "gas pump",
+    "n03445777": "golf ball",
+    "n03888257": "parachute",
+}
+
+
+def inputs(name: str, folder: Path) -> Inputs:
+    """Return the real images, the trained teacher and the base of one build."""
+    data = shared() / "data"
+    weights = data / "teachers"
+    if name == "cifar10":
+        return Inputs(
+            data=str(folder / "cifar10"),
+            teacher=f"{weights / 'cifar_resnet.py'}:cifar10_resnet20",
+            teacher_weights=str(weights / "cifar10_resnet20.safetensors"),
+        )
+    return Inputs(
+        data=str(folder / "imagenette224"),
+        base=f"local-dir:{data / 'clip' / 'mobilenetv2-in1k'}",
+        teacher=f"{weights / 'imagenet_mobilenet.py'}:mobilenetv1_075",
+        teacher_weights=str(weights / "imagenette_mobilenetv1_075.safetensors"),
+        teacher_mean=(0.5, 0.5, 0.5),
+        teacher_std=(0.5, 0.5, 0.5),
+        descriptions=SYNSETS,
+    )
+
+
+def facts(report: Report, inputs: Inputs) -> dict[str, Any]:
+    """Return what a table shows of a build."""
+    with Archive.open(report.path) as archive:
+        header = archive.header
+    lengths = {section.name: section.length for section in header.sections}
+    whole = report.path.stat().st_size
+    shown = lengths["images"], lengths["projector"]
+    folder = ASSETS / "hello-tiny" if inputs.base == "hello-tiny" else Path(inputs.base.removeprefix("local-dir:"))
+    return {
+        "real_images": header.source["images"],
+        "images": header.images.count,
+        "classes": len(header.classes),
+        "side": header.images.height,
+        "base": header.projector["base"].removeprefix("given:"),
+        "bytes": {
+            "images": shown[0],
+            "projector": shown[1],
+            "rest": whole - sum(shown),
+            "base": (folder / "open_clip_model.safetensors").stat().st_size,
+        },
+        "sections": lengths,
+        "teacher_held_out_accuracy": float(header.teacher["held_out_accuracy"]),
+        **{name: float(value) for name, value in header.metrics.items()},
+        "recipe": header.recipe,
+        "seconds": report.seconds,
+        "content_id": report.content_id,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=["cifar10", "imagenette224"])
+    parser.add_argument("--out", required=True)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        prepare = [sys.executable, str(shared() / "data" / "prepare.py"), folder, options.name]
+        subprocess.run(prepare, check=True)
+        made_from = inputs(options.name, Path(folder))
+        report = build(made_from, Recipe(), options.out, overwrite=True)
+    record(options.name, facts(report, made_from))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""A whole build, small: what it writes, that it repeats itself, that it stops before it harms."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hellods import HelloDataset
+from hellods.distill.build import Report, build, describe
+from hellods.distill.recipe import Inputs, Recipe
+from hellods.errors import HelloError, SourceError
+from hellods.format.archive import Archive
+
+CLASSES = ("blue", "green", "red")
+TEACHER = """
+import torch
+
+class Brightest(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.tensor(4.0))
+
+    def forward(self, images):
+        return self.gain * images.mean((2, 3)).flip(1)
+
+def brightest():
+    return Brightest()
+"""
+RECIPE = Recipe(images_per_class=2, fit_images=512, fit_batch=32, candidates=10)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of three classes, by which channel is brightest, and a teacher that knows it."""
+    root = tmp_path_factory.mktemp("real")
+    random = np.random.default_rng(0)
+    for channel, name in enumerate(reversed(CLASSES)):
+        (root / "colors" / name).mkdir(parents=True)
+        for number in range(25):
+            pixels = random.integers(0, 100, (18, 18, 3), dtype=np.uint8)
+            pixels[..., channel] += 100
+            Image.fromarray(pixels).save(root / "colors" / name / f"{number}.png")
+    (root / "teacher.py").write_text(TEACHER)
+    return root
+
+
+@pytest.fixture(scope="module")
+def inputs(folder: Path) -> Inputs:
+    return Inputs(data=str(folder / "colors"), teacher=f"{folder / 'teacher.py'}:brightest", license="CC0-1.0")
+
+
+@pytest.fixture(scope="module")
+def report(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return build(inputs, RECIPE, tmp_path_factory.mktemp("made") / "colors.hello")
+
+
+def test_archive_passes_every_check_and_makes_labels(report: Report) -> None:
+    with Archive.open(report.path) as archive:
+        archive.verify()
+        assert archive.content_id == report.content_id
+    images, labels = HelloDataset(report.path).batch(range(6))  # the first label answers the probe
+    assert images.shape == (6, 3, 18, 18)
+    torch.testing.assert_close(labels.sum(1), torch.ones(6))
+
+
+def test_archive_says_how_it_was_made(report: Report, folder: Path) -> None:
+    with Archive.open(report.path) as archive:
+        header = archive.header
+    assert header.classes == CLASSES
+    assert (header.name, header.license) == ("colors", "CC0-1.0")
+    assert header.source["images"] == 60
+    assert header.teacher["architecture"] == "brightest"
+    assert header.teacher["held_out_accuracy"] == "1"
+    assert header.recipe["side"] == 18
+    assert header.recipe["fit_images"] == 512
+    assert str(folder) not in repr(header)
+
+
+def test_projector_has_learnt_the_teacher(report: Report) -> None:
+    with Archive.open(report.path) as archive:
+        metrics = archive.header.metrics
+    assert float(metrics["agreement_on_held_out_images"]) > 0.9
+    assert float(metrics["projector_held_out_accuracy"]) > 0.9
+
+
+def test_same_inputs_and_seed_give_the_same_bytes(report: Report, inputs: Inputs, tmp_path: Path) -> None:
+    again = build(inputs, RECIPE, tmp_path / "again.hello")
+    assert again.path.read_bytes() == report.path.read_bytes()
+
+
+def test_another_seed_gives_other_images(report: Report, inputs: Inputs, tmp_path: Path) -> None:
+    other = build(inputs, replace(RECIPE, seed=1, fit_images=0), tmp_path / "other.hello")
+    with Archive.open(report.path) as first, Archive.open(other.path) as second:
+        assert first.read("images") != second.read("images")
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "avif", "png"])
+def test_labels_belong_to_the_images_as_a_reader_decodes_them(inputs: Inputs, codec: str, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, codec=codec, quality=None if codec == "png" else 60, fit_images=0)
+    made = build(inputs, recipe, tmp_path / "x.hello")
+    HelloDataset(made.path).batch([0])  # the probe holds digests of views
+
+
+def test_existing_file_is_kept_before_any_work(report: Report, tmp_path: Path) -> None:
+    with pytest.raises(HelloError, match="--overwrite"):
+        build(Inputs(data="nowhere"), RECIPE, report.path)
+
+
+def test_interrupted_build_leaves_nothing(inputs: Inputs, tmp_path: Path) -> None:
+    def interrupt(stage: str, done: int, total: int) -> None:
+        if stage == "Projector" and done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(inputs, RECIPE, tmp_path / "x.hello", progress=interrupt)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_stage_is_reported_from_nothing_to_its_end(inputs: Inputs, tmp_path: Path) -> None:
+    last: dict[str, tuple[int, int]] = {}
+    first: dict[str, int] = {}
+
+    def watch(stage: str, done: int, total: int) -> None:
+        first.setdefault(stage, done)
+        last[stage] = done, total
+
+    build(inputs, replace(RECIPE, fit_images=64), tmp_path / "x.hello", progress=watch)
+    assert {"Projector", "Images", "Encode", "Check"} <= last.keys()
+    assert set(first.values()) == {0}
+    assert all(done == total for done, total in last.values())
+
+
+def test_too_few_images_are_said_before_the_teacher_is_made(inputs: Inputs, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="20 training images"):
+        build(replace(inputs, teacher="no/such/file.py:f"), replace(RECIPE, images_per_class=21), tmp_path / "x.hello")
+
+
+def test_teacher_of_another_class_order_is_refused(folder: Path, inputs: Inputs, tmp_path: Path) -> None:
+    swapped = folder / "swapped.py"
+    swapped.write_text(TEACHER.replace(".flip(1)", ""))  # red, green, blue
+    with pytest.raises(SourceError, match=r"blue.*red|red.*blue"):
+        build(replace(inputs, teacher=f"{swapped}:brightest"), RECIPE, tmp_path / "x.hello")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("descriptions", "expected"),
+    [(None, ("a b", "c")), ({"a_b": "thing", "c": "other", "unused": "x"}, ("thing", "other"))],
+)
+def test_classes_are_described_by_the_user_or_their_folders(
+    descriptions: dict[str, str] | None, expected: tuple[str, ...]
+) -> None:
+    assert describe(("a_b", "c"), descriptions) == expected
+
+
+def test_class_without_description_is_named() -> None:
+    with pytest.raises(SourceError, match="'c'"):
+        describe(("a_b", "c"), {"a_b": "thing"})
+
+
+@pytest.mark.slow
+def test_cifar10_labels_come_near_the_teacher(shared: Path, cifar10: Path, tmp_path: Path) -> None:
+    weights = shared / "data" / "teachers"
+    inputs = Inputs(
+        data=str(cifar10),
+        teacher=f"{weights / 'cifar_resnet.py'}:cifar10_resnet20",
+        teacher_weights=str(weights / "cifar10_resnet20.safetensors"),
+    )
+    made = build(inputs, Recipe(images_per_class=1, fit_images=20_000), tmp_path / "c10.hello")
+    with Archive.open(made.path) as archive:
+        assert float(archive.header.teacher["held_out_accuracy"]) > 0.9
+        assert float(archive.header.metrics["agreement_on_held_out_images"]) > 0.55

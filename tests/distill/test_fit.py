@@ -1,0 +1,67 @@
+"""Fitting: the projector comes closer to the teacher on views that it has not seen, deltas alone learn."""
+
+import torch
+from torch import Tensor
+
+from hellods.distill.fit import Fit, fit_projector, mixed
+from hellods.distill.sources import Pixels
+from hellods.labels.projector import Projector
+from hellods.views.draw import draw
+from hellods.views.render import render
+from hellods.views.rule import Views
+
+CLASSES = ("red", "green", "blue")
+
+
+def brightest(images: Tensor) -> Tensor:
+    """A teacher: logits are the means of the three channels."""
+    return images.float().mean((2, 3)) / 20 - 6
+
+
+def source() -> Pixels:
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randint(0, 256, (48, 3, 1, 1), generator=generator)
+    noise = torch.randint(0, 60, (48, 3, 32, 32), generator=generator)
+    images = ((base * 3 + noise) // 4).to(torch.uint8)
+    return Pixels("colors", CLASSES, images.float().mean((2, 3)).argmax(1).tolist(), images)
+
+
+def projector() -> Projector:
+    return Projector.create("hello-tiny", CLASSES, template="a photo of a {}", ranks=(4, 2), seed=0)
+
+
+def fitted(images: int) -> Projector:
+    made = projector()
+    fit = Fit(images=images, batch_size=16, learning_rate=0.005, hard_weight=0.1, seed=0)
+    fit_projector(made, brightest, source(), Views(size=32), fit)
+    return made
+
+
+def test_fitting_brings_the_projector_to_the_teacher_on_new_views() -> None:
+    images = source().images
+    views = render(images, draw(Views(size=32), (32, 32), 48, 99, 0, torch.arange(48)))
+    before, after = ((made(views).detach() - brightest(views)).square().mean() for made in (projector(), fitted(640)))
+    assert after < before / 4
+
+
+def test_fitting_leaves_the_base_model_as_it_is() -> None:
+    before, after = (made.state_dict() for made in (projector(), fitted(32)))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    learns = {name for name, value in projector().named_parameters() if value.requires_grad}
+    assert {"bias", "scale"} < changed <= learns
+
+
+def test_same_seed_gives_the_same_projector() -> None:
+    first, second = (fitted(48).state() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_truth_is_blended_as_the_pixels_are() -> None:
+    # An image of class k is all 10·k, so the mean of a view tells how much of each class it shows.
+    images = (torch.arange(8)[:, None, None, None] * 10).expand(8, 3, 16, 16).to(torch.uint8).contiguous()
+    truth = torch.eye(8)
+    for mix in ("none", "cutmix", "mixup"):
+        drawn = draw(Views(size=16, mix=mix), (16, 16), 8, 3, 0, torch.arange(8))
+        shown = render(images, drawn).float().mean((1, 2, 3))
+        expected = mixed(truth, drawn) @ torch.arange(0.0, 80.0, 10.0)
+        torch.testing.assert_close(shown, expected, atol=0.51, rtol=0)
