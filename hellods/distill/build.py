@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -16,8 +15,9 @@ from torch import Tensor
 from hellods.data.probe import make_probe
 from hellods.distill.fit import Fit, fit_projector
 from hellods.distill.initialize import INITIALIZERS, Layout, check_enough
+from hellods.distill.measure import measure
 from hellods.distill.recipe import Inputs, Recipe
-from hellods.distill.sources import Source, open_source, squares
+from hellods.distill.sources import Source, open_source
 from hellods.distill.teacher import Teacher, check_teacher, load_teacher, train_teacher
 from hellods.errors import SourceError
 from hellods.format.archive import check_target, image_sections, write
@@ -26,12 +26,7 @@ from hellods.format.header import Header, Images
 from hellods.labels.projector import Projector
 from hellods.progress import Progress, silent, track
 from hellods.record import to_json
-from hellods.views.draw import Draw, draw
-from hellods.views.render import render
 from hellods.views.rule import Views
-
-SAMPLE = 2000  # images and views that agreement is measured on, at most
-BATCH = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,42 +216,3 @@ def through_codec(images: Tensor, recipe: Recipe, progress: Progress) -> tuple[l
     height, width = pixels.shape[1:3]
     decoded = [decode(stream, recipe.codec, height, width, "new image") for stream in streams]
     return streams, torch.stack([torch.tensor(image) for image in decoded]).permute(0, 3, 1, 2).contiguous()
-
-
-def measure(
-    projector: Projector, teacher: Teacher, held_out: Source, images: Tensor, views: Views, progress: Progress
-) -> dict[str, float]:
-    """Return the projector's accuracy and its top-1 agreement with the teacher: held-out images, then views."""
-    sample = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))[:SAMPLE]
-    chosen = torch.split(sample, BATCH)
-    side = (images.shape[2], images.shape[3])
-    rounds = range(max(1, SAMPLE // len(images)))
-    drawn = [draw(views, side, len(images), 0, epoch, indices) for epoch in rounds for indices in whole(len(images))]
-
-    batches = chain((squares(held_out, indices, views.size) for indices in chosen), (render(images, d) for d in drawn))
-    work = track(batches, len(chosen) + len(drawn), "Check", progress)
-    answers = [predict((projector, teacher), batch) for batch in work]
-    real, seen = torch.cat(answers[: len(chosen)], dim=1), torch.cat(answers[len(chosen) :], dim=1)
-    return {
-        "projector_held_out_accuracy": share(real[0] == held_out.targets[sample]),
-        "agreement_on_held_out_images": share(real[0] == real[1]),
-        "agreement_on_views": share(seen[0] == seen[1]),
-    }
-
-
-def whole(count: int) -> tuple[Tensor, ...]:
-    """Return all indices in batches."""
-    return torch.split(torch.arange(count), BATCH)
-
-
-@torch.no_grad()
-def predict(label_makers: tuple[Projector, Teacher], images: Tensor) -> Tensor:
-    """Return each label maker's most likely class of each uint8 image, int64 (2, B)."""
-    devices = [next(label_maker.parameters()).device for label_maker in label_makers]
-    logits = [maker(images.to(device)) for maker, device in zip(label_makers, devices, strict=True)]
-    return torch.stack([answer.argmax(1).cpu() for answer in logits])
-
-
-def share(hits: Tensor) -> float:
-    """Return the share of true values, to four digits."""
-    return round(hits.double().mean().item(), 4)

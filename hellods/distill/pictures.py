@@ -47,6 +47,8 @@ def decode(data: bytes, where: str) -> tuple[Tensor, str | None]:
         raise
     except UnidentifiedImageError as cause:
         raise _refused(where, "not an image that can be read") from cause
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as cause:
+        raise _refused(where, f"too large ({cause})") from cause
     except Exception as cause:  # whatever a decoder makes of damaged bytes
         raise _refused(where, f"damaged image ({cause})") from cause
 
@@ -54,7 +56,7 @@ def decode(data: bytes, where: str) -> tuple[Tensor, str | None]:
 def _require_usable(picture: Image.Image, where: str) -> None:
     width, height = picture.size
     if width * height > MAX_PIXELS:
-        raise _refused(where, f"{width}×{height} pixels, the limit is {MAX_PIXELS}")
+        raise _refused(where, f"too large ({width}×{height} pixels, the limit is {MAX_PIXELS})")
     # MPO is a JPEG photograph, followed by previews or a second eye's view.
     if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
         raise _refused(where, f"animated, or of several pages ({picture.n_frames})")  # type: ignore[attr-defined]
