@@ -41,7 +41,7 @@ def option(name: str, text: str, kind: Any = None, **attributes: Any) -> Callabl
     flag = "--" + name.replace("_", "-")
     if default is False:
         return click.option(flag, is_flag=True, help=text)
-    flag = f"{flag}/--no-{flag[2:]}" if default is True else flag
+    flag = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
     return click.option(
         flag, name, type=kind, default=default, show_default=default is not None, help=text, **attributes
     )
@@ -67,7 +67,7 @@ def option(name: str, text: str, kind: Any = None, **attributes: Any) -> Callabl
 @option("crops", "Crops tried of each of them.")
 @option("codec", "How images are stored.", click.Choice(get_args(Codec)))
 @option("quality", "1 to 100.  [default: lossless up to 64 px, else 90]", int)
-@option("flip", "Whether views are mirrored at random.")
+@click.option("--flip/--no-flip", default=Recipe.flip, help="Whether views are mirrored.  [default: yes, digits no]")
 @option("mix", "How views are mixed.", click.Choice(get_args(Mix)))
 @option("template", "What the text of a class is set into.")
 @option("encoder_rank", "Rank of the projector's deltas on the image tower.")

@@ -53,11 +53,26 @@ def imagenette(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def digits_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small archive that was really built, of 2 digits a class: a weak teacher, a projector hardly fitted."""
+def few_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train/ with 15 and val/ with 5 of scikit-learn's handwritten digits of each class, as PNG of 32 px."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    folder, data = tmp_path_factory.mktemp("few") / "few_digits", load_digits()
+    for label in range(10):
+        for number, pixels in enumerate(data.images[data.target == label][:20]):
+            file = folder / ("val" if number % 4 == 3 else "train") / str(label) / f"{number:02}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((pixels * 255 / 16).astype("uint8")).resize((32, 32)).save(file)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits_archive(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small archive that was really built: 2 digits a class, a weak teacher, a projector hardly fitted."""
     from hellods import Inputs, Recipe, build
 
     path = tmp_path_factory.mktemp("built") / "digits.hello"
-    recipe = Recipe(images_per_class=2, candidates=20, teacher_epochs=1, fit_images=256)
-    build(Inputs(data="digits", allow_weak_teacher=True), recipe, path)
+    recipe = Recipe(images_per_class=2, candidates=15, teacher_epochs=2, fit_images=256)
+    build(Inputs(data=str(few_digits), allow_weak_teacher=True), recipe, path)
     return path

@@ -72,15 +72,17 @@ def check_enough(source: Source, layout: Layout, initializer: str) -> None:
     Raises:
         SourceError: a class has fewer; the message says what to choose.
     """
-    needed = layout.patches if initializer == "patches" else layout.images_per_class
+    each = layout.factor**2 if initializer == "patches" else 1
+    needed = layout.images_per_class * each
     counts = torch.bincount(source.targets, minlength=len(source.classes))
-    if int(counts.min()) < needed:
-        label = int(counts.argmin())
-        most = int(counts.min()) // (needed // layout.images_per_class)
+    fewest, label = int(counts.min()), int(counts.argmin())
+    if fewest < needed:
+        kind = f" ({layout.images_per_class} of {each} patches each)" if each > 1 else ""
+        most = fewest // each
+        choose = f"--images-per-class {most} or fewer" if most else "--factor 1 or --initializer real"
         raise SourceError(
-            f"{source.name}: class {source.classes[label]!a} has {int(counts.min())} training images, {needed} are "
-            f"needed for {layout.images_per_class} images of {needed // layout.images_per_class} patches each: "
-            + (f"choose --images-per-class {most} or fewer" if most else "choose --factor 1 or --initializer real")
+            f"{source.name}: class {source.classes[label]!a} has {fewest} training images, and {needed} are "
+            f"needed{kind}: choose {choose}"
         )
 
 

@@ -33,7 +33,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, digits_archive: Path) -> dict[str, An
 
     def build(inputs: Inputs, recipe: Recipe, out: str, *, overwrite: bool, progress: object) -> library.Report:
         calls.update(inputs=inputs, recipe=recipe, out=out, overwrite=overwrite)
-        return library.Report(path=digits_archive, content_id="", header=None, seconds={"data": 1.0, "teacher": 65.0})  # type: ignore[arg-type]
+        return library.Report(path=digits_archive, content_id="", seconds={"data": 1.0, "teacher": 65.0})
 
     monkeypatch.setattr(library, "build", build)
     return calls
