@@ -9,14 +9,13 @@ Each step sets a batch of images against the captions of all classes (image-to-t
 import argparse
 import json
 import math
-import platform
 import time
-from datetime import date
 from pathlib import Path
 
 import open_clip
 import torch
 import torch.nn.functional as F
+from common import record
 from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.datasets import ImageFolder
@@ -160,20 +159,16 @@ def main() -> None:
             export(model, tokens, options.out)
 
     shipped, _, _ = open_clip.create_model_and_transforms(f"local-dir:{options.out}")
-    result = {
-        "date": date.today().isoformat(),
-        "command": f"python tests/benchmarks/hello_tiny.py cifar100 --out {options.out} --epochs {options.epochs}",
-        "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
-        "seed": SEED,
-        "seconds": round(time.monotonic() - start),
-        "image_tower_parameters": sum(p.numel() for p in model.visual.parameters()),
-        "cifar100_test_top1_from_text": round(accuracy(shipped, test_images, test_targets, prompts[0]), 4),
-    }
-    print(json.dumps(result, indent=2))
-    results = Path(__file__).parent / "results"
-    results.mkdir(exist_ok=True)
-    (results / "hello_tiny.json").write_text(json.dumps(result, indent=2) + "\n")
+    record(
+        "hello_tiny",
+        {
+            "seed": SEED,
+            "epochs": options.epochs,
+            "seconds": round(time.monotonic() - start),
+            "image_tower_parameters": sum(parameter.numel() for parameter in model.visual.parameters()),
+            "cifar100_test_top1_from_text": round(accuracy(shipped, test_images, test_targets, prompts[0]), 4),
+        },
+    )
 
 
 if __name__ == "__main__":
