@@ -14,6 +14,14 @@ settings.load_profile("steady")
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Where other processes hold the cores, torch's threads wait for each other many times as long as they work."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data and trained weights; HELLODS_SHARED says where, when it is not beside the project."""

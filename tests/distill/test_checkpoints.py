@@ -1,0 +1,184 @@
+"""A user's own network and weights are loaded as they are, or what does not fit is named."""
+
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from hellods.distill.checkpoints import fit_weights, own_network, published, read_weights
+from hellods.errors import SourceError
+
+FILE = """
+from dataclasses import dataclass
+from torch import nn
+
+@dataclass
+class Size:
+    classes: "int" = 3
+
+class Net(nn.Linear):
+    pass
+
+def good():
+    return Net(4, Size().classes)
+
+def needs(classes):
+    return Net(4, classes)
+
+def wrong():
+    return 7
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "nets.py"
+    path.write_text(FILE)
+    return path
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
+
+
+def test_function_of_a_file_gives_its_network(file: Path) -> None:
+    assert type(own_network(f"{file}:good")).__name__ == "Net"
+
+
+def test_running_a_file_leaves_nothing_behind(file: Path) -> None:
+    modules, path = set(sys.modules), list(sys.path)
+    own_network(f"{file}:good")
+    assert (set(sys.modules), sys.path, list(file.parent.iterdir())) == (modules, path, [file])
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("bad", r"nets\.py: no function 'bad'; it has Size, Net, good and 2 more"),
+        ("needs", r"nets\.py:needs: TypeError: .*'classes'; it is called without arguments"),
+        ("wrong", r"nets\.py:wrong: returns int, expected a torch\.nn\.Module"),
+    ],
+)
+def test_function_that_will_not_do_is_refused(file: Path, function: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        own_network(f"{file}:{function}")
+
+
+@pytest.mark.parametrize("spec", ["absent.py:f", "absent.py"])
+def test_missing_file_says_what_is_expected(spec: str) -> None:
+    with pytest.raises(SourceError, match=r"absent\.py: no such file; give the teacher as FILE\.py:FUNCTION"):
+        own_network(spec)
+
+
+@pytest.mark.parametrize("text", ["import not_there", "def f(:", "raise SystemExit(2)"])
+def test_file_that_fails_is_named_with_its_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "broken.py").write_text(text)
+    with pytest.raises(SourceError, match=r"broken\.py: cannot be run: \w+: ") as raised:
+        own_network(f"{tmp_path / 'broken.py'}:f")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "net"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod."])
+def test_checkpoint_is_unwrapped(tmp_path: Path, wrapper: str | None, prefix: str) -> None:
+    trained, fresh = network(), network()
+    state = {prefix + key: value for key, value in trained.state_dict().items()}
+    torch.save({wrapper: state, "epoch": 3} if wrapper else state, tmp_path / "w.pt")
+    fit_weights(fresh, read_weights(str(tmp_path / "w.pt")), "w.pt", 3)
+    assert same(fresh, trained)
+
+
+def test_safetensors_are_read(tmp_path: Path) -> None:
+    trained, fresh = network(), network()
+    save_file(trained.state_dict(), tmp_path / "w.safetensors")
+    fit_weights(fresh, read_weights(str(tmp_path / "w.safetensors")), "w", 3)
+    assert same(fresh, trained)
+
+
+def test_own_prefix_is_kept() -> None:
+    trained, fresh = (nn.ModuleDict({"module": nn.Linear(4, 3)}) for _ in range(2))
+    fit_weights(fresh, trained.state_dict(), "w", 3)
+    assert same(fresh, trained)
+
+
+def test_counters_that_old_checkpoints_lack_are_filled_in() -> None:
+    fit_weights(network(), without("1.num_batches_tracked"), "w", 3)
+
+
+class Harmful:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (exec, ("raise AssertionError('code of a checkpoint was run')",))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 broken", pickle.dumps(Harmful())], ids=["empty", "zip", "code"])
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_what_is_not_tensors_alone_is_refused(tmp_path: Path, suffix: str, content: bytes) -> None:
+    (tmp_path / f"w.{suffix}").write_bytes(content)
+    with pytest.raises(SourceError, match="damaged, or not tensors alone, which could run code; save its state_dict"):
+        read_weights(str(tmp_path / f"w.{suffix}"))
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(1)], {"epoch": 3}, {"state_dict": {"a": 1}}])
+def test_checkpoint_without_weights_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(SourceError, match=r"w\.pt: holds no state_dict"):
+        read_weights(str(tmp_path / "w.pt"))
+
+
+def test_missing_weights_are_named() -> None:
+    with pytest.raises(SourceError, match=r"absent\.pt: no such file"):
+        read_weights("absent.pt")
+
+
+def test_weights_that_do_not_fit_name_the_first_keys_that_differ() -> None:
+    weights = without("0.weight", "0.bias") | {"5.weight": torch.zeros(1), "1.weight": torch.zeros(7)}
+    message = (
+        r"w: does not fit the network: lacks 0\.weight, 0\.bias; has unexpected 5\.weight; "
+        r"shape of 1\.weight is \(7,\), expected \(5,\); give"
+    )
+    with pytest.raises(SourceError, match=message):
+        fit_weights(network(), weights, "w", 3)
+
+
+def test_weights_of_another_number_of_classes_say_so() -> None:
+    weights = network().state_dict() | {"2.weight": torch.zeros(9, 5), "2.bias": torch.zeros(9)}
+    with pytest.raises(SourceError, match="w: weights of 9 classes, the data has 3"):
+        fit_weights(network(), weights, "w", 3)
+
+
+def test_published_weights_bring_their_own_preprocessing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fake_download)
+    _, facts = published("mobilenet_v3_small")
+    assert facts == {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "side": 224}
+
+
+def test_published_weights_that_cannot_be_fetched_say_what_to_bring(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    with pytest.raises(SourceError, match="no published weights: OSError: no network; bring a --teacher-weights file"):
+        published("mobilenet_v3_small")
+
+
+def test_name_without_published_weights_says_so() -> None:
+    with pytest.raises(SourceError, match="convnet3: no weights are published under this name"):
+        published("convnet3")
+
+
+def fake_download(*_: object, **__: object) -> dict[str, Tensor]:
+    return torchvision.models.mobilenet_v3_small().state_dict()
+
+
+def without(*keys: str) -> dict[str, Tensor]:
+    return {key: value for key, value in network().state_dict().items() if key not in keys}
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    state = second.state_dict()
+    return all(torch.equal(value, state[key]) for key, value in first.state_dict().items())

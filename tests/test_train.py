@@ -1,0 +1,160 @@
+"""The loop follows its schedule to the step, repeats exactly, and leaves nothing behind."""
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Literal
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hellods.errors import RecipeError
+from hellods.train import Schedule, accuracy, train
+
+EPOCHS, STEPS = 3, 4
+
+
+def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(epoch)
+    for _ in range(STEPS):
+        images = torch.randn(8, 2, generator=generator)
+        yield images, (images[:, 0] > 0).long()
+
+
+def run(network: nn.Module, loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy, **schedule: object) -> None:
+    train(network, batches, loss, epochs=EPOCHS, steps=STEPS, schedule=Schedule(**schedule), stage="Test")  # type: ignore[arg-type]
+
+
+def half_cosine(step: int) -> float:
+    return 0.5 * (1 + math.cos(math.pi * (step // STEPS) / (2 * EPOCHS)))
+
+
+def cosine(step: int) -> float:
+    return 0.5 * (1 + math.cos(math.pi * step / (STEPS * EPOCHS)))
+
+
+@pytest.mark.parametrize(("name", "formula"), [("half-cosine", half_cosine), ("cosine", cosine)])
+def test_learning_rate_follows_the_published_curve_at_every_step(
+    name: Literal["half-cosine", "cosine"], formula: Callable[[int], float]
+) -> None:
+    network = nn.Linear(1, 1, bias=False).double()
+    path = []
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        path.append(network.weight.item())
+        return network.weight.sum()  # a gradient of one: Adam moves by the learning rate itself
+
+    train(
+        network, lambda epoch: ((images[:, :1].double(), targets) for images, targets in batches(epoch)), loss,
+        epochs=EPOCHS, steps=STEPS, stage="Test",
+        schedule=Schedule(learning_rate=0.1, weight_decay=0.0, multiplier=name),
+    )  # fmt: skip
+    path.append(network.weight.item())
+    rates = [before - after for before, after in pairwise(path)]
+    assert rates == pytest.approx([0.1 * formula(step) for step in range(EPOCHS * STEPS)], rel=1e-6)
+
+
+def test_decay_shrinks_matrices_alone() -> None:
+    network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    run(network, lambda logits, targets: 0 * logits.sum(), weight_decay=0.5)
+    changed = {name for name, value in network.named_parameters() if not torch.equal(value, before[name])}
+    assert changed == {"0.weight"}
+
+
+def test_network_learns() -> None:
+    network = nn.Linear(2, 2)
+    for parameter in network.parameters():
+        nn.init.zeros_(parameter)
+    run(network, learning_rate=0.3)
+    assert accuracy(network, batches(99)) > 0.8
+
+
+def dropping() -> nn.Sequential:
+    network = nn.Sequential(nn.Linear(2, 16), nn.Dropout(0.5), nn.Linear(16, 2))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view(parameter.shape))
+    return network
+
+
+def test_same_seed_gives_the_same_weights_whatever_the_global_state() -> None:
+    first, second = dropping(), dropping()
+    run(first)
+    torch.rand(5)
+    run(second)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_global_random_state_is_left_alone() -> None:
+    network = dropping()
+    before = torch.get_rng_state()
+    run(network)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_every_part_returns_to_its_own_mode() -> None:
+    network = dropping()
+    network[1].eval()
+    run(network)
+    assert [module.training for module in network] == [True, False, True]
+
+
+def test_frozen_parameters_stay() -> None:
+    network = dropping()
+    network[0].requires_grad_(False)
+    before = network[0].weight.clone()
+    run(network)
+    assert torch.equal(network[0].weight, before)
+
+
+def test_every_step_is_reported() -> None:
+    calls: list[tuple[str, int, int]] = []
+    train(
+        nn.Linear(2, 2), batches, F.cross_entropy, epochs=2, steps=STEPS, schedule=Schedule(), stage="Test",
+        progress=lambda *call: calls.append(call),
+    )  # fmt: skip
+    assert calls == [("Test", done, 2 * STEPS) for done in range(2 * STEPS + 1)]
+
+
+def test_no_steps_leave_the_network_as_it_was() -> None:
+    network = dropping()
+    train(network, batches, F.cross_entropy, epochs=EPOCHS, steps=0, schedule=Schedule(), stage="Test")
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), dropping().parameters(), strict=True))
+
+
+@pytest.mark.parametrize("steps", [STEPS - 1, STEPS + 1])
+def test_another_number_of_batches_is_an_error(steps: int) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        train(nn.Linear(2, 2), batches, F.cross_entropy, epochs=1, steps=steps, schedule=Schedule(), stage="Test")
+
+
+def test_diverging_loss_names_stage_and_epoch() -> None:
+    with pytest.raises(RecipeError, match="Test: the loss is nan in epoch 1"):
+        run(nn.Linear(2, 2), lambda logits, targets: logits.sum() * torch.nan)
+
+
+def test_targets_reach_the_loss_as_they_are() -> None:
+    seen = []
+
+    def loss(logits: Tensor, targets: tuple[str, int]) -> Tensor:
+        seen.append(targets)
+        return logits.sum()
+
+    pair = (torch.zeros(2, 2), ("any", 1))
+    train(nn.Linear(2, 2), lambda epoch: [pair], loss, epochs=1, steps=1, schedule=Schedule(), stage="Test")
+    assert seen == [("any", 1)]
+
+
+def test_accuracy_counts_images_not_batches() -> None:
+    answers = [(torch.eye(3), torch.tensor([0, 1, 2])), (torch.eye(3)[:1], torch.tensor([1]))]
+    assert accuracy(lambda logits: logits, answers) == 0.75
+
+
+def test_accuracy_measures_in_eval_mode_and_restores_every_part() -> None:
+    network = nn.Sequential(nn.Dropout(1.0), nn.Identity())
+    network[1].eval()
+    assert accuracy(network, [(torch.eye(4), torch.arange(4))]) == 1.0
+    assert [module.training for module in (network, *network)] == [True, True, False]
