@@ -38,6 +38,7 @@ def train(
     steps: int,
     schedule: Schedule,
     stage: str,
+    groups: list[dict[str, Any]] | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> None:
@@ -51,6 +52,7 @@ def train(
         steps: per epoch.
         schedule: optimizer and learning rate.
         stage: names the training in progress and in messages.
+        groups: torch's parameter groups, where parts learn at rates of their own; None: one rate, and decay on matrices.
         seed: of random layers such as dropout; global random state is left as it was.
         progress: told of every step.
 
@@ -62,7 +64,8 @@ def train(
     progress(stage, 0, total)
     if not total:
         return
-    optimizer = torch.optim.AdamW(_groups(network, schedule.weight_decay), lr=schedule.learning_rate)
+    decay = schedule.weight_decay
+    optimizer = torch.optim.AdamW(groups or _groups(network, decay), lr=schedule.learning_rate, weight_decay=decay)
     multiplier = MULTIPLIERS[schedule.multiplier]
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: multiplier(step, steps, epochs))
     with _mode(network, training=True), _random(network, seed):

@@ -162,6 +162,7 @@ def arrange(recipe: Recipe) -> tuple[Layout, Views, Fit]:
         images=recipe.fit_images,
         batch_size=recipe.fit_batch,
         learning_rate=recipe.fit_learning_rate,
+        head_learning_rate=recipe.head_learning_rate,
         hard_weight=recipe.hard_weight,
         seed=recipe.seed,
     )

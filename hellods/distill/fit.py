@@ -24,7 +24,8 @@ class Fit:
 
     images: int
     batch_size: int
-    learning_rate: float
+    learning_rate: float  # of the tower's deltas
+    head_learning_rate: float
     hard_weight: float
     seed: int
 
@@ -54,9 +55,25 @@ def fit_projector(
     def loss(logits: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
         return F.mse_loss(logits, target[0]) + fit.hard_weight * F.cross_entropy(logits, target[1])
 
+    tower = {id(value) for value in projector.tower.parameters()}
+    learned = projector.learned().values()
+    groups = [
+        {"params": [value for value in learned if id(value) in tower], "lr": fit.learning_rate},
+        {"params": [value for value in learned if id(value) not in tower], "lr": fit.head_learning_rate},
+    ]
     if steps:
-        schedule = Schedule(learning_rate=fit.learning_rate, weight_decay=0.0)
-        train(projector, batches, loss, epochs=1, steps=steps, schedule=schedule, stage="Projector", progress=progress)
+        schedule = Schedule(weight_decay=0.0)
+        train(
+            projector,
+            batches,
+            loss,
+            epochs=1,
+            steps=steps,
+            schedule=schedule,
+            groups=groups,
+            stage="Projector",
+            progress=progress,
+        )
 
 
 def mixed(values: Tensor, drawn: Draw) -> Tensor:

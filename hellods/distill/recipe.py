@@ -39,7 +39,8 @@ class Recipe:
     head_rank: int = 64  # HeLlO, ImageNet-100
     fit_images: int | None = None  # views to fit on; None: 30 a real image, at most 160,000 (30,000 above 64 px)
     fit_batch: int = 128
-    fit_learning_rate: float = 0.002
+    fit_learning_rate: float = 0.002  # of the tower's deltas
+    head_learning_rate: float = 0.03  # new classes need a head far from their texts, and soon
     hard_weight: float = 0.1  # of the cross-entropy with the true class, beside MSE on logits
 
     def __post_init__(self) -> None:
@@ -57,6 +58,7 @@ class Recipe:
             "fit_images": (0, 10**12),
             "fit_batch": (1, 10**6),
             "fit_learning_rate": (0, 10),
+            "head_learning_rate": (0, 10),
             "hard_weight": (0, 1000),
         }
         for name, (low, high) in bounds.items():

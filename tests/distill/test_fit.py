@@ -32,7 +32,7 @@ def projector() -> Projector:
 
 def fitted(images: int) -> Projector:
     made = projector()
-    fit = Fit(images=images, batch_size=16, learning_rate=0.005, hard_weight=0.1, seed=0)
+    fit = Fit(images=images, batch_size=16, learning_rate=0.002, head_learning_rate=0.03, hard_weight=0.1, seed=0)
     fit_projector(made, brightest, source(), Views(size=32), fit)
     return made
 
