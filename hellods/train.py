@@ -52,7 +52,7 @@ def train(
         steps: per epoch.
         schedule: optimizer and learning rate.
         stage: names the training in progress and in messages.
-        groups: torch's parameter groups, where parts learn at rates of their own; None: one rate, and decay on matrices.
+        groups: torch's parameter groups, where parts learn at rates of their own; None: one rate, decay on matrices.
         seed: of random layers such as dropout; global random state is left as it was.
         progress: told of every step.
 
