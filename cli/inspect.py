@@ -84,4 +84,4 @@ def parts(header: Header, size: int) -> list[str]:
 
 def claims(metrics: dict[str, Any]) -> list[str]:
     """Return the author's measurements, marked as what they are."""
-    return [row("claims", ["by the author and not checked: " + ", ".join(facts(metrics))])] if metrics else []
+    return [row("claims", facts(metrics)), f"{'':{INDENT}}(the author's own, not checked)"] if metrics else []

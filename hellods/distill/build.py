@@ -67,7 +67,9 @@ def build(
         allow_weak = inputs.allow_weak_teacher
         accuracy = check_teacher(teacher, held_out, layout.side, more=source, allow_weak=allow_weak, progress=progress)
     with clock("projector"):
+        progress("Base model", 0, 1)  # its first use may be a download
         projector = make_projector(inputs, recipe, source.classes)
+        progress("Base model", 1, 1)
         # Crops of any size, as the images are made of; the whole photograph is one of them.
         seen = replace(views, scale=(0.08, 1.0), shuffle=1)
         fit_projector(projector, teacher, source, seen, fit, progress)

@@ -1,8 +1,10 @@
 """BACKBONES: public CLIP models by name; their image tower, text embeddings, preprocessing and digest."""
 
 import hashlib
+import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,8 +42,7 @@ def load_open_clip(base: str) -> Backbone:
     """
     name, options = resolve(base)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # open_clip warns of what `options` settles
+        with _quiet():
             model = open_clip.create_model(**options, require_pretrained=True)
             tokenizer = open_clip.get_tokenizer(options["model_name"])
     except Exception as cause:  # open_clip raises whatever its loaders and the network raise
@@ -106,6 +107,24 @@ def digest(model: nn.Module) -> str:
             state.update(f"{name} {list(tensor.shape)}\n".encode())
             state.update(tensor.detach().float().contiguous().numpy().tobytes())
     return state.hexdigest()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep open_clip's warnings, which `options` settles, and the hub's retries off the screen.
+
+    open_clip logs to the root logger, which would give the caller's program a handler that it never asked for.
+    """
+    root, handler, before = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
+    root.addHandler(handler)
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+        root.removeHandler(handler)
 
 
 def _chunks(texts: Sequence[str], size: int = 256) -> list[Sequence[str]]:

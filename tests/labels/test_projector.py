@@ -1,5 +1,6 @@
 """The projector: zero-shot CLIP at the start, the same labels after storing, one clear error otherwise."""
 
+import logging
 from dataclasses import replace
 
 import pytest
@@ -110,6 +111,13 @@ def test_unknown_base_names_what_there_is(base: str, words: str) -> None:
 def test_missing_local_base_says_which_files_to_bring() -> None:
     with pytest.raises(LabelError, match=r"open_clip_config\.json and open_clip_model\.safetensors"):
         load_open_clip("local-dir:/nowhere")
+
+
+def test_loading_a_base_leaves_logging_as_it_was() -> None:
+    root = logging.getLogger()
+    handlers, disabled = list(root.handlers), root.manager.disable
+    load_open_clip("hello-tiny")
+    assert (list(root.handlers), root.manager.disable) == (handlers, disabled)
 
 
 def test_paths_stay_out_of_the_archive() -> None:
