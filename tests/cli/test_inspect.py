@@ -45,7 +45,8 @@ def test_bytes_of_the_parts_add_up_to_the_file(screen: str, archive_file: Path) 
 
 
 def test_measurements_are_marked_as_claims(screen: str) -> None:
-    assert row(screen, "claims") == "by the author and not checked: agreement_on_views 0.8"
+    assert row(screen, "claims") == "agreement_on_views 0.8"
+    assert "(the author's own, not checked)" in screen
 
 
 def test_file_without_projector_says_what_labels_there_are(screen: str) -> None:
