@@ -19,7 +19,7 @@ from hellods.distill.measure import measure
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.sources import Source, open_source
 from hellods.distill.teacher import Teacher, check_teacher, load_teacher, train_teacher
-from hellods.errors import SourceError
+from hellods.errors import RecipeError, SourceError
 from hellods.format.archive import check_target, image_sections, write
 from hellods.format.codecs import decode, encode
 from hellods.format.header import Header, Images
@@ -54,6 +54,7 @@ def build(
         HelloError: the inputs do not fit each other, or `out` cannot be written; nothing is written then.
     """
     check_target(out, overwrite)
+    device = usable(inputs.device)
     clock = Clock()
     with clock("data"):
         source, held_out = open_source(inputs.data, seed=recipe.seed)
@@ -62,14 +63,15 @@ def build(
         check_enough(source, layout, recipe.initializer)
         source.check(progress)
         held_out.check(progress)
+    with clock("base model"):  # before the teacher learns, since it may be missing
+        progress("Base model", 0, 1)  # its first use may be a download
+        projector = make_projector(inputs, recipe, source.classes).to(device)
+        progress("Base model", 1, 1)
     with clock("teacher"):
-        teacher = get_teacher(inputs, recipe, source, layout.side, progress).to(inputs.device)
+        teacher = get_teacher(inputs, recipe, source, layout.side, progress).to(device)
         allow_weak = inputs.allow_weak_teacher
         accuracy = check_teacher(teacher, held_out, layout.side, more=source, allow_weak=allow_weak, progress=progress)
     with clock("projector"):
-        progress("Base model", 0, 1)  # its first use may be a download
-        projector = make_projector(inputs, recipe, source.classes)
-        progress("Base model", 1, 1)
         # Crops of any size, as the images are made of; the whole photograph is one of them.
         seen = replace(views, scale=(0.08, 1.0), shuffle=1)
         fit_projector(projector, teacher, source, seen, fit, progress)
@@ -125,17 +127,32 @@ class Clock:
         self.seconds[stage] = round(time.monotonic() - start, 2)
 
 
+def usable(device: str) -> torch.device:
+    """Return the device of that name.
+
+    Raises:
+        RecipeError: this machine has none.
+    """
+    try:
+        value = torch.zeros(1, device=device)
+        value.item()  # which `meta` cannot
+    except (RuntimeError, AssertionError, NotImplementedError) as cause:  # a build of torch without CUDA asserts
+        raise RecipeError(f"device {device!r} cannot be used here: {str(cause).splitlines()[0]}") from cause
+    return value.device
+
+
 def resolve(recipe: Recipe, source: Source) -> Recipe:
     """Return the recipe with every default that depends on the images filled in."""
     side = recipe.side or min(224, *source.image(0).shape[1:])
     small = side <= 64
+    lossless = small and recipe.codec in ("png", "webp")
     budget = min(30 * len(source), 160_000 if small else 30_000)
     return replace(
         recipe,
         side=side,
         flip=not source.handed if recipe.flip is None else recipe.flip,
         factor=recipe.factor or (2 if side >= 128 else 1),
-        quality=recipe.quality if recipe.quality or small else 90,
+        quality=recipe.quality if recipe.quality or lossless else 90,
         fit_images=budget if recipe.fit_images is None else recipe.fit_images,
     )
 
@@ -193,9 +210,7 @@ def make_projector(inputs: Inputs, recipe: Recipe, classes: tuple[str, ...]) -> 
     """Return a projector that equals zero-shot CLIP."""
     texts = describe(classes, inputs.descriptions)
     ranks = (recipe.encoder_rank, recipe.head_rank)
-    return Projector.create(inputs.base, texts, template=recipe.template, ranks=ranks, seed=recipe.seed).to(
-        inputs.device
-    )
+    return Projector.create(inputs.base, texts, template=recipe.template, ranks=ranks, seed=recipe.seed)
 
 
 def describe(classes: tuple[str, ...], descriptions: Mapping[str, str] | None) -> tuple[str, ...]:

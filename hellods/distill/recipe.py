@@ -28,7 +28,7 @@ class Recipe:
     candidates: int = 300  # RDED: real images looked at per class
     crops: int = 5  # RDED: crops tried per real image
     codec: Codec = "webp"
-    quality: int | None = None  # 1 to 100; None: lossless up to 64 px, else 90
+    quality: int | None = None  # 1 to 100; None: lossless up to 64 px where the codec can, else 90
 
     flip: bool | None = None  # views are mirrored at random; None: unless the images are known to be text or digits
     mix: Mix = "cutmix"  # RDED's students see CutMix
