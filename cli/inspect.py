@@ -58,10 +58,10 @@ def overview(header: Header, size: int) -> list[str]:
 
 
 def labels(projector: dict[str, Any] | None) -> list[str]:
-    """Return what makes the labels, and with what beside the file."""
+    """Return what makes the labels; what is long stands in `--json`."""
     if projector is None:
         return ["hard labels alone: the file holds no projector"]
-    return facts({key: value for key, value in projector.items() if key != "descriptions"})
+    return facts({key: value for key, value in projector.items() if key not in ("descriptions", "preprocess")})
 
 
 def parts(header: Header, size: int) -> list[str]:

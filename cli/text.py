@@ -7,6 +7,7 @@ from typing import Any
 
 WIDTH = 80
 INDENT = 11  # where the second column begins
+FIRST = ("name", "architecture", "base", "base_sha256", "held_out_accuracy", "images_per_class", "size", "scale")
 
 
 def escape(text: str) -> str:
@@ -25,7 +26,8 @@ def row(label: str, items: Iterable[str], *, lines: int = 6) -> str:
 def facts(value: Mapping[str, Any]) -> list[str]:
     """Return `key value` for what is set in a JSON object of any shape, inner keys with a dot."""
     found = []
-    for key, inner in value.items():
+    for key in [*(key for key in FIRST if key in value), *(key for key in value if key not in FIRST)]:
+        inner = value[key]
         if isinstance(inner, Mapping):
             found += [f"{key}.{fact}" for fact in facts(inner)]
         elif inner is not None:
@@ -37,6 +39,8 @@ def scalar(value: Any) -> str:
     """Return a JSON value in short: yes and no, lists with slashes, digests by their first 12 digits."""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
     if isinstance(value, list):
         return "/".join(scalar(item) for item in value)
     text = str(value)

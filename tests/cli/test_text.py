@@ -28,8 +28,8 @@ def test_any_json_object_fits_on_a_few_printable_lines(value: dict[str, object])
 
 
 def test_facts_read_as_words() -> None:
-    value = {"flip": True, "scale": ["0.08", "1"], "side": None, "sha256": "0" * 64, "fit": {"batch": 128}}
-    assert facts(value) == ["flip yes", "scale 0.08/1", "sha256 000000000000…", "fit.batch 128"]
+    value = {"flip": True, "scale": ["0.08", "1"], "side": None, "sha256": "0" * 64, "fit": {"images": 12800}}
+    assert facts(value) == ["scale 0.08/1", "flip yes", "sha256 000000000000…", "fit.images 12,800"]
 
 
 def test_an_item_is_not_broken_across_lines() -> None:
