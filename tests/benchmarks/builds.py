@@ -1,7 +1,7 @@
 """Build an archive from real images and record its bytes by part, its agreement and the seconds by stage.
 
     python tests/benchmarks/builds.py cifar10 --out c10.hello
-    python tests/benchmarks/builds.py imagenette224 --out imagenette.hello
+    python tests/benchmarks/builds.py imagenette --out imagenette.hello
 
 The inputs are those of the README's commands.
 """
@@ -20,6 +20,7 @@ from hellods.distill.recipe import Inputs, Recipe
 from hellods.format.archive import Archive
 from hellods.labels.backbones import ASSETS
 
+SETS = {"cifar10": "cifar10", "imagenette": "imagenette224"}  # as prepare.py names them
 SYNSETS = {
     "n01440764": "tench",
     "n02102040": "English springer",
@@ -86,11 +87,11 @@ def facts(report: Report, inputs: Inputs) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=["cifar10", "imagenette224"])
+    parser.add_argument("name", choices=list(SETS))
     parser.add_argument("--out", required=True)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        prepare = [sys.executable, str(shared() / "data" / "prepare.py"), folder, options.name]
+        prepare = [sys.executable, str(shared() / "data" / "prepare.py"), folder, SETS[options.name]]
         subprocess.run(prepare, check=True)
         made_from = inputs(options.name, Path(folder))
         report = build(made_from, Recipe(), options.out, overwrite=True)
