@@ -135,7 +135,7 @@ def read_names(path: Path) -> dict[str, str]:
         RecipeError: the file is missing, or of neither form.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Notepad puts a mark before the text
     except OSError as cause:
         raise RecipeError(f"{path}: class names cannot be read: {cause.strerror}") from cause
     except UnicodeDecodeError as cause:

@@ -1,5 +1,7 @@
 """The training loop that a build prints and the README shows."""
 
+import json
+
 LOOP = """\
 import torch
 from torch.nn.functional import cross_entropy
@@ -9,9 +11,9 @@ from hellods import HelloDataset
 from hellods.nets import create
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
-dataset = HelloDataset({path!r})
+dataset = HelloDataset({path})
 loader = DataLoader(dataset, batch_size=50, shuffle=True, num_workers=2)
-model = create({network!r}, classes=len(dataset.classes), side={side}).to(device)
+model = create({network}, classes=len(dataset.classes), side={side}).to(device)
 optimizer = torch.optim.AdamW(model.parameters(), lr=0.001)
 
 for epoch in range(100):
@@ -27,5 +29,5 @@ for epoch in range(100):
 
 def loop(path: str, side: int) -> str:
     """Return the loop for an archive, with a network for images of that side."""
-    text = LOOP.format(path=path, side=side, network="convnet3" if side <= 64 else "resnet18")
-    return text.replace("'", '"')
+    network = "convnet3" if side <= 64 else "resnet18"
+    return LOOP.format(path=json.dumps(path, ensure_ascii=False), side=side, network=json.dumps(network))

@@ -94,7 +94,7 @@ def _build(name: str, classes: int, side: int) -> nn.Module:
         return torchvision.models.get_model(name, num_classes=classes)  # type: ignore[no-any-return]
     import timm  # takes seconds
 
-    if timm.is_model(name):
+    if timm.is_model(name) and "." not in name:  # a dot begins the name of weights
         return timm.create_model(name, num_classes=classes)
     near = difflib.get_close_matches(name, [*DEPTHS, *published, *timm.list_models()], n=3)
     hint = f"; do you mean {' or '.join(near)}?" if near else ""

@@ -76,11 +76,11 @@ def train(
                 value.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 scheduler.step()
-                progress(stage, epoch * steps + step + 1, total)
-            # Once per epoch: reading the loss stops a GPU.
-            if not value.isfinite():
-                rate = schedule.learning_rate
-                raise RecipeError(f"{stage}: the loss is {value.item()} in epoch {epoch + 1}; learn slower than {rate}")
+                done = epoch * steps + step + 1
+                # Now and then, since reading the loss stops a GPU.
+                if (done % 100 == 0 or done == total) and not value.isfinite():
+                    raise RecipeError(f"{stage}: the loss is {value.item()} after {done} steps; learn slower")
+                progress(stage, done, total)
 
 
 @torch.no_grad()

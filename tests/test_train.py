@@ -131,8 +131,8 @@ def test_another_number_of_batches_is_an_error(steps: int) -> None:
         train(nn.Linear(2, 2), batches, F.cross_entropy, epochs=1, steps=steps, schedule=Schedule(), stage="Test")
 
 
-def test_diverging_loss_names_stage_and_epoch() -> None:
-    with pytest.raises(RecipeError, match="Test: the loss is nan in epoch 1"):
+def test_diverging_loss_names_stage_and_step() -> None:
+    with pytest.raises(RecipeError, match="Test: the loss is nan after 12 steps"):
         run(nn.Linear(2, 2), lambda logits, targets: logits.sum() * torch.nan)
 
 

@@ -1,17 +1,15 @@
 """Probe labels: a few answers that an archive carries, so that a reader finds out when its own would be wrong."""
 
-from collections.abc import Callable
 from hashlib import sha256
 
 import torch
 from torch import Tensor
 
 from hellods.errors import FormatError, LabelError
+from hellods.labels import LabelMaker
 from hellods.views.draw import draw
 from hellods.views.render import render
 from hellods.views.rule import Views
-
-LabelMaker = Callable[[Tensor], Tensor]  # uint8 (B, 3, H, W) -> float logits (B, K)
 
 PROBE_SEED = 0  # every probe is drawn from it, whatever seed the archive is read with
 # Relative to the largest logit: fp32 on other processors and libraries stays 100 times closer; another activation

@@ -144,14 +144,16 @@ def usable(device: str) -> torch.device:
 def resolve(recipe: Recipe, source: Source) -> Recipe:
     """Return the recipe with every default that depends on the images filled in."""
     side = recipe.side or min(224, *source.image(0).shape[1:])
+    factor = recipe.factor or (2 if side >= 128 and recipe.initializer == "patches" else 1)
+    side -= 0 if recipe.side else side % factor
     small = side <= 64
-    lossless = small and recipe.codec in ("png", "webp")
+    lossless = recipe.codec == "png" or (small and recipe.codec == "webp")
     budget = min(30 * len(source), 160_000 if small else 30_000)
     return replace(
         recipe,
         side=side,
         flip=not source.handed if recipe.flip is None else recipe.flip,
-        factor=recipe.factor or (2 if side >= 128 else 1),
+        factor=factor,
         quality=recipe.quality if recipe.quality or lossless else 90,
         fit_images=budget if recipe.fit_images is None else recipe.fit_images,
     )
@@ -192,9 +194,16 @@ def get_teacher(inputs: Inputs, recipe: Recipe, source: Source, side: int, progr
     """Return the user's teacher, or one trained on the real images (`train:ARCH`)."""
     if inputs.teacher.startswith("train:"):
         architecture = inputs.teacher.removeprefix("train:")
-        epochs = recipe.teacher_epochs
         return train_teacher(
-            architecture, source, side, seed=recipe.seed, epochs=epochs, device=inputs.device, progress=progress
+            architecture,
+            source,
+            side,
+            seed=recipe.seed,
+            epochs=recipe.teacher_epochs,
+            mean=inputs.teacher_mean,
+            std=inputs.teacher_std,
+            device=inputs.device,
+            progress=progress,
         )
     return load_teacher(
         inputs.teacher,
@@ -217,7 +226,7 @@ def describe(classes: tuple[str, ...], descriptions: Mapping[str, str] | None) -
     """Return one text a class: the user's, or the folder's name with spaces.
 
     Raises:
-        SourceError: the user describes some classes but not all, or others.
+        SourceError: the user describes some classes but not all.
     """
     if descriptions is None:
         return tuple(name.replace("_", " ") for name in classes)

@@ -1,6 +1,9 @@
 """Networks and weights that exist already: of a user's own file, a checkpoint, or published."""
 
 import runpy
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,19 +28,20 @@ def own_network(spec: str) -> nn.Module:
     file, _, name = spec.rpartition(":")
     if not Path(file).is_file():
         raise SourceError(f"{file or spec}: no such file; give the teacher as FILE.py:FUNCTION")
-    try:
-        # Unlike an import this leaves neither a module nor a folder of bytecode behind.
-        names = runpy.run_path(file, run_name="hellods_teacher")
-    except (Exception, SystemExit) as cause:
-        raise SourceError(f"{file}: cannot be run: {_described(cause)}") from cause
-    function = names.get(name)
-    if not callable(function):
-        own = [key for key, value in names.items() if getattr(value, "__module__", None) == "hellods_teacher"]
-        raise SourceError(f"{file}: no function {name!r}; it has {listed(own) or 'none'}")
-    try:
-        network = function()
-    except (Exception, SystemExit) as cause:
-        raise SourceError(f"{spec}: {_described(cause)}; it is called without arguments") from cause
+    with _beside(file):
+        try:
+            # Unlike an import this leaves neither a module nor a folder of bytecode behind.
+            names = runpy.run_path(file, run_name="hellods_teacher")
+        except (Exception, SystemExit) as cause:
+            raise SourceError(f"{file}: cannot be run: {_described(cause)}") from cause
+        function = names.get(name)
+        if not callable(function):
+            own = [key for key, value in names.items() if getattr(value, "__module__", None) == "hellods_teacher"]
+            raise SourceError(f"{file}: no function {name!r}; it has {listed(own) or 'none'}")
+        try:
+            network = function()
+        except (Exception, SystemExit) as cause:
+            raise SourceError(f"{spec}: {_described(cause)}; it is called without arguments") from cause
     if not isinstance(network, nn.Module):
         raise SourceError(f"{spec}: returns {type(network).__name__}, expected a torch.nn.Module")
     return network
@@ -111,6 +115,17 @@ def published(name: str) -> tuple[nn.Module, dict[str, Any]]:
             f"{name}: no published weights: {_described(cause)}; bring a --teacher-weights file"
         ) from cause
     raise SourceError(f"{name}: no weights are published under this name; give --teacher-weights, or train:{name}")
+
+
+@contextmanager
+def _beside(file: str) -> Iterator[None]:
+    """Let the file import its neighbours, as it can when Python runs it."""
+    folder = str(Path(file).resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
 
 
 def _torchvision(name: str) -> tuple[nn.Module, dict[str, Any]]:

@@ -1,6 +1,6 @@
 """fit_projector(): low-rank deltas and head learn the teacher."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -8,14 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hellods.distill.sources import Source, squares
+from hellods.labels import LabelMaker
 from hellods.labels.projector import Projector
 from hellods.progress import Progress, silent
 from hellods.train import Schedule, train
 from hellods.views.draw import Draw, draw
 from hellods.views.render import render
 from hellods.views.rule import Views
-
-LabelMaker = Callable[[Tensor], Tensor]  # uint8 (B, 3, H, W) -> float logits (B, K)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +39,7 @@ def fit_projector(
     """
     device = next(projector.parameters()).device
     order = _shuffled(len(source), fit.batch_size, torch.Generator().manual_seed(fit.seed))
-    steps = fit.images // fit.batch_size
+    steps = -(-fit.images // fit.batch_size)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor]]]:
         for step in range(steps):

@@ -36,6 +36,8 @@ def scan(root: Path) -> tuple[list[str], list[str]]:
         found = listed([f"{label}/" for label in classes])
         raise SourceError(f"{root}: {found} hold folders, not images; call a split set's folders train/ and val/")
     for label in classes:
+        if not label.isprintable():
+            raise SourceError(f"{root}: the class folder {label!a} has a name that is not printable text: rename it")
         before = len(files)
         for folder, inner, names in os.walk(root / label, onerror=_fail):
             inner[:] = [name for name in inner if not name.startswith(".")]

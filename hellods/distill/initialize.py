@@ -100,7 +100,8 @@ def random_crops(image: Tensor, layout: Layout, generator: torch.Generator) -> T
     for _ in range(layout.crops):
         # Ten tries to fit a square of the drawn area, else the largest central square, as torchvision does.
         areas = torch.empty(10).uniform_(0.08, 1.0, generator=generator) * height * width
-        fitting = [edge for edge in (round(math.sqrt(area)) for area in areas.tolist()) if edge <= min(height, width)]
+        edges = [round(math.sqrt(area)) for area in areas.tolist()]
+        fitting = [edge for edge in edges if 0 < edge <= min(height, width)]
         edge = fitting[0] if fitting else min(height, width)
         if fitting:
             top = int(torch.randint(0, height - edge + 1, (), generator=generator))

@@ -46,9 +46,7 @@ def whole(count: int) -> tuple[Tensor, ...]:
 @torch.no_grad()
 def predict(label_makers: tuple[Projector, Teacher], images: Tensor) -> Tensor:
     """Return each label maker's most likely class of each uint8 image, int64 (2, B)."""
-    devices = [next(label_maker.parameters()).device for label_maker in label_makers]
-    logits = [maker(images.to(device)) for maker, device in zip(label_makers, devices, strict=True)]
-    return torch.stack([answer.argmax(1).cpu() for answer in logits])
+    return torch.stack([label_maker(images).argmax(1).cpu() for label_maker in label_makers])
 
 
 def share(hits: Tensor) -> float:

@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from math import isfinite
+from typing import Final, Literal, get_args
 
 from hellods.errors import RecipeError
+
+MEAN: Final = (0.485, 0.456, 0.406)  # ImageNet's, which most published weights expect
+STD: Final = (0.229, 0.224, 0.225)
 
 Initializer = Literal["patches", "real"]
 Codec = Literal["png", "jpeg", "webp", "avif"]
@@ -24,7 +28,7 @@ class Recipe:
     seed: int = 0
 
     initializer: Initializer = "patches"
-    factor: int | None = None  # RDED: patches per side of an image; None: 2 from 128 px, else 1
+    factor: int | None = None  # RDED: patches per side of an image; None: 2 from 128 px, else, and for `real`, 1
     candidates: int = 300  # RDED: real images looked at per class
     crops: int = 5  # RDED: crops tried per real image
     codec: Codec = "webp"
@@ -47,7 +51,7 @@ class Recipe:
         bounds = {
             "images_per_class": (1, 100_000),
             "side": (8, 4096),
-            "seed": (0, 2**63 - 1),
+            "seed": (0, 2**53 - 1),  # what the header can hold
             "factor": (1, 16),
             "candidates": (1, 10**9),
             "crops": (1, 1000),
@@ -65,6 +69,13 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise RecipeError(f"{name} is {value}, expected {low} to {high}")
+        for name, kind in (("initializer", Initializer), ("codec", Codec), ("mix", Mix)):
+            if getattr(self, name) not in get_args(kind):
+                raise RecipeError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(get_args(kind))}")
+        if self.codec == "png" and self.quality is not None:
+            raise RecipeError("quality does not apply to png, which is lossless: leave it out, or choose another codec")
+        if self.side and self.factor and self.side % self.factor:
+            raise RecipeError(f"side {self.side} cannot be cut into {self.factor} patches: choose a multiple")
         if self.template.count("{}") != 1:
             raise RecipeError(f"template {self.template!r} needs one {{}}, where the class goes")
 
@@ -77,11 +88,20 @@ class Inputs:
     base: str = "hello-tiny"
     teacher: str = "train:convnet3"  # `train:ARCH`, `FILE.py:FUNCTION`, or a torchvision or timm name
     teacher_weights: str | None = None
-    teacher_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet's
-    teacher_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    teacher_mean: tuple[float, float, float] = MEAN
+    teacher_std: tuple[float, float, float] = STD
     descriptions: Mapping[str, str] | None = None  # class -> words for the text encoder
     name: str | None = None  # None: that of the data
     license: str = "NOASSERTION"  # an SPDX expression
     source_url: str | None = None
     allow_weak_teacher: bool = False
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.teacher.startswith("train:") and self.teacher_weights:
+            raise RecipeError("weights without a network: name the one that they belong to as --teacher")
+        if not all(map(isfinite, (*self.teacher_mean, *self.teacher_std))) or min(self.teacher_std) <= 0:
+            raise RecipeError(f"mean {self.teacher_mean} and std {self.teacher_std}: give three numbers, std above 0")
+        for text in (self.name, self.license, self.source_url):
+            if text and not text.isprintable():
+                raise RecipeError(f"{text!a}: name, license and source URL are printable text")

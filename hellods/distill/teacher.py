@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from hellods.distill.checkpoints import fit_weights, own_network, published, read_weights
 from hellods.distill.order import other_order
+from hellods.distill.recipe import MEAN, STD
 from hellods.distill.sources import Source, sample, squares
 from hellods.errors import RecipeError, SourceError
 from hellods.nets import create, logits_shape
@@ -26,8 +27,6 @@ from hellods.views.rule import Views
 
 logger = logging.getLogger("hellods")
 
-MEAN: Final = (0.485, 0.456, 0.406)  # ImageNet's, which most published weights expect
-STD: Final = (0.229, 0.224, 0.225)
 SAMPLE: Final = 2000  # images that a teacher is measured on, in all, or PER_CLASS of each if that is more
 PER_CLASS: Final = 50  # enough to find two swapped classes with a teacher that is right four times in five
 BATCH: Final = 100
@@ -151,7 +150,9 @@ def train_teacher(
     *,
     seed: int,
     epochs: int,
-    device: str = "cpu",
+    mean: Sequence[float] = MEAN,
+    std: Sequence[float] = STD,
+    device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> Teacher:
     """Return a teacher trained from scratch on random crops (never mirrored: digits and text are not).
@@ -174,7 +175,7 @@ def train_teacher(
             drawn = draw(views, (side, side), len(source), seed, epoch, indices)
             images = squares(source, indices, side).to(device)
             seen = render(images, replace(drawn, index=torch.arange(batch_size)))
-            yield normalize(seen, MEAN, STD), source.targets[indices].to(device)
+            yield normalize(seen, mean, std), source.targets[indices].to(device)
 
     train(
         network,
@@ -187,7 +188,7 @@ def train_teacher(
         seed=seed,
         progress=progress,
     )
-    return Teacher(network, source.classes, architecture=architecture)
+    return Teacher(network, source.classes, architecture=architecture, mean=mean, std=std)
 
 
 def check_teacher(
@@ -237,7 +238,7 @@ def check_teacher(
 def _near_chance(score: float, images: int, classes: int) -> str | None:
     chance = 1 / classes
     # A tenth of the way from chance to perfect, and more than luck makes of so few images.
-    least = chance + max(0.1 * (1 - chance), 3 * math.sqrt(chance * (1 - chance) / images))
+    least = min(1.0, chance + max(0.1 * (1 - chance), 3 * math.sqrt(chance * (1 - chance) / images)))
     if score >= least:
         return None
     return (

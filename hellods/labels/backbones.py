@@ -54,9 +54,11 @@ def load_open_clip(base: str) -> Backbone:
             return torch.cat([model.encode_text(tokenizer(list(part)), normalize=True) for part in _chunks(texts)])
 
     facts = model.visual.preprocess_cfg
-    side = facts["size"] if isinstance(facts["size"], int) else facts["size"][0]
+    sides = {facts["size"]} if isinstance(facts["size"], int) else set(facts["size"])
+    if len(sides) > 1:
+        raise LabelError(f"base model {base!r} takes images of {facts['size']}, and views are square: choose another")
     preprocess = Preprocess(
-        side=side, mean=tuple(facts["mean"]), std=tuple(facts["std"]), interpolation=facts["interpolation"]
+        side=sides.pop(), mean=tuple(facts["mean"]), std=tuple(facts["std"]), interpolation=facts["interpolation"]
     )
     return Backbone(name, model.visual, embed, model.logit_scale.exp().item(), preprocess, digest(model))
 

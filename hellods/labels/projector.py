@@ -27,7 +27,7 @@ class Projector(nn.Module):
         super().__init__()
         self.config = config
         self.tower = backbone.tower
-        prompts = [config.template.format(description) for description in config.descriptions]
+        prompts = [config.template.replace("{}", description) for description in config.descriptions]
         weight = backbone.embed(prompts)  # (K, D)
         self.head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
         self.head.weight.data.copy_(weight)
@@ -87,7 +87,7 @@ class Projector(nn.Module):
         """
         if len(classes) != len(config.descriptions):
             raise FormatError(f"projector: {len(config.descriptions)} descriptions for {len(classes)} classes [C7]")
-        if base is None and config.base.startswith("given:"):
+        if base is None and ":" in config.base:
             hint = config.base.removeprefix("given:")
             raise LabelError(
                 f"the labels need the base model {hint!a} (SHA-256 {config.base_sha256[:12]}…), which is not in the "
@@ -99,19 +99,23 @@ class Projector(nn.Module):
                 f"base model {base or config.base!a} has SHA-256 {backbone.sha256[:12]}…, but the archive was made "
                 f"with {config.base_sha256[:12]}…: its labels would be wrong. {remedy(config.base)}"
             )
+        if config.preprocess != backbone.preprocess:
+            raise FormatError(f"projector: preprocess is not that of the base model, {backbone.preprocess} [C7]")
         projector = cls(config, backbone, torch.Generator().manual_seed(0))
         projector.load(state)
         projector.merge()
         return projector
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return float32 logits (B, K) for uint8 images (B, 3, H, W), not normalized."""
+        """Return float32 logits (B, K), on the projector's device, for uint8 images (B, 3, H, W), not normalized."""
         facts = self.config.preprocess
-        pixels = images.float() / 255
+        pixels = images.to(self.mean.device).float() / 255
         if images.shape[2:] != (facts.side, facts.side):
             pixels = F.interpolate(pixels, size=(facts.side, facts.side), mode=facts.interpolation, antialias=True)
         pixels = ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        features = F.normalize(self.tower(pixels), dim=-1)
+        features = self.tower(pixels)
+        # CoCa's tower returns its tokens beside the pooled features.
+        features = F.normalize(features[0] if isinstance(features, tuple) else features, dim=-1)
         logits: Tensor = self.scale * self.head(features) + self.bias
         return logits
 

@@ -1,8 +1,10 @@
 """The recipe: every knob checked where it is set."""
 
+from typing import Any
+
 import pytest
 
-from hellods.distill.recipe import Recipe
+from hellods.distill.recipe import Inputs, Recipe
 from hellods.errors import RecipeError
 from hellods.record import from_json, to_json
 
@@ -17,6 +19,10 @@ from hellods.record import from_json, to_json
         ("encoder_rank", 0),
         ("fit_batch", 0),
         ("hard_weight", -0.1),
+        ("codec", "gif"),
+        ("initializer", "best"),
+        ("mix", "blend"),
+        ("seed", 2**53),
         ("template", "a photo"),
         ("template", "{} and {}"),
     ],
@@ -24,6 +30,32 @@ from hellods.record import from_json, to_json
 def test_a_value_out_of_range_is_refused_by_name(knob: str, value: object) -> None:
     with pytest.raises(RecipeError, match=knob):
         Recipe(**{knob: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("knobs", "words"),
+    [
+        ({"codec": "png", "quality": 90}, "png"),
+        ({"side": 33, "factor": 2}, "33 cannot be cut into 2"),
+    ],
+)
+def test_knobs_that_do_not_go_together_are_refused(knobs: dict[str, Any], words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        Recipe(**knobs)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({"teacher_weights": "my.safetensors"}, "--teacher"),
+        ({"teacher_std": (0.0, 1.0, 1.0)}, "std"),
+        ({"teacher_mean": (float("nan"), 0.5, 0.5)}, "mean"),
+        ({"license": "MIT\x1b[2J"}, "printable"),
+    ],
+)
+def test_inputs_that_cannot_be_used_are_refused_at_once(inputs: dict[str, Any], words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        Inputs(data="digits", **inputs)
 
 
 def test_recipe_survives_the_header() -> None:

@@ -67,10 +67,22 @@ def test_another_base_is_refused(projector: Projector) -> None:
         Projector.restore(config, CLASSES, projector.state())
 
 
-def test_a_file_cannot_choose_what_is_downloaded(projector: Projector) -> None:
-    config = replace(projector.config, base="given:somebody-s-model")
+@pytest.mark.parametrize("kind", ["given:", "hf-hub:stranger/", "local-dir:/tmp/"])
+def test_a_file_cannot_choose_what_is_downloaded_or_read(projector: Projector, kind: str) -> None:
+    config = replace(projector.config, base=f"{kind}somebody-s-model")
     with pytest.raises(LabelError, match=r"somebody-s-model.*--base"):
         Projector.restore(config, CLASSES, projector.state())
+
+
+def test_preprocessing_other_than_that_of_the_base_is_refused(projector: Projector) -> None:
+    config = replace(projector.config, preprocess=replace(projector.config.preprocess, side=96))
+    with pytest.raises(FormatError, match="preprocess"):
+        Projector.restore(config, CLASSES, projector.state())
+
+
+def test_template_is_text_and_nothing_more() -> None:
+    made = Projector.create("hello-tiny", CLASSES, template="{x} {} {0!r}", ranks=(1, 1), seed=0)
+    assert made.head.weight.shape[0] == len(CLASSES)
 
 
 def test_a_base_given_by_the_user_is_matched_by_digest(projector: Projector) -> None:
