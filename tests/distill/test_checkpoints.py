@@ -56,6 +56,13 @@ def test_running_a_file_leaves_nothing_behind(file: Path) -> None:
     assert (set(sys.modules), sys.path, list(file.parent.iterdir())) == (modules, path, [file])
 
 
+def test_file_may_import_its_neighbors(file: Path) -> None:
+    (file.parent / "hellods_test_neighbor.py").write_text("from torch import nn\nBlock = nn.Linear\n")
+    file.write_text("from hellods_test_neighbor import Block\ndef good():\n    return Block(4, 3)\n")
+    assert isinstance(own_network(f"{file}:good"), nn.Linear)
+    assert str(file.parent) not in sys.path
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [

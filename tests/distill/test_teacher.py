@@ -26,6 +26,14 @@ class Shade(nn.Module):
         return F.one_hot(self.order[(images.mean((1, 2, 3)) * 10).long().clamp(0, 9)], 10).float()
 
 
+class Brighter(nn.Module):
+    """Two classes: dark and bright."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        mean = images.mean((1, 2, 3))
+        return torch.stack([-mean, mean], dim=1)
+
+
 def teacher(network: nn.Module | None = None, **options: object) -> Teacher:
     plain = {"architecture": "shade", "mean": (0, 0, 0), "std": (1, 1, 1)} | options
     return Teacher(network or Shade(), CLASSES, **plain)  # type: ignore[arg-type]
@@ -99,6 +107,12 @@ def test_two_swapped_classes_are_refused_and_named() -> None:
 def test_teacher_near_chance_is_refused() -> None:
     with pytest.raises(SourceError, match=r"shades: the teacher is right on 10\.0% of 500 images, near chance"):
         check_teacher(teacher(Shade(torch.zeros(10, dtype=torch.int64))), shades(50), 4)
+
+
+def test_faultless_teacher_passes_on_a_handful_of_images() -> None:
+    few = Pixels("few", ("a", "b"), [0, 1], torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
+    few.images[1] = 255
+    assert check_teacher(Teacher(Brighter(), few.classes, architecture="brighter"), few, 4) == 1
 
 
 def test_weak_teacher_passes_with_a_warning_when_allowed(caplog: pytest.LogCaptureFixture) -> None:
