@@ -77,8 +77,9 @@ def parts(header: Header, size: int) -> list[str]:
     lines[0] = f"{'bytes':{INDENT}}{lines[0][INDENT:]}"
     if header.projector is not None:
         base = scalar(header.projector.get("base", "a base model"))
-        home = "in this package" if base == "hello-tiny" else "public weights, not in the file"
-        lines.append(row("beside it", [f"{base} ({home})"]))
+        given = "not in the file: give it with --base"
+        home = "in this package" if base == "hello-tiny" else given if ":" in base else "public weights of open_clip"
+        lines.append(row("beside it", [f"{base.removeprefix('given:')} ({home})"]))
     return lines
 
 

@@ -87,7 +87,7 @@ def build(
     header = Header(
         name=inputs.name or source.name,
         license=inputs.license,
-        created_by=f"hellods {version('hellods')}, torch {torch.__version__}, {inputs.device}",
+        created_by=f"hellods {version('hellods')}, torch {torch.__version__}, {where(device)}",
         source=source.provenance() | ({"url": inputs.source_url} if inputs.source_url else {}),
         classes=source.classes,
         images=Images(
@@ -139,6 +139,11 @@ def usable(device: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as cause:  # a build of torch without CUDA asserts
         raise RecipeError(f"device {device!r} cannot be used here: {str(cause).splitlines()[0]}") from cause
     return value.device
+
+
+def where(device: torch.device) -> str:
+    """Return what the bytes depend on beside the inputs: the number of threads, or the GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
 
 
 def resolve(recipe: Recipe, source: Source) -> Recipe:
