@@ -107,21 +107,6 @@ def draw(views: Views, side: tuple[int, int], count: int, seed: int, epoch: int 
     return replace(view, partner=partner, patch=_patch(views.size, words))
 
 
-def centre(views: Views, side: tuple[int, int], indices: Tensor) -> Draw:
-    """Return plain views for evaluation: the largest centre square, not flipped, shuffled or mixed.
-
-    Args:
-        views: the rule; only its size counts.
-        side: height and width of every image.
-        indices: integers (B,).
-    """
-    index = indices.long()
-    short = min(side)
-    box = index.new_tensor([(side[0] - short) // 2, (side[1] - short) // 2, short, short]).expand(len(index), 4)
-    whole = index.new_zeros(len(index), 1)
-    return Draw(size=views.size, index=index, box=box, flip=whole[:, 0], rows=whole, columns=whole)
-
-
 def _check(views: Views, side: tuple[int, int]) -> None:
     for length in side:
         if not 1 <= length <= MAX_SIDE:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms import RandomResizedCrop
 
 from hellods.record import from_json, to_json
-from hellods.views.draw import RATIOS, centre, draw
+from hellods.views.draw import RATIOS, draw
 from hellods.views.rule import Views
 
 from . import views_reference as reference
@@ -258,12 +258,6 @@ def test_patches_are_distributed_as_those_of_published_cutmix() -> None:
     start, stop = (middle - half).clamp_min(0), (middle + half).clamp_max(224)
     published = torch.cat([start, stop - start], dim=1)
     assert max(apart(*pair) for pair in zip(patch.T, published.T, strict=True)) < 0.03
-
-
-def test_centre_view_is_the_largest_centre_square() -> None:
-    drawn = centre(Views(size=8, shuffle=4, mix="cutmix"), (30, 41), torch.tensor([5, 2]))
-    whole = {"flip": 0, "rows": [0], "columns": [0], "box": [0, 5, 30, 30]}
-    assert plain(drawn) == [{"index": 5, **whole}, {"index": 2, **whole}]
 
 
 def test_rule_survives_the_header_and_draws_the_same() -> None:

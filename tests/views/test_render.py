@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 import hellods.views.render as module
-from hellods.views.draw import Draw, centre, draw
+from hellods.views.draw import Draw, draw
 from hellods.views.render import render
 from hellods.views.rule import Views
 
@@ -151,7 +151,7 @@ def test_render_works_with_deterministic_algorithms() -> None:
     images = pictures(2, 16, 16)
     torch.use_deterministic_algorithms(True)
     try:
-        assert render(images, centre(Views(size=8), (16, 16), torch.arange(2))).shape == (2, 3, 8, 8)
+        assert render(images, draw(Views(size=8), (16, 16), 2, 0, 0, torch.arange(2))).shape == (2, 3, 8, 8)
     finally:
         torch.use_deterministic_algorithms(False)
 
@@ -180,4 +180,4 @@ def test_images_are_left_as_they_were() -> None:
 @pytest.mark.parametrize("images", [torch.zeros(2, 3, 8, 8), pictures(2, 8, 8)[:, :1], pictures(2, 8, 8)[0]])
 def test_images_of_another_type_or_shape_are_refused(images: Tensor) -> None:
     with pytest.raises(ValueError, match=r"expected torch\.uint8 \(N, 3, H, W\)"):
-        render(images, centre(Views(size=8), (8, 8), torch.arange(1)))
+        render(images, draw(Views(size=8), (8, 8), 2, 0, 0, torch.arange(1)))
