@@ -1,5 +1,6 @@
 """Build an archive from real images and record its bytes by part, its agreement and the seconds by stage.
 
+    python tests/benchmarks/builds.py digits --out digits.hello
     python tests/benchmarks/builds.py cifar10 --out c10.hello
     python tests/benchmarks/builds.py imagenette --out imagenette.hello
 
@@ -37,6 +38,8 @@ SYNSETS = {
 
 def inputs(name: str, folder: Path) -> Inputs:
     """Return the real images, the trained teacher and the base of one build."""
+    if name == "digits":
+        return Inputs(data="digits")
     data = shared() / "data"
     weights = data / "teachers"
     if name == "cifar10":
@@ -87,12 +90,13 @@ def facts(report: Report, inputs: Inputs) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=list(SETS))
+    parser.add_argument("name", choices=["digits", *SETS])
     parser.add_argument("--out", required=True)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        prepare = [sys.executable, str(shared() / "data" / "prepare.py"), folder, SETS[options.name]]
-        subprocess.run(prepare, check=True)
+        if options.name in SETS:
+            prepare = [sys.executable, str(shared() / "data" / "prepare.py"), folder, SETS[options.name]]
+            subprocess.run(prepare, check=True)
         made_from = inputs(options.name, Path(folder))
         report = build(made_from, Recipe(), options.out, overwrite=True)
     record(options.name, facts(report, made_from))

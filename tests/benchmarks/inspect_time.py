@@ -21,8 +21,9 @@ def main() -> None:
         start = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True)
         seconds.append(time.perf_counter() - start)
-    probe = f"import sys, hellods_cli; hellods_cli.main({command[1:]!r}, standalone_mode=False); print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True).stdout.split()
+    look = f"import sys, hellods_cli; hellods_cli.main({command[1:]!r}, standalone_mode=False)"
+    probe = f"{look}; print(*sys.modules, file=sys.stderr)"
+    loaded = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True).stderr.split()
     record(
         "inspect",
         {

@@ -24,7 +24,7 @@ def results(name: str) -> dict[str, Any]:
 
 def builds() -> str:
     """Return a column for each build: what it was made from, its bytes by part, agreement, minutes."""
-    made = {title: results(name) for name, title in BUILDS.items() if (RESULTS / f"{name}.json").exists()}
+    made = {title: results(name) for name, title in BUILDS.items()}
     lines = {
         "real images, and side of the stored ones": lambda r: f"{r['real_images']:,}, {r['side']} px",
         "base model of the projector": lambda r: f"`{r['base']}`",
@@ -53,7 +53,22 @@ def students() -> str:
     return markdown(["digits: a `convnet3` trained on", "accuracy on held-out images"], rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"builds": builds, "students": students}
+def base() -> str:
+    """Return one row for hello-tiny: its size, and how much it knows from text alone."""
+    measured = results("hello_tiny")
+    return markdown(
+        ["base model in the package", "parameters of its image tower", "CIFAR-100 test images named from text alone"],
+        [
+            [
+                "`hello-tiny`",
+                f"{measured['image_tower_parameters']:,}",
+                percent(measured["cifar100_test_top1_from_text"]),
+            ]
+        ],
+    )
+
+
+TABLES: dict[str, Callable[[], str]] = {"builds": builds, "students": students, "base": base}
 
 
 def filled(text: str) -> str:

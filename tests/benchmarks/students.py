@@ -1,6 +1,6 @@
-"""Build digits and train a small student on it, three seeds: soft labels, hard labels, real images, all real data.
+"""Train a small student on digits, three seeds: soft labels, hard labels, real images, all real data.
 
-    python tests/benchmarks/digits.py --out digits.hello
+    python tests/benchmarks/students.py digits.hello
 
 Every student is a ConvNet-3 that sees as many images, with the README's loss and optimizer and a cosine schedule.
 """
@@ -8,11 +8,9 @@ Every student is a ConvNet-3 that sees as many images, with the README's loss an
 import argparse
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import torch
-from builds import facts
 from common import record
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -61,23 +59,20 @@ def student(loader: HelloLoader | DataLoader[tuple[Tensor, ...]], steps: int, se
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", required=True)
+    parser.add_argument("archive", help="what builds.py makes of digits")
     options = parser.parse_args()
-    inputs = Inputs(data="digits")
-    report = build(inputs, Recipe(), options.out, overwrite=True)
-    record("digits", facts(report, inputs))
     source, held_out = open_source("digits", seed=0)
     results: dict[str, list[float]] = {name: [] for name in ARMS}
     with tempfile.TemporaryDirectory() as folder:
         random = Path(folder) / "random.hello"
-        build(Inputs(data="digits"), replace(Recipe(), initializer="real"), random)
+        build(Inputs(data="digits"), Recipe(initializer="real"), random)
         for seed in SEEDS:
-            soft = HelloDataset(options.out, seed=seed)
+            soft = HelloDataset(options.archive, seed=seed)
             held = TensorDataset(*pixels(held_out, soft))
             steps = EPOCHS * len(soft) // BATCH
             loaders = (
                 HelloLoader(soft, BATCH, shuffle=True),
-                HelloLoader(HelloDataset(options.out, seed=seed, labels="hard"), BATCH, shuffle=True),
+                HelloLoader(HelloDataset(options.archive, seed=seed, labels="hard"), BATCH, shuffle=True),
                 HelloLoader(HelloDataset(random, seed=seed), BATCH, shuffle=True),
                 DataLoader(TensorDataset(*pixels(source, soft)), BATCH, shuffle=True),
             )
