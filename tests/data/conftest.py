@@ -47,7 +47,7 @@ def embed(texts: Sequence[str]) -> torch.Tensor:
     return nn.functional.normalize(torch.stack([torch.randn(32, generator=seed) for seed in seeds]), dim=1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def projector() -> Iterator[Projector]:
     """A projector whose deltas are not zero, as after fitting; while it lives, every archive's base is tiny."""
     with pytest.MonkeyPatch.context() as patch:
@@ -60,7 +60,7 @@ def projector() -> Iterator[Projector]:
         yield projector
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def make(pixels: torch.Tensor, projector: Projector) -> Callable[..., Path]:
     """Write an archive to a path; keywords replace parts of its header, `sections` replaces sections."""
     streams = [encode(image.permute(1, 2, 0).numpy(), "png", None) for image in pixels]
@@ -91,6 +91,6 @@ def make(pixels: torch.Tensor, projector: Projector) -> Callable[..., Path]:
     return make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def archive(make: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make(tmp_path_factory.mktemp("archive") / "digits.hello")
