@@ -40,7 +40,7 @@ class File:
         path = Path(source)
         with _told(f"{path}: cannot be read"):
             if not path.is_file():  # a pipe would wait forever
-                raise HelloError(f"{path}: no such file")
+                raise HelloError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
             return cls(path.open("rb"), str(path), path)
 
     def read(self, offset: int, length: int) -> bytes:
