@@ -113,10 +113,15 @@ def test_broken_file_is_closed(tmp_path: Path) -> None:
         Archive.open(path)  # a file left open is a warning, and an error here
 
 
-@pytest.mark.parametrize("name", ["", "missing.hello", "missing/three.hello", "three.hello/three.hello"])
-def test_missing_file_and_folder_are_named(name: str, path: Path) -> None:
-    with pytest.raises(HelloError, match="no such file"):
+@pytest.mark.parametrize("name", ["missing.hello", "missing/three.hello", "three.hello/three.hello"])
+def test_missing_file_is_named(name: str, path: Path) -> None:
+    with pytest.raises(HelloError, match=f"{name}: no such file"):
         Archive.open(path.parent / name)
+
+
+def test_folder_is_named_as_no_file(tmp_path: Path) -> None:
+    with pytest.raises(HelloError, match=f"{tmp_path}: not a file"):
+        Archive.open(tmp_path)
 
 
 def test_name_that_the_system_refuses_is_one_line(tmp_path: Path) -> None:
