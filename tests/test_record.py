@@ -67,7 +67,7 @@ def test_record_reads_back_as_it_was() -> None:
         ({"inner": {"side": 1, "scale": ["1", "-0"]}}, r"here\.inner\.scale\[1\]"),
         ({"inner": {"side": 1, "scale": ["1", "nan"]}}, r"here\.inner\.scale\[1\]"),
         ({"inner": {}}, r"here\.inner: key 'side' is missing"),
-        ({"colour": "red\n"}, r"here: unknown key 'colour'"),
+        ({"color": "red\n"}, r"here: unknown key 'color'"),
         ({"extra": {}}, r"here: unknown key 'extra'"),
     ],
 )

@@ -16,7 +16,7 @@ from torch.utils.data import get_worker_info
 from hellods.errors import LabelError
 
 
-class Labeller(Protocol):
+class Labeler(Protocol):
     """Who turns handles into values."""
 
     @property
@@ -35,7 +35,7 @@ class Labeller(Protocol):
 
 
 # The one piece of global state: a label that comes out of a worker has only the id of the data set it belongs to.
-LABELLERS: WeakValueDictionary[int, Labeller] = WeakValueDictionary()
+LABELERS: WeakValueDictionary[int, Labeler] = WeakValueDictionary()
 
 CPU = torch.device("cpu")
 
@@ -43,7 +43,7 @@ CPU = torch.device("cpu")
 class LazyLabel(Tensor):
     """A float32 tensor (K,) or (B, K) whose values are made when `.to(device)` or an operation first needs them.
 
-    What it stores are int64 handles (labeller, epoch, index), of shape (3,) or (B, 3), so it crosses workers as a few
+    What it stores are int64 handles (labeler, epoch, index), of shape (3,) or (B, 3), so it crosses workers as a few
     bytes. Shape, dtype, length, `repr`, stacking and slicing leave it lazy. `torch.save`, `copy` and `pickle` take the
     values.
 
@@ -52,17 +52,17 @@ class LazyLabel(Tensor):
     """
 
     _width: int
-    _labellers: tuple[Labeller, ...]  # kept alive while the label is
+    _labelers: tuple[Labeler, ...]  # kept alive while the label is
     _made: Tensor | None
 
     @classmethod
-    def of(cls, handles: Tensor, width: int, labellers: tuple[Labeller, ...] | None = None) -> "LazyLabel":
-        """Return a label of int64 handles (..., 3) for `width` classes; labellers not given are looked up by id."""
-        if labellers is None:
-            found = map(LABELLERS.get, dict.fromkeys(handles[..., 0].flatten().tolist()))
-            labellers = tuple(labeller for labeller in found if labeller is not None)
+    def of(cls, handles: Tensor, width: int, labelers: tuple[Labeler, ...] | None = None) -> "LazyLabel":
+        """Return a label of int64 handles (..., 3) for `width` classes; labelers not given are looked up by id."""
+        if labelers is None:
+            found = map(LABELERS.get, dict.fromkeys(handles[..., 0].flatten().tolist()))
+            labelers = tuple(labeler for labeler in found if labeler is not None)
         label = handles.as_subclass(cls)
-        label._width, label._labellers, label._made = width, labellers, None
+        label._width, label._labelers, label._made = width, labelers, None
         return label
 
     def _typed_storage(self) -> Any:  # torch calls it without asking __torch_function__
@@ -103,15 +103,15 @@ def _plain(value: Any, operation: Callable[..., Any]) -> Any:
 
 def _ask(label: LazyLabel, device: torch.device) -> Tensor:
     handles = _handles(label).reshape(-1, 3)
-    labellers = {labeller.id: labeller for labeller in label._labellers}
+    labelers = {labeler.id: labeler for labeler in label._labelers}
     values = torch.empty(len(handles), label._width, device=device)
     for key in dict.fromkeys(handles[:, 0].tolist()):
-        if key not in labellers:
+        if key not in labelers:
             raise LabelError("the HelloDataset of these labels is gone from this process: keep it while they are used")
-        if list(labellers[key].classes) != list(label._labellers[0].classes):
+        if list(labelers[key].classes) != list(label._labelers[0].classes):
             raise LabelError("one batch mixes labels of data sets whose classes differ: load them apart")
         rows = (handles[:, 0] == key).nonzero()[:, 0]
-        values[rows.to(device)] = labellers[key].label(handles[rows, 1], handles[rows, 2], device)
+        values[rows.to(device)] = labelers[key].label(handles[rows, 1], handles[rows, 2], device)
     return values.view(_shape(label))
 
 
@@ -144,7 +144,7 @@ def _cuda(label: LazyLabel, device: torch.device | int | str | None = None, **kw
 def _get(label: LazyLabel, index: Any) -> Tensor:
     rows = isinstance(index, (int, slice)) and not isinstance(index, bool) and _handles(label).ndim > 1
     if rows and label._made is None:
-        return LazyLabel.of(_handles(label)[index], label._width, label._labellers)
+        return LazyLabel.of(_handles(label)[index], label._width, label._labelers)
     return _values(label, CPU, Tensor.__getitem__)[index]
 
 
@@ -156,8 +156,8 @@ def _stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None
     widths = {label._width for label in labels}
     if len(widths) > 1:
         raise LabelError(f"one batch mixes labels of {' and '.join(map(str, sorted(widths)))} classes: load them apart")
-    labellers = dict.fromkeys(labeller for label in labels for labeller in label._labellers)
-    return LazyLabel.of(torch.stack([_handles(label) for label in labels]), widths.pop(), tuple(labellers))
+    labelers = dict.fromkeys(labeler for label in labels for labeler in label._labelers)
+    return LazyLabel.of(torch.stack([_handles(label) for label in labels]), widths.pop(), tuple(labelers))
 
 
 def _rebuild(handles: Any, width: int) -> LazyLabel:

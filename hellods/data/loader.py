@@ -13,7 +13,7 @@ from hellods.data.dataset import HelloDataset
 class HelloLoader:
     """Yields (images, labels) on `device`, both real tensors: what a DataLoader yields after `.to(device)`.
 
-    Images are decoded once and stay on the device as uint8; views are rendered and labelled there, a batch at a time.
+    Images are decoded once and stay on the device as uint8; views are rendered and labeled there, a batch at a time.
     Draws count as those of the data set do, so a DataLoader and a HelloLoader over one data set share its epochs.
 
     Args:

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from hellods.data.lazy import LABELLERS
+from hellods.data.lazy import LABELERS
 from hellods.data.probe import check_probe
 from hellods.errors import DigestError, FormatError, LabelError
 from hellods.format import wire
@@ -66,9 +66,9 @@ class Samples:
     @classmethod
     def of(cls, options: Options) -> Self:
         """Return the samples for these options that live in this process, or new ones."""
-        found = LABELLERS.get(options.id)
+        found = LABELERS.get(options.id)
         if not isinstance(found, cls):
-            found = LABELLERS[options.id] = cls(options)
+            found = LABELERS[options.id] = cls(options)
         return found
 
     @property

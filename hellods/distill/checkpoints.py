@@ -119,7 +119,7 @@ def published(name: str) -> tuple[nn.Module, dict[str, Any]]:
 
 @contextmanager
 def _beside(file: str) -> Iterator[None]:
-    """Let the file import its neighbours, as it can when Python runs it."""
+    """Let the file import its neighbors, as it can when Python runs it."""
     folder = str(Path(file).resolve().parent)
     sys.path.insert(0, folder)
     try:

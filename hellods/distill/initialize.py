@@ -114,7 +114,7 @@ def random_crops(image: Tensor, layout: Layout, generator: torch.Generator) -> T
 
 @torch.no_grad()
 def score(teacher: Teacher, crops: Tensor, label: int, side: int) -> Tensor:
-    """Return the teacher's cross-entropy (B,) for uint8 crops (B, 3, s, s), each centred in zeros of side S."""
+    """Return the teacher's cross-entropy (B,) for uint8 crops (B, 3, s, s), each centered in zeros of side S."""
     before, after = (side - crops.shape[-1]) // 2, side - crops.shape[-1] - (side - crops.shape[-1]) // 2
     losses = []
     for batch in torch.split(crops, 100):

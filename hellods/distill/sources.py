@@ -173,7 +173,7 @@ def open_source(where: str, *, seed: int = 0, held_out: float = 0.2) -> tuple[So
 
 
 def squares(source: Source, indices: Tensor, side: int) -> Tensor:
-    """Return uint8 (B, 3, side, side): each image's largest centred square, resized (bilinear, antialiased).
+    """Return uint8 (B, 3, side, side): each image's largest centered square, resized (bilinear, antialiased).
 
     Raises:
         SourceError: a file cannot be used.

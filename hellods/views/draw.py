@@ -17,7 +17,7 @@ Another implementation draws the same integers when it follows these steps. All 
     square roots rounded to the nearest. The first attempt with 1 <= width <= W and 1 <= height <= H counts;
     its top = below(W[28], H - height + 1) and left = below(W[29], W - width + 1).
     If none does: height = min(H, (8 * W + 3) // 6), width = min(W, (8 * H + 3) // 6), top = (H - height) // 2,
-    left = (W - width) // 2, the largest centre crop within the ratios.
+    left = (W - width) // 2, the largest center crop within the ratios.
 7.  The view is flipped if `flip` and W[0] >= 2**63.
 8.  Strips, as RDED's ShufflePatches (its published code orders columns, then rows): strip k of the shuffled image is
     strip rows[k] of the source, where rows lists 0 to shuffle - 1 by increasing (W[32 + k] >>> 1, k);
@@ -46,7 +46,7 @@ FIRST: Final = 0xBF58476D1CE4E5B9 - (1 << 64)
 SECOND: Final = 0x94D049BB133111EB - (1 << 64)
 
 # The numbers of the words in W.
-FLIP, PARTNER, EXTENT, CENTRE, CROP, PLACE, ROWS, COLUMNS = 0, 1, 2, 3, 8, 28, 32, 48
+FLIP, PARTNER, EXTENT, CENTER, CROP, PLACE, ROWS, COLUMNS = 0, 1, 2, 3, 8, 28, 32, 48
 
 # Step 5. No entry is near a tie, so any float64 power gives the same integers (a test holds this).
 RATIOS: Final = torch.tensor([round(65536 * (4 / 3) ** ((2 * k - 1023) / 1024)) for k in range(1024)])
@@ -99,7 +99,7 @@ def draw(views: Views, side: tuple[int, int], count: int, seed: int, epoch: int 
     view = _unmixed(views, side, state, indices.long())
     if views.mix == "none":
         return view
-    words = _words(state, CENTRE + 2)
+    words = _words(state, CENTER + 2)
     index = _below(words[:, PARTNER], count)
     partner = _unmixed(views, side, _word(stream, index), index)
     if views.mix == "mixup":
@@ -145,7 +145,7 @@ def _box(views: Views, side: tuple[int, int], words: Tensor) -> Tensor:
 
 def _patch(size: int, words: Tensor) -> Tensor:
     half = _root(size * size * _shift(words[:, EXTENT], 32) >> 32)[:, None] >> 1
-    middle = _below(words[:, CENTRE : CENTRE + 2], size)
+    middle = _below(words[:, CENTER : CENTER + 2], size)
     start = (middle - half).clamp_min(0)
     stop = (middle + half).clamp_max(size)
     return torch.cat([start, stop - start], dim=1)

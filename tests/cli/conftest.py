@@ -16,7 +16,7 @@ def archive_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four PNG images of 8 px in two classes, without a projector; a class name tries to clear the screen."""
     pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
     header = Header(
-        name="colours",
+        name="colors",
         created_by="a test",
         source={"name": "noise", "images": 4},
         classes=("warm", "cold\x1b[2J"),
@@ -28,6 +28,6 @@ def archive_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         metrics={"agreement_on_views": "0.8"},
     )
     sections = image_sections([encode(image, "png", None) for image in pixels])
-    path = tmp_path_factory.mktemp("archive") / "colours.hello"
+    path = tmp_path_factory.mktemp("archive") / "colors.hello"
     write(path, header, sections | {"targets": struct.pack("<4I", 0, 0, 1, 1)})
     return path

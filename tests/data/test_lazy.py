@@ -12,12 +12,12 @@ from torch.nn.functional import cross_entropy, kl_div
 from torch.utils.data import default_collate
 from torchvision.transforms.v2 import CutMix
 
-from hellods.data.lazy import LABELLERS, LazyLabel
+from hellods.data.lazy import LABELERS, LazyLabel
 from hellods.errors import LabelError
 
 
 class Sines:
-    """A labeller whose answers can be checked by hand; it counts the rows it was asked for."""
+    """A labeler whose answers can be checked by hand; it counts the rows it was asked for."""
 
     def __init__(self, key: int = 7, classes: tuple[str, ...] = ("cat", "dog", "frog")) -> None:
         self.id, self.classes, self.rows = key, classes, 0
@@ -30,21 +30,21 @@ class Sines:
 
 @pytest.fixture
 def sines() -> Iterator[Sines]:
-    labeller = Sines()
-    LABELLERS[labeller.id] = labeller
-    yield labeller
-    LABELLERS.pop(labeller.id, None)
+    labeler = Sines()
+    LABELERS[labeler.id] = labeler
+    yield labeler
+    LABELERS.pop(labeler.id, None)
 
 
 EPOCHS, INDICES = torch.tensor([0, 0, 1, 4]), torch.tensor([5, 2, 2, 9])
 
 
-def batch(labeller: Sines) -> LazyLabel:
-    return LazyLabel.of(torch.stack([torch.full((4,), labeller.id), EPOCHS, INDICES], 1), len(labeller.classes))
+def batch(labeler: Sines) -> LazyLabel:
+    return LazyLabel.of(torch.stack([torch.full((4,), labeler.id), EPOCHS, INDICES], 1), len(labeler.classes))
 
 
-def truth(labeller: Sines) -> Tensor:
-    return Sines(labeller.id, labeller.classes).label(EPOCHS, INDICES, torch.device("cpu"))
+def truth(labeler: Sines) -> Tensor:
+    return Sines(labeler.id, labeler.classes).label(EPOCHS, INDICES, torch.device("cpu"))
 
 
 FACTS: dict[str, Any] = {
@@ -155,15 +155,15 @@ def test_label_between_processes_is_a_few_bytes_of_handles(sines: Sines) -> None
     assert torch.equal(back.to("cpu"), truth(sines))
 
 
-def test_label_keeps_its_labeller_alive(sines: Sines) -> None:
-    labeller = Sines(key=8)
-    LABELLERS[8] = labeller
-    label, expected = batch(labeller), truth(labeller)
-    del labeller
+def test_label_keeps_its_labeler_alive(sines: Sines) -> None:
+    labeler = Sines(key=8)
+    LABELERS[8] = labeler
+    label, expected = batch(labeler), truth(labeler)
+    del labeler
     assert torch.equal(label.to("cpu"), expected)
 
 
-def test_label_without_labeller_says_that_its_data_set_is_gone() -> None:
+def test_label_without_labeler_says_that_its_data_set_is_gone() -> None:
     label = batch(Sines(key=9))
     assert label.shape == (4, 3)
     with pytest.raises(LabelError, match="HelloDataset of these labels is gone"):
@@ -171,21 +171,21 @@ def test_label_without_labeller_says_that_its_data_set_is_gone() -> None:
 
 
 def test_labels_of_two_data_sets_mix_in_one_batch(sines: Sines) -> None:
-    other = LABELLERS[8] = Sines(key=8)
+    other = LABELERS[8] = Sines(key=8)
     mixed = torch.stack([batch(other)[0], batch(sines)[1], batch(other)[2]])
     expected = torch.stack([truth(other)[0], truth(sines)[1], truth(other)[2]])
     assert torch.equal(mixed.to("cpu"), expected)
 
 
 def test_labels_of_other_classes_do_not_mix(sines: Sines) -> None:
-    other = LABELLERS[8] = Sines(key=8, classes=("cat", "dog", "ship"))
+    other = LABELERS[8] = Sines(key=8, classes=("cat", "dog", "ship"))
     mixed = torch.stack([batch(other)[0], batch(sines)[1]])
     with pytest.raises(LabelError, match="classes differ"):
         mixed.to("cpu")
 
 
 def test_labels_of_other_numbers_of_classes_do_not_stack(sines: Sines) -> None:
-    other = LABELLERS[8] = Sines(key=8, classes=("cat", "dog"))
+    other = LABELERS[8] = Sines(key=8, classes=("cat", "dog"))
     with pytest.raises(LabelError, match="2 and 3 classes"):
         torch.stack([batch(other)[0], batch(sines)[1]])
 

@@ -27,7 +27,7 @@ def names(classes: int) -> list[str]:
 def honest(classes: int, spread: float, bias: float, seed: int) -> Tensor:
     """Return P(column | row) of a classifier that weighs random likelihoods over 5·K kinds of images.
 
-    A large spread makes classes alike and the classifier weak; a bias makes it favour some classes.
+    A large spread makes classes alike and the classifier weak; a bias makes it favor some classes.
     """
     generator = torch.Generator().manual_seed(seed)
     kinds = 5 * classes

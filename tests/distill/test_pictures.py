@@ -52,7 +52,7 @@ def test_other_modes_become_rgb_and_are_named(mode: str, kind: str, note: str) -
     assert (image.dtype, image.shape, found) == (torch.uint8, (3, 8, 12), note)
 
 
-def test_palette_with_transparent_entries_keeps_its_colours() -> None:
+def test_palette_with_transparent_entries_keeps_its_colors() -> None:
     palette = Image.new("P", (2, 1))
     palette.putpalette([10, 20, 30, 200, 100, 50])
     palette.putdata([0, 1])

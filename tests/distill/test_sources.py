@@ -176,7 +176,7 @@ def test_digest_is_the_same_wherever_the_folder_lies(split: Path, tmp_path: Path
     assert open_source(str(moved))[0].provenance() == open_source(str(split))[0].provenance()
 
 
-def test_square_is_the_centre(tmp_path: Path) -> None:
+def test_square_is_the_center(tmp_path: Path) -> None:
     pixels = np.zeros((4, 8, 3), dtype=np.uint8)
     pixels[:, 2:6] = 200
     for label in ("cat", "dog"):

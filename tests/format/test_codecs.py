@@ -83,7 +83,7 @@ def test_other_mode_is_refused(codec: str, mode: str) -> None:
 
 @pytest.mark.parametrize("codec", ["png", "webp", "avif"])
 def test_animation_is_refused(codec: str) -> None:
-    frames = [Image.new("RGB", (32, 24), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (32, 24), color) for color in ("red", "blue")]
     stream = saved(frames[0], codec, save_all=True, append_images=frames[1:])
     with pytest.raises(FormatError, match=r"animated|2 frames"):
         decode(stream, codec, 24, 32, "x")

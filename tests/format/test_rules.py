@@ -103,7 +103,7 @@ BROKEN: list[tuple[str, str, Broken]] = [
     ("H8", "a leading zero", head(format="hello/0.09")),
     ("H8", "a number", head(format=9)),
     ("H8", "no object", spelled(lambda header: b"[]")),
-    ("H9", "an unknown key", head(colour="red")),
+    ("H9", "an unknown key", head(color="red")),
     ("H9", "an unknown key of images", pictures(depth=8)),
     ("H9", "a missing key", lambda: forge(lambda header: header.pop("created_by"))),
     ("H9", "a bool for a number", pictures(count=True)),
@@ -164,7 +164,7 @@ BROKEN: list[tuple[str, str, Broken]] = [
     ),
     ("C3", "another codec", first_image(stream(PIXELS[0], "webp"))),
     ("C3", "another size", first_image(stream(PIXELS[0][:4]))),
-    ("C3", "grey", first_image(stream(PIXELS[0, ..., 0]))),
+    ("C3", "gray", first_image(stream(PIXELS[0, ..., 0]))),
     ("C3", "truncated", first_image(stream(PIXELS[0])[:-20])),
     ("C3", "empty", first_image(b"")),
     ("C4", "not safetensors", content(projector=b"tensors" * 10)),
@@ -193,8 +193,8 @@ def test_unknown_ancillary_section_is_skipped() -> None:
 
 
 def test_newer_minor_with_unknown_keys_is_read() -> None:
-    data = forge(lambda header: header.update(format="hello/0.10", colour="red"), minor=10)
-    assert Archive.open(io.BytesIO(data)).header.extra == {"colour": "red"}
+    data = forge(lambda header: header.update(format="hello/0.10", color="red"), minor=10)
+    assert Archive.open(io.BytesIO(data)).header.extra == {"color": "red"}
 
 
 def test_newer_major_says_what_to_do() -> None:

@@ -182,7 +182,7 @@ def test_crops_lie_inside_the_image(side: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(("side", "box"), [((400, 90), [140, 0, 120, 90]), ((90, 400), [0, 140, 90, 120])])
-def test_image_that_no_attempt_fits_gives_its_centre(side: tuple[int, int], box: list[int]) -> None:
+def test_image_that_no_attempt_fits_gives_its_center(side: tuple[int, int], box: list[int]) -> None:
     assert boxes(Views(size=8, scale=(1.0, 1.0)), side).unique(dim=0).tolist() == [box]
 
 
