@@ -83,27 +83,13 @@ def build(
     with clock("check"):
         metrics = measure(projector, teacher, held_out, images, views, progress)
         probe = make_probe(projector.cpu(), images, views)
-    targets = torch.arange(len(source.classes)).repeat_interleave(recipe.images_per_class)
-    header = Header(
-        name=inputs.name or source.name,
-        license=inputs.license,
-        created_by=f"hellods {version('hellods')}, torch {torch.__version__}, {where(device)}",
-        source=source.provenance() | ({"url": inputs.source_url} if inputs.source_url else {}),
-        classes=source.classes,
-        images=Images(
-            count=len(images),
-            codec=recipe.codec,
-            height=layout.side,
-            width=layout.side,
-            mean=inputs.teacher_mean,
-            std=inputs.teacher_std,
-        ),
-        views=to_json(views),
+    header = replace(
+        outline(inputs, recipe, source, views, device),
         projector=to_json(projector.config),
         teacher=teacher.provenance() | {"held_out_accuracy": to_json(round(accuracy, 4))},
-        recipe=to_json(recipe),
         metrics=to_json(metrics),
     )
+    targets = torch.arange(len(source.classes)).repeat_interleave(recipe.images_per_class)
     sections = image_sections(streams) | {
         "targets": targets.numpy().astype("<u4").tobytes(),
         "projector": save(projector.state()),
@@ -112,6 +98,31 @@ def build(
     with clock("write"):
         content_id = write(out, header, sections, overwrite=overwrite, progress=progress)
     return Report(path=Path(out), content_id=content_id, seconds=clock.seconds)
+
+
+def outline(inputs: Inputs, recipe: Recipe, source: Source, views: Views, device: torch.device) -> Header:
+    """Return what the header says of the inputs; teacher, projector and metrics are still to come."""
+    images = Images(
+        count=len(source.classes) * recipe.images_per_class,
+        codec=recipe.codec,
+        height=views.size,
+        width=views.size,
+        mean=inputs.teacher_mean,
+        std=inputs.teacher_std,
+    )
+    return Header(
+        name=inputs.name or source.name,
+        license=inputs.license,
+        created_by=f"hellods {version('hellods')}, torch {torch.__version__}, {where(device)}",
+        source=source.provenance() | ({"url": inputs.source_url} if inputs.source_url else {}),
+        classes=source.classes,
+        images=images,
+        views=to_json(views),
+        projector=None,
+        teacher={},
+        recipe=to_json(recipe),
+        metrics={},
+    )
 
 
 class Clock:
