@@ -4,7 +4,8 @@ import importlib.util
 import re
 import shlex
 import shutil
-import time
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,11 +54,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_first_build_as_written_takes_less_than_three_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    start = time.monotonic()
-    run(builds("digits"))
-    assert time.monotonic() - start < 180
+def test_first_build_as_written_takes_less_than_three_minutes(tmp_path: Path) -> None:
+    words = builds("digits")
+    program = str(Path(sys.executable).with_name(words[0]))
+    # In a process of its own, with all cores: the tests keep to one thread.
+    subprocess.run([program, *words[1:]], cwd=tmp_path, check=True, capture_output=True, timeout=180)
+    assert (tmp_path / "digits.hello").exists()
 
 
 def test_commands_after_the_first_build_run(folder: Path) -> None:
