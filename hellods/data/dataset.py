@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,7 +11,8 @@ from torch.utils.data import Dataset, default_collate
 
 from hellods.data.epochs import Epochs
 from hellods.data.lazy import CPU, LazyLabel
-from hellods.data.samples import Kind, Options, Samples
+from hellods.data.options import Kind, Mix, Options, archived, chosen
+from hellods.data.samples import Samples
 from hellods.errors import LabelError
 from hellods.format.archive import Archive
 from hellods.format.header import Header
@@ -32,6 +33,12 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
     Args:
         path: of a `.hello` file.
         seed: of the views.
+        view: the rule by which they are drawn; None for the images as they are stored, (3, H, W).
+        train: False for the largest square in the middle of each image, in the size of a view.
+        mix: of two images in a view, in place of what the rule says; the label is that of the mixed image.
+        views: how many an image has: they repeat after so many epochs, and each label is made once, rounded to float16
+            and kept by the process that asks for it, up to 1 GiB of them. So is the one label of an image that is
+            stored or shows its middle.
         labels: "soft" for probabilities, "logits", or "hard" for the image's class as an int, which needs no base
             model; views are not mixed then, since one class cannot name a mixture.
         temperature: that "soft" divides the logits by.
@@ -50,6 +57,10 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         path: str | os.PathLike[str],
         *,
         seed: int = 0,
+        view: Views | Literal["archive"] | None = "archive",
+        train: bool = True,
+        mix: Mix | None = None,
+        views: int | None = None,
         labels: Kind = "soft",
         temperature: float = 1.0,
         transform: Callable[[Tensor], Any] | None = None,
@@ -59,27 +70,35 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         path = str(Path(path).absolute())  # a worker may have another working directory
         with Archive.open(path) as archive:
             header, content_id = archive.header, archive.content_id
-        options = Options(
-            path=path, content_id=content_id, seed=seed, labels=labels, temperature=temperature, base=base
-        )
         if header.projector is None and labels != "hard":
             raise LabelError(f"{path}: the archive has no projector: take labels='hard'")
+        options = Options(
+            path=path,
+            content_id=content_id,
+            seed=seed,
+            view=chosen(archived(header, path), header, view=view, train=train, mix=mix, labels=labels),
+            train=train,
+            views=views,
+            labels=labels,
+            temperature=temperature,
+            base=base,
+        )
         epochs = Epochs(header.images.count)
         self.__setstate__({"options": options, "transform": transform, "normalize": normalize, "epochs": epochs})
-        _ = self.views  # refuses a rule that cannot be drawn, before a worker does
+        self._samples.header = header
 
     def __getstate__(self) -> dict[str, Any]:
         return {
             "options": self._samples.options,
             "transform": self.transform,
             "normalize": self.normalize,
-            "epochs": self._epochs,
+            "epochs": self.epochs,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # The file is opened again with the first sample: an error here would kill a worker without a message.
         self._samples = Samples.of(state["options"])
-        self._epochs: Epochs = state["epochs"]
+        self.epochs: Epochs = state["epochs"]
         self.transform: Callable[[Tensor], Any] | None = state["transform"]
         self.normalize: bool = state["normalize"]
 
@@ -89,9 +108,14 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         return self._samples.header
 
     @property
-    def views(self) -> Views:
-        """How views are drawn."""
-        return self._samples.views
+    def view(self) -> Views | None:
+        """The rule by which views are drawn; None where images are as they are stored."""
+        return self._samples.options.view
+
+    @property
+    def seed(self) -> int:
+        """The seed of the views."""
+        return self._samples.options.seed
 
     @property
     def classes(self) -> list[str]:
@@ -110,7 +134,7 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Draw every later sample from this epoch, in all workers, instead of counting draws."""
-        self._epochs.set(epoch)
+        self.epochs.set(epoch)
 
     def label_maker(self, images: Tensor) -> Tensor:
         """Return float32 (B, K) labels, as `labels=` says, of uint8 images (B, 3, H, W), on their device.
@@ -144,17 +168,31 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
 
         The images are those of `__getitem__`, collated. The labels are float32 (B, K), or int64 (B,) if they are hard.
         """
+        return self.begin(indices, torch.device(device))()
+
+    def begin(self, indices: Sequence[int], device: torch.device) -> Callable[[], tuple[Any, Tensor]]:
+        """Return what returns `batch`: the samples are drawn, and images that must be decoded are on their way."""
         epochs, chosen = self._draw(indices)
-        views = self._samples.view(epochs, chosen, torch.device(device))
-        hard = self._samples.options.labels == "hard"
-        labels = self._samples.targets[chosen].to(device) if hard else self._samples.answer(views)
-        images = self._finish(views)
-        return images if isinstance(images, Tensor) else default_collate(images), labels
+        samples, coming = self._samples, self._samples.begin(epochs, chosen, device)
+
+        def batch() -> tuple[Any, Tensor]:
+            views = coming()
+            hard = samples.options.labels == "hard"
+            labels = samples.targets[chosen].to(device) if hard else samples.label(epochs, chosen, device, views)
+            images = self._finish(views)
+            return images if isinstance(images, Tensor) else default_collate(images), labels
+
+        return batch
+
+    def resident(self, device: torch.device) -> bool:
+        """Whether all images are decoded and on `device`; they are, from now on, where they fit."""
+        return self._samples.images.whole(device) is not None
 
     def _draw(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         known = range(len(self))  # refuses what is out of range, takes what counts from the end
         chosen = [known[index] for index in indices]
-        return self._epochs.take(chosen), torch.tensor(chosen, dtype=torch.int64)
+        epochs, period = self.epochs.take(chosen), self._samples.options.period
+        return epochs if period is None else epochs % period, torch.tensor(chosen, dtype=torch.int64)
 
     def _finish(self, views: Tensor) -> Any:
         images = views

@@ -1,6 +1,6 @@
 """Which epoch a draw belongs to, agreed on by all processes that hold a data set."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -33,6 +33,19 @@ class Epochs:
             epochs.append(int(drawn[index]))
             drawn[index] += 1
         return torch.tensor(epochs, dtype=torch.int64)
+
+    def state_dict(self, unseen: Iterable[int] = ()) -> dict[str, Tensor]:
+        """Return what `load_state_dict` takes; draws of `unseen` indices are not counted in it."""
+        drawn = self._drawn.clone()
+        if self._set[0] < 0:
+            for index in unseen:
+                drawn[index] -= 1
+        return {"drawn": drawn, "set": self._set.clone()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on where `state_dict` was called, in all processes."""
+        self._drawn.copy_(state["drawn"])
+        self._set.copy_(state["set"])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ = state

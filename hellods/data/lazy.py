@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
+from torch._guards import CompileContext
 from torch.multiprocessing.reductions import reduce_tensor
 from torch.overrides import resolve_name
 from torch.utils._pytree import tree_map
@@ -72,6 +73,10 @@ class LazyLabel(Tensor):
     def __torch_function__(
         cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        # Dynamo would trace what is below and guard on too little: another label could get this one's values.
+        # torch.compiler.is_compiling() tells of all threads, and the one that pins memory compiles nothing.
+        if CompileContext.try_get() is not None:
+            raise LabelError("torch.compile takes labels whose values are made: move them by .to(device) before")
         kwargs = kwargs or {}
         if func is torch.stack or (func in LAZY and args and isinstance(args[0], cls)):
             return LAZY[func](*args, **kwargs)
@@ -86,15 +91,29 @@ def _handles(label: LazyLabel) -> Tensor:
 
 def _values(label: LazyLabel, device: torch.device, operation: Callable[..., Any]) -> Tensor:
     if label._made is None:
-        if get_worker_info() is not None:
-            name = resolve_name(operation) or getattr(operation, "__name__", "this")
-            raise LabelError(
-                f"{name} needs label values, which a DataLoader worker does not make: do it after the loader, or with "
-                "num_workers=0, or take labels='hard'"
-            )
+        check_worker(resolve_name(operation) or getattr(operation, "__name__", "this"))
+        check_fork(device)
         label._made = _ask(label, device)
     label._made = label._made.to(device)
     return label._made
+
+
+def check_worker(operation: str) -> None:
+    """Raise a LabelError in a DataLoader worker, where the label maker is never built."""
+    if get_worker_info() is not None:
+        raise LabelError(
+            f"{operation} needs label values, which a DataLoader worker does not make: do it after the loader, or with "
+            "num_workers=0, or take labels='hard'"
+        )
+
+
+def check_fork(device: torch.device) -> None:
+    """Raise a LabelError if `device` is CUDA's and this process was forked from one that uses CUDA."""
+    if device.type == "cuda" and torch.cuda._is_in_bad_fork():
+        raise LabelError(
+            f"{device} cannot be used in a process that was forked from one that uses CUDA: start it by 'spawn' or "
+            "'forkserver', or move images and labels in the first process"
+        )
 
 
 def _plain(value: Any, operation: Callable[..., Any]) -> Any:

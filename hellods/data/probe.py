@@ -1,6 +1,8 @@
 """Probe labels: a few answers that an archive carries, so that a reader finds out when its own would be wrong."""
 
+from collections.abc import Callable
 from hashlib import sha256
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -11,10 +13,12 @@ from hellods.views.draw import draw
 from hellods.views.render import render
 from hellods.views.rule import Views
 
-PROBE_SEED = 0  # every probe is drawn from it, whatever seed the archive is read with
+PROBE_SEED: Final = 0  # every probe is drawn from it, whatever seed the archive is read with
 # Relative to the largest logit: fp32 on other processors and libraries stays 100 times closer; another activation
 # function (QuickGELU for GELU) is already 10 times further away.
-TOLERANCE = 1e-3
+TOLERANCE: Final = 1e-3
+MAX_VIEWS: Final = 64  # that a reader answers,
+PART: Final = 8  # so many at once, since a hostile file may say that they are large
 
 
 @torch.no_grad()
@@ -32,33 +36,44 @@ def make_probe(label_maker: LabelMaker, images: Tensor, views: Views, count: int
     """
     epochs = torch.arange(count)
     indices = epochs * len(images) // count
-    seen = _render(images, views, epochs, indices)
+    side = (images.shape[2], images.shape[3])
+    seen = render(images, draw(views, side, len(images), PROBE_SEED, epochs, indices))
     return {"indices": indices, "epochs": epochs, "digest": _digests(seen), "logits": label_maker(seen).float().cpu()}
 
 
 @torch.no_grad()
-def check_probe(probe: dict[str, Tensor], label_maker: LabelMaker, images: Tensor, views: Views, where: str) -> None:
+def check_probe(
+    probe: dict[str, Tensor],
+    label_maker: LabelMaker,
+    view: Callable[[Tensor, Tensor, torch.device], Tensor],
+    count: int,
+    where: str,
+) -> None:
     """Answer the probe and compare.
 
     Args:
         probe: from `make_probe`, read from a file.
-        label_maker: the restored one, on the device of `images`.
-        images: uint8 (N, 3, H, W).
-        views: of the archive.
+        label_maker: the restored one, on the CPU.
+        view: returns uint8 (P, 3, S, S) for int64 (P,) epochs, indices and a device, drawn as `make_probe` draws.
+        count: of the images.
         where: names the archive in messages.
 
     Raises:
         FormatError: the probe is not what `make_probe` returns.
         LabelError: the images decode to other pixels, the base model is another one, or it computes wrongly here.
     """
-    _check_form(probe, len(images), where)
-    seen = _render(images, views, probe["epochs"], probe["indices"])
-    if not torch.equal(_digests(seen), probe["digest"]):
+    _check_form(probe, count, where)
+    digests, answers = [], []
+    for part in torch.split(torch.arange(len(probe["indices"])), PART):
+        seen = view(probe["epochs"][part], probe["indices"][part], torch.device("cpu"))
+        digests.append(_digests(seen))
+        answers.append(label_maker(seen).float().cpu())
+    if not torch.equal(torch.cat(digests), probe["digest"]):
         raise LabelError(
             f"{where}: the images decode to other pixels here than where the archive was made, so its labels would be "
             "of other images: use another release of Pillow"
         )
-    logits, expected = label_maker(seen).float().cpu(), probe["logits"]
+    logits, expected = torch.cat(answers), probe["logits"]
     if logits.shape != expected.shape:
         raise FormatError(f"{where}: probe logits {tuple(expected.shape)}, the label maker's {tuple(logits.shape)}")
     if not logits.isfinite().all():
@@ -69,11 +84,6 @@ def check_probe(probe: dict[str, Tensor], label_maker: LabelMaker, images: Tenso
             f"{where}: labels differ from the archive's probe by {off:.1e} of the largest (limit {TOLERANCE:.0e}): "
             "other base weights or another activation function; check base= and the release of open_clip"
         )
-
-
-def _render(images: Tensor, views: Views, epochs: Tensor, indices: Tensor) -> Tensor:
-    side = (images.shape[2], images.shape[3])
-    return render(images, draw(views, side, len(images), PROBE_SEED, epochs, indices))
 
 
 def _digests(seen: Tensor) -> Tensor:
@@ -92,6 +102,8 @@ def _check_form(probe: dict[str, Tensor], count: int, where: str) -> None:
     if found != expected or len({len(tensor) for tensor in probe.values()}) != 1 or probe["digest"].shape[1] != 32:
         raise FormatError(f"{where}: section probe does not hold indices, epochs, digest and logits of the same views")
     indices, epochs = probe["indices"], probe["epochs"]
+    if len(indices) > MAX_VIEWS:
+        raise FormatError(f"{where}: section probe holds {len(indices)} views, the limit is {MAX_VIEWS}")
     if not len(indices) or indices.min() < 0 or indices.max() >= count or epochs.min() < 0 or epochs.max() >= 1 << 31:
         raise FormatError(f"{where}: section probe holds no views, or an image or an epoch out of range")
     if not probe["logits"].isfinite().all():

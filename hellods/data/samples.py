@@ -1,59 +1,32 @@
 """What an archive holds, as a pure function: (epoch, index) to view and label."""
 
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
-from hashlib import sha256
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from hellods.data.lazy import LABELERS
-from hellods.data.probe import check_probe
-from hellods.errors import DigestError, FormatError, LabelError
+from hellods.data.images import Images
+from hellods.data.kept import Kept
+from hellods.data.lazy import LABELERS, check_fork, check_worker
+from hellods.data.options import Options, archived
+from hellods.data.probe import PROBE_SEED, check_probe
 from hellods.format import wire
-from hellods.format.archive import Archive
 from hellods.format.header import Header
 from hellods.labels.config import ProjectorConfig
 from hellods.record import from_json
-from hellods.views.draw import draw
+from hellods.views.draw import Draw, draw
 from hellods.views.render import render
-from hellods.views.rule import Views
 
 if TYPE_CHECKING:  # open_clip costs seconds to import, and a worker never makes labels
     from hellods.labels.projector import Projector
 
-LABEL_BATCH = 256  # views that the label maker sees at once; it bounds the memory, not the values
-
-T = TypeVar("T")
-
-Kind = Literal["soft", "logits", "hard"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """All that decides what a handle means: two data sets with equal options give equal labels."""
-
-    path: str
-    content_id: str
-    seed: int
-    labels: Kind
-    temperature: float
-    base: str | None
-
-    def __post_init__(self) -> None:
-        if self.labels not in ("soft", "logits", "hard"):
-            raise LabelError(f"labels is {self.labels!r}, expected 'soft', 'logits' or 'hard'")
-        if not self.temperature > 0 or (self.temperature != 1 and self.labels != "soft"):
-            raise LabelError(f"temperature is {self.temperature}: it must be positive, and belongs to labels='soft'")
-        if not 0 <= self.seed < 1 << 63:
-            raise LabelError(f"seed is {self.seed}, expected 0 to 2**63 - 1")
-
-    @cached_property
-    def id(self) -> int:
-        """63 bits, the same in every process."""
-        return int.from_bytes(sha256(repr(astuple(self)).encode()).digest()[:8], "little") >> 1
+# What the label maker sees at once, in views and in pixel values; it bounds the memory, not the labels.
+LABEL_BATCH: Final = 256
+LABEL_VALUES: Final = 1 << 27
 
 
 class Samples:
@@ -61,7 +34,6 @@ class Samples:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self._images_on: dict[torch.device, Tensor] = {}
 
     @classmethod
     def of(cls, options: Options) -> Self:
@@ -77,7 +49,7 @@ class Samples:
 
     @cached_property
     def header(self) -> Header:
-        with self._archive() as archive:
+        with self.options.open() as archive:
             return archive.header
 
     @property
@@ -85,31 +57,14 @@ class Samples:
         return self.header.classes
 
     @cached_property
-    def views(self) -> Views:
-        """How views are drawn; for hard labels, never mixed.
-
-        Raises:
-            FormatError: the header's rule is not one, or does not suit the images.
-        """
-        views, facts = self._parse(Views, "views"), self.header.images
-        try:
-            draw(views, (facts.height, facts.width), facts.count, self.options.seed, 0, torch.tensor([0]))
-        except ValueError as cause:
-            raise FormatError(f"{self.options.path}: header.views: {cause}") from cause
-        # One class cannot name a mixture.
-        return replace(views, mix="none") if self.options.labels == "hard" else views
-
-    @cached_property
     def targets(self) -> Tensor:
         """int64 (N,), the class of each image."""
-        with self._archive() as archive:
+        with self.options.open() as archive:
             return torch.tensor(archive.targets(), dtype=torch.int64)
 
     @cached_property
-    def images(self) -> Tensor:
-        """uint8 (N, 3, H, W), decoded once."""
-        with self._archive() as archive:
-            return torch.from_numpy(archive.pixels()).permute(0, 3, 1, 2).contiguous()
+    def images(self) -> Images:
+        return Images(self.header, self.options.open)
 
     @cached_property
     def projector(self) -> "Projector":
@@ -120,51 +75,107 @@ class Samples:
         """
         from hellods.labels.projector import Projector
 
-        config = self._parse(ProjectorConfig, "projector")
-        with self._archive() as archive:
+        path, header = self.options.path, self.header
+        newer = header.version > (wire.MAJOR, wire.MINOR)  # its unknown keys are ignored
+        config = from_json(ProjectorConfig, header.projector, f"{path}: header.projector", lenient=newer)
+        with self.options.open() as archive:
             state = safetensors.torch.load(archive.read("projector"))
-            probed = any(section.name == "probe" for section in self.header.sections)
-            probe = safetensors.torch.load(archive.read("probe")) if probed else None
+            carried = any(section.name == "probe" for section in header.sections)
+            probe = safetensors.torch.load(archive.read("probe")) if carried else None
         projector = Projector.restore(config, self.classes, state, base=self.options.base)
         if probe is not None:
-            check_probe(probe, projector, self.images, self.views, self.options.path)
+            own = replace(self.options, view=archived(header, path), seed=PROBE_SEED, train=True, views=None)
+            probed = Samples(own)
+            probed.header, probed.images = header, self.images
+            check_probe(probe, projector, probed.view, header.images.count, path)
         return projector
 
-    def view(self, epochs: Tensor, indices: Tensor, device: torch.device) -> Tensor:
-        """Return uint8 (B, 3, S, S) on `device` for int64 (B,) epochs and indices."""
-        device = torch.empty(0, device=device).device  # "cuda" is "cuda:0"
-        if device not in self._images_on:
-            self._images_on[device] = self.images.to(device)
-        images = self._images_on[device]
-        side = (images.shape[2], images.shape[3])
-        return render(
-            images, draw(self.views, side, len(images), self.options.seed, epochs.to(device), indices.to(device))
-        )
+    @cached_property
+    def _kept(self) -> Kept | None:
+        period = self.options.period
+        if period is None:
+            return None
+        return Kept(period * self.header.images.count, len(self.classes), self.options.path)
 
-    def label(self, epochs: Tensor, indices: Tensor, device: torch.device) -> Tensor:
-        """Return float32 (B, K) on `device`: the labels of the views of int64 (B,) epochs and indices."""
-        batches = zip(torch.split(epochs, LABEL_BATCH), torch.split(indices, LABEL_BATCH), strict=True)
-        return torch.cat([self.answer(self.view(*batch, device)) for batch in batches])
+    def view(self, epochs: Tensor, indices: Tensor, device: torch.device) -> Tensor:
+        """Return uint8 (B, 3, S, S) on `device` for int64 (B,) epochs and indices, which are on the CPU.
+
+        Images as they are stored are (B, 3, H, W).
+        """
+        return self.begin(epochs, indices, device)()
+
+    def begin(self, epochs: Tensor, indices: Tensor, device: torch.device) -> Callable[[], Tensor]:
+        """Return what returns `view`; where images must be decoded for it, threads begin at once."""
+        check_fork(device)
+        whole = self.images.whole(device)
+        if whole is not None:
+            places = indices.to(device)
+            drawn = self._draw(epochs.to(device), places)
+            return lambda: _show(whole, drawn, places)
+        drawn = self._draw(epochs, indices)
+        partner = None if drawn is None else drawn.partner
+        shown = indices if partner is None else torch.cat([indices, partner.index])
+        rows, found = torch.unique(shown, return_inverse=True)
+        images = self.images.some(rows, device)
+        places, others = found[: len(indices)], found[len(indices) :]
+        if drawn is not None:
+            drawn = replace(drawn, index=places, partner=partner and replace(partner, index=others))
+        return lambda: _show(images(), drawn, places.to(device))
+
+    def label(self, epochs: Tensor, indices: Tensor, device: torch.device, views: Tensor | None = None) -> Tensor:
+        """Return float32 (B, K) on `device`: the labels of the views of int64 (B,) epochs and indices, on the CPU.
+
+        `views` are these views, on `device`, where they are at hand.
+        """
+        labels = [
+            self._label(epochs[part], indices[part], device, None if views is None else views[part.to(device)])
+            for part in torch.split(torch.arange(len(indices)), self._batch)
+        ]
+        return torch.cat(labels)
 
     @torch.no_grad()
     def answer(self, images: Tensor) -> Tensor:
         """Return float32 (B, K), the labels of uint8 images (B, 3, H, W), on their device."""
+        check_worker("the label maker")
         with torch.autocast(images.device.type, enabled=False):
             logits: Tensor = self.projector.to(images.device)(images).float()
         if self.options.labels == "soft":
             return torch.softmax(logits / self.options.temperature, dim=1)
         return logits
 
-    def _parse(self, kind: type[T], key: str) -> T:
-        newer = self.header.version > (wire.MAJOR, wire.MINOR)  # its unknown keys are ignored
-        return from_json(kind, getattr(self.header, key), f"{self.options.path}: header.{key}", lenient=newer)
+    def _label(self, epochs: Tensor, indices: Tensor, device: torch.device, views: Tensor | None) -> Tensor:
+        if self._kept is None:
+            return self.answer(self.view(epochs, indices, device) if views is None else views)
 
-    def _archive(self) -> Archive:
-        archive = Archive.open(self.options.path)
-        if archive.content_id != self.options.content_id:
-            archive.close()
-            raise DigestError(
-                f"{self.options.path}: the file was replaced after it was opened (content {archive.content_id[:12]}…, "
-                f"was {self.options.content_id[:12]}…): make a new HelloDataset"
-            )
-        return archive
+        def make(some: Tensor) -> Tensor:
+            shown = self.view(epochs[some], indices[some], device) if views is None else views[some.to(device)]
+            return self.answer(shown)
+
+        return self._kept.get(epochs * self.header.images.count + indices, make).to(device).float()
+
+    @property
+    def _batch(self) -> int:
+        view, facts = self.options.view, self.header.images
+        values = 3 * (facts.height * facts.width if view is None else view.size**2)
+        return max(1, min(LABEL_BATCH, LABEL_VALUES // values))
+
+    def _draw(self, epochs: Tensor, indices: Tensor) -> Draw | None:
+        options, facts = self.options, self.header.images
+        if options.view is None:
+            return None
+        side = (facts.height, facts.width)
+        if not options.train:
+            return _centre(options.view.size, side, indices)
+        return draw(options.view, side, facts.count, options.seed, epochs, indices)
+
+
+def _centre(size: int, side: tuple[int, int], indices: Tensor) -> Draw:
+    """The largest square in the middle, neither flipped nor shuffled nor mixed."""
+    short = min(side)
+    box = indices.new_tensor([(side[0] - short) // 2, (side[1] - short) // 2, short, short]).expand(len(indices), 4)
+    whole = indices.new_zeros(len(indices), 1)
+    return Draw(size=size, index=indices, box=box, flip=whole[:, 0], rows=whole, columns=whole)
+
+
+def _show(images: Tensor, drawn: Draw | None, places: Tensor) -> Tensor:
+    return images[places] if drawn is None else render(images, drawn)

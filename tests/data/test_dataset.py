@@ -1,5 +1,6 @@
 import copy
 import pickle
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -141,7 +142,7 @@ def test_indices_behave_as_those_of_a_list(archive: Path) -> None:
 
 def test_attributes_are_those_that_torchvision_has(archive: Path) -> None:
     dataset = HelloDataset(archive)
-    assert (len(dataset), dataset.views) == (COUNT, VIEWS)
+    assert (len(dataset), dataset.view, dataset.seed) == (COUNT, VIEWS, 0)
     assert dataset.classes == list(CLASSES)
     assert dataset.class_to_idx == {name: index for index, name in enumerate(CLASSES)}
     assert dataset.targets == [*range(10), *range(10)]
@@ -180,6 +181,14 @@ def test_labels_outlive_their_data_set(archive: Path) -> None:
     ((_, labels),) = DataLoader(dataset, batch_size=COUNT)
     del dataset
     assert labels.to("cpu").shape == (COUNT, 10)
+
+
+def test_data_set_that_is_gone_leaves_nothing_behind(archive: Path) -> None:
+    dataset = HelloDataset(archive, seed=11)
+    dataset.batch([0, 1])
+    samples = weakref.ref(dataset._samples)
+    del dataset
+    assert samples() is None
 
 
 def test_values_survive_a_file_that_goes_away(make: Callable[..., Path], tmp_path: Path) -> None:

@@ -2,8 +2,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hellods.data.probe import check_probe, make_probe
+from hellods.data.probe import PROBE_SEED, check_probe, make_probe
 from hellods.errors import FormatError, HelloError, LabelError
+from hellods.labels import LabelMaker
+from hellods.views.draw import draw
+from hellods.views.render import render
 from hellods.views.rule import Views
 
 VIEWS = Views(size=8, mix="cutmix")
@@ -15,11 +18,18 @@ def label_maker(images: Tensor) -> Tensor:
     return nn.functional.gelu(images.flatten(1).float() / 255 @ WEIGHTS)
 
 
+def check(probe: dict[str, Tensor], label_maker: LabelMaker, images: Tensor) -> None:
+    def view(epochs: Tensor, indices: Tensor, device: torch.device) -> Tensor:
+        return render(images, draw(VIEWS, (8, 8), len(images), PROBE_SEED, epochs, indices))
+
+    check_probe(probe, label_maker, view, len(images), "x.hello")
+
+
 PROBE = make_probe(label_maker, IMAGES, VIEWS)
 
 
 def test_honest_answers_pass() -> None:
-    check_probe(PROBE, lambda images: label_maker(images) + 1e-4, IMAGES, VIEWS, "x.hello")
+    check(PROBE, lambda images: label_maker(images) + 1e-4, IMAGES)
 
 
 def test_probe_covers_other_images_and_epochs() -> None:
@@ -28,13 +38,13 @@ def test_probe_covers_other_images_and_epochs() -> None:
 
 
 def test_probe_of_fewer_images_than_views_passes() -> None:
-    check_probe(make_probe(label_maker, IMAGES[:3], VIEWS), label_maker, IMAGES[:3], VIEWS, "x.hello")
+    check(make_probe(label_maker, IMAGES[:3], VIEWS), label_maker, IMAGES[:3])
 
 
 def test_one_level_of_one_pixel_is_an_image_decoder_that_differs() -> None:
     other = IMAGES ^ (torch.arange(12) == int(PROBE["indices"][3])).view(-1, 1, 1, 1).byte()
     with pytest.raises(LabelError, match=r"^x\.hello: the images decode to other pixels"):
-        check_probe(PROBE, label_maker, other, VIEWS, "x.hello")
+        check(PROBE, label_maker, other)
 
 
 @pytest.mark.parametrize(
@@ -47,12 +57,12 @@ def test_one_level_of_one_pixel_is_an_image_decoder_that_differs() -> None:
 )
 def test_other_logits_are_a_base_that_differs(wrong: nn.Module) -> None:
     with pytest.raises(LabelError, match="other base weights or another activation"):
-        check_probe(PROBE, wrong, IMAGES, VIEWS, "x.hello")
+        check(PROBE, wrong, IMAGES)
 
 
 def test_answer_that_is_not_finite_is_a_numerical_fault() -> None:
     with pytest.raises(LabelError, match="numerical fault"):
-        check_probe(PROBE, lambda images: label_maker(images) / 0, IMAGES, VIEWS, "x.hello")
+        check(PROBE, lambda images: label_maker(images) / 0, IMAGES)
 
 
 BROKEN = {
@@ -61,6 +71,7 @@ BROKEN = {
     "other dtype": PROBE | {"epochs": PROBE["epochs"].int()},
     "other length": PROBE | {"logits": PROBE["logits"][1:]},
     "short digest": PROBE | {"digest": PROBE["digest"][:, 1:].contiguous()},
+    "too many views": {name: torch.cat([tensor] * 9) for name, tensor in PROBE.items()},
     "no views": {name: tensor[:0] for name, tensor in PROBE.items()},
     "image out of range": PROBE | {"indices": PROBE["indices"] + 5},
     "image below zero": PROBE | {"indices": PROBE["indices"] - 1},
@@ -73,10 +84,10 @@ BROKEN = {
 @pytest.mark.parametrize("fault", BROKEN)
 def test_broken_probe_is_refused(fault: str) -> None:
     with pytest.raises(FormatError, match=r"^x\.hello: "):
-        check_probe(BROKEN[fault], label_maker, IMAGES, VIEWS, "x.hello")
+        check(BROKEN[fault], label_maker, IMAGES)
 
 
 def test_errors_are_one_line() -> None:
     with pytest.raises(HelloError) as error:
-        check_probe(PROBE, label_maker, IMAGES.flip(0), VIEWS, "x.hello")
+        check(PROBE, label_maker, IMAGES.flip(0))
     assert "\n" not in str(error.value)

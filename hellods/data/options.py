@@ -1,0 +1,121 @@
+"""What a user chose of an archive's views and labels, checked once."""
+
+from dataclasses import astuple, dataclass, replace
+from functools import cached_property
+from hashlib import sha256
+from typing import Literal
+
+import torch
+
+from hellods.errors import DigestError, FormatError, LabelError
+from hellods.format import wire
+from hellods.format.archive import Archive
+from hellods.format.header import Header
+from hellods.record import from_json
+from hellods.views.draw import draw
+from hellods.views.rule import Views
+
+Kind = Literal["soft", "logits", "hard"]
+Mix = Literal["none", "cutmix", "mixup"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """All that decides what a handle means: two data sets with equal options give equal labels."""
+
+    path: str
+    content_id: str
+    seed: int
+    view: Views | None  # None: the images as they are stored
+    train: bool  # False: the centre of each image, in the size of `view`
+    views: int | None  # how many an image has before they repeat
+    labels: Kind
+    temperature: float
+    base: str | None
+
+    def __post_init__(self) -> None:
+        if self.labels not in ("soft", "logits", "hard"):
+            raise LabelError(f"labels is {self.labels!r}, expected 'soft', 'logits' or 'hard'")
+        if not self.temperature > 0 or (self.temperature != 1 and self.labels != "soft"):
+            raise LabelError(f"temperature is {self.temperature}: it must be positive, and belongs to labels='soft'")
+        if not 0 <= self.seed < 1 << 63:
+            raise LabelError(f"seed is {self.seed}, expected 0 to 2**63 - 1")
+        if self.views is not None and not (self.drawn and 1 <= self.views < 1 << 31):
+            raise LabelError(f"views is {self.views}, expected 1 to 2**31 - 1, of views that are drawn")
+
+    @property
+    def drawn(self) -> bool:
+        """Whether chance decides what an image shows."""
+        return self.train and self.view is not None
+
+    @property
+    def period(self) -> int | None:
+        """After how many epochs an image shows the same again; None: never."""
+        return self.views if self.drawn else 1
+
+    @cached_property
+    def id(self) -> int:
+        """63 bits, the same in every process."""
+        return int.from_bytes(sha256(repr(astuple(self)).encode()).digest()[:8], "little") >> 1
+
+    def open(self) -> Archive:
+        """Return the archive.
+
+        Raises:
+            DigestError: the file is another one by now.
+        """
+        archive = Archive.open(self.path)
+        if archive.content_id != self.content_id:
+            archive.close()
+            raise DigestError(
+                f"{self.path}: the file was replaced after it was opened (content {archive.content_id[:12]}…, "
+                f"was {self.content_id[:12]}…): make a new HelloDataset"
+            )
+        return archive
+
+
+def archived(header: Header, path: str) -> Views:
+    """Return the rule of views that stands in an archive.
+
+    Raises:
+        FormatError: it is not one, or does not suit the images.
+    """
+    newer = header.version > (wire.MAJOR, wire.MINOR)  # its unknown keys are ignored
+    views = from_json(Views, header.views, f"{path}: header.views", lenient=newer)
+    try:
+        _try(views, header)
+    except ValueError as cause:
+        raise FormatError(f"{path}: header.views: {cause}") from cause
+    return views
+
+
+def chosen(
+    own: Views, header: Header, *, view: Views | Literal["archive"] | None, train: bool, mix: Mix | None, labels: Kind
+) -> Views | None:
+    """Return the rule that a user wants: the archive's `own` or another one, mixed as it says or in another way.
+
+    Raises:
+        LabelError: it is not a rule, does not suit the images, or is at odds with another option.
+    """
+    rule = own if view == "archive" else view
+    if rule is not None and not isinstance(rule, Views):
+        raise LabelError(f"view is {view!r}, expected hellods.views.rule.Views, or None for images as they are stored")
+    if mix is not None and (rule is None or not train):
+        raise LabelError(f"mix={mix!r} belongs to views that are drawn: leave out train=False and view=None")
+    if labels == "hard":
+        if mix not in (None, "none"):
+            raise LabelError(f"mix={mix!r} needs soft labels: one class cannot name a mixture")
+        mix = "none"
+    if rule is None:
+        return None
+    try:
+        rule = rule if mix is None else replace(rule, mix=mix)
+        _try(rule, header)
+    except ValueError as cause:
+        raise LabelError(f"view: {cause}") from cause
+    return rule
+
+
+def _try(views: Views, header: Header) -> None:
+    images = header.images
+    draw(views, (images.height, images.width), images.count, 0, 0, torch.tensor([0]))
