@@ -12,7 +12,7 @@ from hellods import HelloError, __version__
 
 from .text import escape
 
-COMMANDS = ("build", "inspect", "verify")
+COMMANDS = ("build", "evaluate", "inspect", "verify")
 
 
 class Commands(click.Group):

@@ -1,10 +1,8 @@
 """`hellods build`: an archive from real images and a teacher."""
 
 import json
-from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -14,37 +12,15 @@ from hellods.format.archive import Archive
 
 from .inspect import parts, title
 from .loop import loop
+from .options import only, options_of, three
 from .progress import clock, progress
 from .text import facts, row
 
 if TYPE_CHECKING:
     from hellods.distill.build import Report
 
-F = TypeVar("F", bound=Callable[..., Any] | click.Command)
-DEFAULTS = {field.name: field.default for kind in (Inputs, Recipe) for field in fields(kind)}
 
-
-def three(value: str | tuple[float, float, float]) -> tuple[float, float, float]:
-    """Return three numbers, one for each channel, from text with commas between."""
-    if isinstance(value, tuple):  # the default
-        return value
-    try:
-        red, green, blue = (float(part) for part in value.split(","))
-    except ValueError as cause:
-        raise click.BadParameter(f"{value!r} is not three numbers such as 0.485,0.456,0.406") from cause
-    return red, green, blue
-
-
-def option(name: str, text: str, kind: Any = None, **attributes: Any) -> Callable[[F], F]:
-    """Return an option that is spelled as the field of `Recipe` or `Inputs`, and has its default."""
-    default = DEFAULTS[name]
-    flag = "--" + name.replace("_", "-")
-    if default is False:
-        return click.option(flag, is_flag=True, help=text)
-    flag = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
-    return click.option(
-        flag, name, type=kind, default=default, show_default=default is not None, help=text, **attributes
-    )
+option = options_of(Inputs, Recipe)
 
 
 @click.command()
@@ -120,12 +96,6 @@ def made(report: "Report") -> str:
         loop(str(report.path), header.images.height),
     ]
     return "\n".join(lines)
-
-
-def only(kind: type, knobs: dict[str, Any]) -> dict[str, Any]:
-    """Return those of the options that are fields of `kind`."""
-    names = {field.name for field in fields(kind)}
-    return {name: value for name, value in knobs.items() if name in names}
 
 
 def read_names(path: Path) -> dict[str, str]:

@@ -40,6 +40,8 @@ def train(
     stage: str,
     groups: list[dict[str, Any]] | None = None,
     seed: int = 0,
+    precision: torch.dtype = torch.float32,
+    after: Callable[[int], None] = lambda epochs: None,
     progress: Progress = silent,
 ) -> None:
     """Train `network` in place; parameters that need no gradient stay as they are.
@@ -54,6 +56,8 @@ def train(
         stage: names the training in progress and in messages.
         groups: torch's parameter groups, where parts learn at rates of their own; None: one rate, decay on matrices.
         seed: of random layers such as dropout; global random state is left as it was.
+        precision: bfloat16 for autocast of the forward pass; weights, loss and optimizer stay in float32.
+        after: called after every epoch with the number of epochs done.
         progress: told of every step.
 
     Raises:
@@ -71,7 +75,9 @@ def train(
     with _mode(network, training=True), _random(network, seed):
         for epoch in range(epochs):
             for step, (images, targets) in zip(range(steps), batches(epoch), strict=True):
-                value = loss(network(images), targets)
+                with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
+                    logits = network(images)
+                value = loss(logits.float(), targets)
                 optimizer.zero_grad()
                 value.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -81,19 +87,26 @@ def train(
                 if (done % 100 == 0 or done == total) and not value.isfinite():
                     raise RecipeError(f"{stage}: the loss is {value.item()} after {done} steps; learn slower")
                 progress(stage, done, total)
+            after(epoch + 1)
 
 
 @torch.no_grad()
-def accuracy(label_maker: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """Return top-1 accuracy in 0..1; a module is measured in eval mode and left as it was.
+def predict(
+    label_maker: Callable[[Tensor], Tensor], batches: Iterable[Tensor], precision: torch.dtype = torch.float32
+) -> Tensor:
+    """Return int64 (N,) on the CPU, the most likely class of each image; a module answers in eval mode.
 
     Args:
-        label_maker: images -> logits (B, K).
-        batches: pairs of images and int64 (B,) classes, on the label maker's device; at least one image.
+        label_maker: images -> logits (B, K); a module is left as it was.
+        batches: of images, on the label maker's device; at least one image.
+        precision: bfloat16 for autocast.
     """
+    found = []
     with _mode(label_maker, training=False):
-        hits = [label_maker(images).argmax(1) == targets for images, targets in batches]
-    return torch.cat(hits).double().mean().item()
+        for images in batches:
+            with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
+                found.append(label_maker(images).argmax(1).cpu())
+    return torch.cat(found)
 
 
 def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

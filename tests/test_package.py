@@ -28,6 +28,7 @@ LEVELS = {
     "hellods.labels": 1,
     "hellods.nets": 1,
     "hellods.train": 1,
+    "hellods.device": 1,
     "hellods.data": 2,
     "hellods.distill": 2,
     "hellods.distill.build": 3,

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hellods.errors import RecipeError
-from hellods.train import Schedule, accuracy, train
+from hellods.train import Schedule, predict, train
 
 EPOCHS, STEPS = 3, 4
 
@@ -69,7 +69,8 @@ def test_network_learns() -> None:
     for parameter in network.parameters():
         nn.init.zeros_(parameter)
     run(network, learning_rate=0.3)
-    assert accuracy(network, batches(99)) > 0.8
+    images, targets = map(torch.cat, zip(*batches(99), strict=True))
+    assert (predict(network, images.split(8)) == targets).double().mean() > 0.8
 
 
 def dropping() -> nn.Sequential:
@@ -148,13 +149,37 @@ def test_targets_reach_the_loss_as_they_are() -> None:
     assert seen == [("any", 1)]
 
 
-def test_accuracy_counts_images_not_batches() -> None:
-    answers = [(torch.eye(3), torch.tensor([0, 1, 2])), (torch.eye(3)[:1], torch.tensor([1]))]
-    assert accuracy(lambda logits: logits, answers) == 0.75
+def test_the_end_of_every_epoch_is_told() -> None:
+    ended: list[int] = []
+    train(
+        nn.Linear(2, 2), batches, F.cross_entropy, epochs=EPOCHS, steps=STEPS, schedule=Schedule(), stage="Test",
+        after=ended.append,
+    )  # fmt: skip
+    assert ended == [1, 2, 3]
 
 
-def test_accuracy_measures_in_eval_mode_and_restores_every_part() -> None:
+def test_bfloat16_is_the_forward_pass_alone() -> None:
+    network, seen = nn.Linear(2, 2), []
+    network.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        seen.append(logits.dtype)
+        return F.cross_entropy(logits, targets)
+
+    train(
+        network, batches, loss, epochs=1, steps=STEPS, schedule=Schedule(), stage="Test", precision=torch.bfloat16
+    )
+    assert seen == [torch.bfloat16, torch.float32] * STEPS
+    assert network.weight.dtype == torch.float32
+
+
+def test_predictions_keep_the_order_of_the_images() -> None:
+    batches = [torch.eye(3), torch.eye(3)[:1]]
+    assert predict(lambda logits: logits, batches).tolist() == [0, 1, 2, 0]
+
+
+def test_predictions_are_made_in_eval_mode_and_every_part_is_restored() -> None:
     network = nn.Sequential(nn.Dropout(1.0), nn.Identity())
     network[1].eval()
-    assert accuracy(network, [(torch.eye(4), torch.arange(4))]) == 1.0
+    assert predict(network, [torch.eye(4)]).tolist() == [0, 1, 2, 3]
     assert [module.training for module in (network, *network)] == [True, True, False]

@@ -13,13 +13,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from hellods.data.probe import make_probe
+from hellods.device import usable, where
 from hellods.distill.fit import Fit, fit_projector
 from hellods.distill.initialize import INITIALIZERS, Layout, check_enough
 from hellods.distill.measure import measure
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.sources import Source, open_source
-from hellods.distill.teacher import Teacher, check_teacher, load_teacher, train_teacher
-from hellods.errors import RecipeError, SourceError
+from hellods.distill.teacher import check_teacher, get_teacher
+from hellods.errors import SourceError
 from hellods.format.archive import check_target, image_sections, write
 from hellods.format.codecs import decode, encode
 from hellods.format.header import Header, Images
@@ -138,25 +139,6 @@ class Clock:
         self.seconds[stage] = round(time.monotonic() - start, 2)
 
 
-def usable(device: str) -> torch.device:
-    """Return the device of that name.
-
-    Raises:
-        RecipeError: this machine has none.
-    """
-    try:
-        value = torch.zeros(1, device=device)
-        value.item()  # which `meta` cannot
-    except (RuntimeError, AssertionError, NotImplementedError) as cause:  # a build of torch without CUDA asserts
-        raise RecipeError(f"device {device!r} cannot be used here: {str(cause).splitlines()[0]}") from cause
-    return value.device
-
-
-def where(device: torch.device) -> str:
-    """Return what the bytes depend on beside the inputs: the number of threads, or the GPU."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-
-
 def resolve(recipe: Recipe, source: Source) -> Recipe:
     """Return the recipe with every default that depends on the images filled in."""
     side = recipe.side or min(224, *source.image(0).shape[1:])
@@ -204,31 +186,6 @@ def arrange(recipe: Recipe) -> tuple[Layout, Views, Fit]:
         seed=recipe.seed,
     )
     return layout, views, fit
-
-
-def get_teacher(inputs: Inputs, recipe: Recipe, source: Source, side: int, progress: Progress) -> Teacher:
-    """Return the user's teacher, or one trained on the real images (`train:ARCH`)."""
-    if inputs.teacher.startswith("train:"):
-        architecture = inputs.teacher.removeprefix("train:")
-        return train_teacher(
-            architecture,
-            source,
-            side,
-            seed=recipe.seed,
-            epochs=recipe.teacher_epochs,
-            mean=inputs.teacher_mean,
-            std=inputs.teacher_std,
-            device=inputs.device,
-            progress=progress,
-        )
-    return load_teacher(
-        inputs.teacher,
-        inputs.teacher_weights,
-        inputs.teacher_mean,
-        inputs.teacher_std,
-        source.classes,
-        side,
-    )
 
 
 def make_projector(inputs: Inputs, recipe: Recipe, classes: tuple[str, ...]) -> Projector:

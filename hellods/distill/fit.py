@@ -12,7 +12,7 @@ from hellods.labels import LabelMaker
 from hellods.labels.projector import Projector
 from hellods.progress import Progress, silent
 from hellods.train import Schedule, train
-from hellods.views.draw import Draw, draw
+from hellods.views.draw import blend, draw
 from hellods.views.render import render
 from hellods.views.rule import Views
 
@@ -49,7 +49,7 @@ def fit_projector(
             drawn = draw(views, (views.size, views.size), len(indices), fit.seed, step, positions)
             seen = render(images, drawn)
             truth = F.one_hot(source.targets[indices], len(source.classes)).float()
-            yield seen, (teacher(seen), mixed(truth, drawn).to(device))
+            yield seen, (teacher(seen), blend(truth, drawn).to(device))
 
     def loss(logits: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
         return F.mse_loss(logits, target[0]) + fit.hard_weight * F.cross_entropy(logits, target[1])
@@ -73,18 +73,6 @@ def fit_projector(
             stage="Projector",
             progress=progress,
         )
-
-
-def mixed(values: Tensor, drawn: Draw) -> Tensor:
-    """Return (B, K) values blended as the views are: each row's own by its share, its partner's for the rest."""
-    if drawn.partner is None:
-        return values
-    if drawn.weight is not None:
-        share = drawn.weight / 2048
-    else:
-        assert drawn.patch is not None
-        share = 1 - drawn.patch[:, 2] * drawn.patch[:, 3] / drawn.size**2
-    return torch.lerp(values[drawn.partner.index], values[drawn.index], share[:, None])
 
 
 def _shuffled(count: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -20,13 +20,14 @@ MARGIN: Final = math.log(1.5)  # a class must answer to its other name 1.5 times
 DEVIATIONS: Final = 4.0  # of the difference under equal frequencies: 3e-5 for one honest cycle
 
 
-def other_order(targets: Tensor, predicted: Tensor, classes: Sequence[str]) -> str | None:
-    """Return what is wrong with the teacher's order of classes and what to do, or None if the data agree with it.
+def other_order(targets: Tensor, predicted: Tensor, classes: Sequence[str], who: str = "teacher") -> str | None:
+    """Return what is wrong with the order of the teacher's classes and what to do, or None if the data agree with it.
 
     Args:
         targets: int64 (N,), the classes of images.
-        predicted: int64 (N,), what the teacher says; its halves are the even and the odd places.
+        predicted: int64 (N,), what the label maker says; its halves are the even and the odd places.
         classes: their names, in the order of the data.
+        who: names the label maker in the message.
     """
     guess, judge = (confusion(targets[start::2], predicted[start::2], len(classes)) for start in (0, 1))
     cycles = swapped(guess, judge)
@@ -35,7 +36,7 @@ def other_order(targets: Tensor, predicted: Tensor, classes: Sequence[str]) -> s
     names = [f"{classes[here]!a} is called {classes[there]!a}" for cycle in cycles for here, there in _steps(cycle)]
     found, possible = (reorder(guess + judge, right) for right in ([], cycles))
     return (
-        f"teacher and data have their classes in different orders: {listed(names)}; in its own order the teacher is "
+        f"{who} and data have their classes in different orders: {listed(names)}; in its own order the {who} is "
         f"right on {possible:.1%} instead of {found:.1%}; put its outputs in the order of the class folders"
     )
 

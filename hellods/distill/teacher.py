@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from hellods.distill.checkpoints import fit_weights, own_network, published, read_weights
 from hellods.distill.order import other_order
-from hellods.distill.recipe import MEAN, STD
+from hellods.distill.recipe import MEAN, STD, Inputs, Recipe
 from hellods.distill.sources import Source, sample, squares
 from hellods.errors import RecipeError, SourceError
 from hellods.nets import create, logits_shape
@@ -102,6 +102,31 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     """Return float32 (B, 3, H, W) of uint8 images, scaled to 0..1 and shifted."""
     scaled: Tensor = TF.normalize(TF.to_dtype(images, torch.float32, scale=True), list(mean), list(std))
     return scaled
+
+
+def get_teacher(inputs: Inputs, recipe: Recipe, source: Source, side: int, progress: Progress) -> Teacher:
+    """Return the user's teacher, or one trained on the real images (`train:ARCH`)."""
+    if inputs.teacher.startswith("train:"):
+        architecture = inputs.teacher.removeprefix("train:")
+        return train_teacher(
+            architecture,
+            source,
+            side,
+            seed=recipe.seed,
+            epochs=recipe.teacher_epochs,
+            mean=inputs.teacher_mean,
+            std=inputs.teacher_std,
+            device=inputs.device,
+            progress=progress,
+        )
+    return load_teacher(
+        inputs.teacher,
+        inputs.teacher_weights,
+        inputs.teacher_mean,
+        inputs.teacher_std,
+        source.classes,
+        side,
+    )
 
 
 def load_teacher(

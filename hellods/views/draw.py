@@ -107,6 +107,23 @@ def draw(views: Views, side: tuple[int, int], count: int, seed: int, epoch: int 
     return replace(view, partner=partner, patch=_patch(views.size, words))
 
 
+def blend(values: Tensor, draw: Draw) -> Tensor:
+    """Return (B, K) values blended as the views are: each image's own by its share, its partner's for the rest.
+
+    Args:
+        values: float (N, K), of every image in the set, such as its class as one-hot.
+        draw: B views.
+    """
+    if draw.partner is None:
+        return values[draw.index]
+    if draw.weight is not None:
+        share = draw.weight / 2048
+    else:
+        assert draw.patch is not None
+        share = 1 - draw.patch[:, 2] * draw.patch[:, 3] / draw.size**2
+    return torch.lerp(values[draw.partner.index], values[draw.index], share[:, None])
+
+
 def _check(views: Views, side: tuple[int, int]) -> None:
     for length in side:
         if not 1 <= length <= MAX_SIDE:

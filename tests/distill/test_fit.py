@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from hellods.distill.fit import Fit, fit_projector, mixed
+from hellods.distill.fit import Fit, fit_projector
 from hellods.distill.sources import Pixels
 from hellods.labels.projector import Projector
 from hellods.views.draw import draw
@@ -54,14 +54,3 @@ def test_fitting_leaves_the_base_model_as_it_is() -> None:
 def test_same_seed_gives_the_same_projector() -> None:
     first, second = (fitted(48).state() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-def test_truth_is_blended_as_the_pixels_are() -> None:
-    # An image of class k is all 10·k, so the mean of a view tells how much of each class it shows.
-    images = (torch.arange(8)[:, None, None, None] * 10).expand(8, 3, 16, 16).to(torch.uint8).contiguous()
-    truth = torch.eye(8)
-    for mix in ("none", "cutmix", "mixup"):
-        drawn = draw(Views(size=16, mix=mix), (16, 16), 8, 3, 0, torch.arange(8))
-        shown = render(images, drawn).float().mean((1, 2, 3))
-        expected = mixed(truth, drawn) @ torch.arange(0.0, 80.0, 10.0)
-        torch.testing.assert_close(shown, expected, atol=0.51, rtol=0)

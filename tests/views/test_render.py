@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 import hellods.views.render as module
-from hellods.views.draw import Draw, draw
+from hellods.views.draw import Draw, blend, draw
 from hellods.views.render import render
 from hellods.views.rule import Views
 
@@ -181,3 +181,14 @@ def test_images_are_left_as_they_were() -> None:
 def test_images_of_another_type_or_shape_are_refused(images: Tensor) -> None:
     with pytest.raises(ValueError, match=r"expected torch\.uint8 \(N, 3, H, W\)"):
         render(images, draw(Views(size=8), (8, 8), 2, 0, 0, torch.arange(1)))
+
+
+def test_truth_is_blended_as_the_pixels_are() -> None:
+    # An image of class k is all 10·k, so the mean of a view tells how much of each class it shows.
+    images = (torch.arange(8)[:, None, None, None] * 10).expand(8, 3, 16, 16).to(torch.uint8).contiguous()
+    truth = torch.eye(8)
+    for mix in ("none", "cutmix", "mixup"):
+        drawn = draw(Views(size=16, mix=mix), (16, 16), 8, 3, 0, torch.arange(8))
+        shown = render(images, drawn).float().mean((1, 2, 3))
+        expected = blend(truth, drawn) @ torch.arange(0.0, 80.0, 10.0)
+        torch.testing.assert_close(shown, expected, atol=0.51, rtol=0)

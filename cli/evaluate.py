@@ -1,0 +1,154 @@
+"""`hellods evaluate`: is an archive any good?"""
+
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from hellods.evaluate.arms import ARMS
+from hellods.evaluate.presets import PRESETS, Loss, Mix, Multiplier, Protocol
+from hellods.evaluate.question import Precision, Question
+
+from .options import F, only, options_of, three
+from .progress import clock, progress
+from .text import WIDTH, escape
+
+if TYPE_CHECKING:
+    from hellods.evaluate.evaluate import Plan
+
+option = options_of(Question)
+
+
+def knob(name: str, text: str, kind: Any = None) -> Callable[[F], F]:
+    """Return an option for a field of the protocol; without it the preset decides."""
+    return click.option("--" + name.replace("_", "-"), name, type=kind, help=f"{text}  [default: the preset's]")
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--data", required=True, help="The real images: a folder with train/ and val/ (or test/), or `digits`.")
+@click.option(
+    "--arms",
+    default=",".join(dict.fromkeys(name.partition("-")[0] for name in ARMS)),
+    show_default=True,
+    help="What is compared, with commas between; `random` means all random-…",
+)
+@option("seeds", "Students of each arm.")
+@click.option("--preset", type=click.Choice([*PRESETS]), default="rded", show_default=True, help="Whose recipe.")
+@knob("student", "Network: convnet3 to convnet6, resnet18, or one of torchvision or timm.")
+@knob("epochs", "Epochs, counted in the archive's images.", int)
+@knob("batch_size", "Images a step.", int)
+@knob("learning_rate", "Of AdamW.", float)
+@knob("weight_decay", "Of matrices alone.", float)
+@knob("multiplier", "How the learning rate falls.", click.Choice(get_args(Multiplier)))
+@knob("loss", "Of soft labels.", click.Choice(get_args(Loss)))
+@knob("temperature", "Of the loss kl.", float)
+@knob("hard_weight", "Weight of the true classes, beside soft labels.", float)
+@knob("least_area", "Share of an image that a crop shows at least.", float)
+@knob("shuffle", "Strips along a side that views exchange.", int)
+@knob("mix", "How views are mixed.", click.Choice(get_args(Mix)))
+@option("base", "The base model, where a FILE names one that only you have.", click.STRING)
+@option("teacher", "train:NETWORK, FILE.py:FUNCTION, or a network of torchvision or timm.", click.STRING)
+@option("teacher_weights", "Its weights: safetensors, or a PyTorch checkpoint.", click.STRING)
+@option("teacher_mean", "Mean that it expects.", three, metavar="R,G,B")
+@option("teacher_std", "Standard deviation that it expects.", three, metavar="R,G,B")
+@option("allow_weak_teacher", "Go on even if the teacher is near chance or orders classes differently.")
+@option("device", "cpu, cuda, …")
+@option(
+    "precision", "Of the students' forward pass.  [default: fp32, on a GPU bf16]", click.Choice(get_args(Precision))
+)
+@click.option("--out", default="report", show_default=True, help="Folder for the report; it keeps what is finished.")
+@click.option("--plan", "planned", is_flag=True, help="Say what would be trained and how long, and stop.")
+@click.option("--overwrite", is_flag=True, help="Replace the report of another question.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def command(
+    files: tuple[str, ...],
+    arms: str,
+    preset: str,
+    out: str,
+    planned: bool,
+    overwrite: bool,
+    quiet: bool,
+    **knobs: Any,
+) -> None:
+    """Train the same student on each FILE and on what competes with it.
+
+    Arms: the archive's labels (hello), the teacher itself (teacher), classes alone (hard), random real images
+    (random-…), the teacher shipped in few bits (shipped-…), its labels stored (stored-…), all real images (full).
+    Held-out images judge. The folder --out gets report.html, report.json and one file for each student, so that an
+    interrupted evaluation goes on where it was.
+    """
+    chosen = {field.name: knobs[field.name] for field in fields(Protocol) if knobs[field.name] is not None}
+    question = Question(
+        arms=tuple(name.strip() for name in arms.split(",")),
+        protocol=replace(PRESETS[preset], **chosen),
+        **only(Question, knobs),
+    )
+    with progress(quiet) as draw:
+        draw("Load torch", 0, 1)
+        from hellods.evaluate.evaluate import evaluate, forecast, prepare
+
+        draw("Load torch", 1, 1)
+        if planned:
+            plan = prepare(files, question, out, overwrite=overwrite, progress=draw)
+            text = foreseen(plan, forecast(plan, draw))
+        else:
+            call = shlex.join(["hellods", *sys.argv[1:]])
+            report = evaluate(files, question, out, overwrite=overwrite, command=call, progress=draw)
+            text = "\n\n".join(table(archive) for archive in report["archives"])
+            text += f"\n\nThe whole report is in {escape(out)}"
+    click.echo(text)
+
+
+def table(archive: Mapping[str, Any]) -> str:
+    """Return the results of one archive: an arm a line."""
+    student = f"{archive['protocol']['student']}, {archive['protocol']['epochs']} epochs"
+    lines = [
+        f"{escape(archive['file'])}: {archive['images']:,} images of {archive['side']} px; {student}",
+        "",
+        f"{'accuracy in %':16}{'last epoch':>12}{'best':>8}{'bytes':>14}{'agreement':>11}  with the teacher",
+    ]
+    for name, arm in archive["arms"].items():
+        fidelity = arm["fidelity"] or {}
+        agreement = fidelity.get("agreement")
+        best = f"{100 * arm['accuracy']['best']['mean']:.1f}"
+        said = "" if agreement is None else f"{100 * agreement:.1f}"
+        lines.append(
+            f"{name:16}{percent(arm['accuracy']['last']):>12}{best:>8}{sum(arm['bytes'].values()):>14,}{said:>11}".rstrip()
+        )
+    scores = {"HLR": "hlr", "IOR": "ior_hello", "IOR of the teacher's labels": "ior_teacher"}
+    found = [f"{name} {percent(archive['scores'][key])}" for name, key in scores.items() if archive["scores"][key]]
+    base = archive["base"]
+    beside = f"beside it the public base model {escape(base['name'])}, {base['bytes']:,} bytes" if base else ""
+    lines += ["", *[line for line in ("; ".join(found), beside) if line]]
+    return "\n".join(lines).rstrip()
+
+
+def percent(value: Mapping[str, Any]) -> str:
+    """Return mean ± deviation, in percent."""
+    deviation = "" if value["std"] is None else f" ± {100 * value['std']:.1f}"
+    return f"{100 * value['mean']:.1f}{deviation}"
+
+
+def foreseen(plan: "Plan", seconds: Mapping[tuple[str, str], float]) -> str:
+    """Return what a plan would train, an arm a line, and how long that takes."""
+    missing = plan.missing
+    lines, total = [], 0.0
+    for subject, lacking in zip(plan.subjects, plan.not_run, strict=True):
+        name = subject.path.name
+        facts = (
+            f"{subject.protocol.student}, {subject.protocol.epochs} epochs, batches of {subject.protocol.batch_size}"
+        )
+        lines += [f"{escape(name)}: {facts}", ""]
+        for arm in dict.fromkeys(run.name for run in plan.runs if run.subject is subject):
+            left = [run for run in missing if run.subject is subject and run.name == arm]
+            taken = len(left) * seconds.get((name, arm), 0.0)
+            total += taken
+            done = sum(run.subject is subject and run.name == arm for run in plan.runs) - len(left)
+            kept = f", {done} kept" if done else ""
+            lines.append(f"{arm:16}{f'{len(left)} to train{kept}':24}{clock(taken):>8}")
+        lines += [f"{arm:16}left out: {escape(why)}"[: 2 * WIDTH] for arm, why in lacking.items()] + [""]
+    return "\n".join([*lines, f"in all {clock(total)}"])

@@ -1,0 +1,191 @@
+"""evaluate(): the same students, under an archive's labels and under everything that competes with them."""
+
+import json
+import logging
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from hellods.device import usable, where
+from hellods.errors import HelloError, RecipeError
+from hellods.evaluate.arms import choose
+from hellods.evaluate.question import Question
+from hellods.evaluate.report import FORMAT, about, heading
+from hellods.evaluate.runs import Run, expected_seconds, finish, kept, runs_of
+from hellods.evaluate.subject import Subject, open_subject
+from hellods.format.files import replacing
+from hellods.progress import Progress, silent, track
+
+logger = logging.getLogger("hellods")
+
+PRECISIONS: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PACKAGES: Final = ("hellods", "torch", "torchvision", "open_clip_torch", "timm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a question needs: students that are to be trained or are kept, and arms that cannot be run."""
+
+    runs: list[Run]
+    not_run: list[dict[str, str]]  # for each archive: arm -> why
+    subjects: list[Subject]
+    device: torch.device
+    precision: str
+
+    @property
+    def missing(self) -> list[Run]:
+        """The runs that are not kept, each once."""
+        return [run for run in {run.file: run for run in self.runs}.values() if kept(run) is None]
+
+
+def evaluate(
+    paths: Sequence[str],
+    question: Question,
+    out: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    command: str = "",
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Return the report that is written to `out`: report.json, report.html, and runs/ with each student's outcome.
+
+    A student whose outcome is kept in `out` is not trained again, so an interrupted evaluation goes on where it was.
+    On a CPU with the same number of threads, the same question has the same answer.
+
+    Args:
+        paths: archives, compared side by side.
+        question: what is asked of each.
+        out: a folder, made if it is missing.
+        overwrite: replace the report of another question.
+        command: how the question was put, for the report.
+        progress: told of every step of every student.
+
+    Raises:
+        HelloError: an archive, the real images, the teacher or the student cannot be used, or do not fit each other; or
+            `out` holds the report of another question.
+    """
+    plan = prepare(paths, question, out, overwrite=overwrite, progress=progress)
+    missing = plan.missing
+    total, done = sum(run.views for run in missing), 0
+    for run in missing:
+
+        def draw(stage: str, step: int, steps: int, run: Run = run, done: int = done) -> None:
+            progress("Students", done + run.views * step // steps, total)
+
+        result = finish(run, plan.device, PRECISIONS[plan.precision], draw)
+        done += run.views
+        accuracy = result["outcome"]["accuracy"]
+        logger.info("%s: %s, seed %d: %.1f %%", run.subject.path.name, run.name, run.seed, 100 * accuracy)
+    report = assembled(plan, question, command)
+    write(report, Path(out))
+    return report
+
+
+def prepare(
+    paths: Sequence[str],
+    question: Question,
+    out: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> Plan:
+    """Return the plan that `evaluate` would carry out; nothing is trained or written.
+
+    Raises:
+        HelloError: as `evaluate`.
+    """
+    device = usable(question.device)
+    precision = question.precision or ("bf16" if device.type == "cuda" else "fp32")
+    arms = choose(question.arms)
+    subjects = [open_subject(path, question, device, progress) for path in paths]
+    check_folder(Path(out), subjects, overwrite)
+    runs: list[Run] = []
+    not_run = []
+    for subject in subjects:
+        lacking = {name: why for name, arm in arms.items() if (why := subject.lacking(arm))}
+        possible = [(name, arm) for name, arm in arms.items() if name not in lacking]
+        for name, why in lacking.items():
+            logger.warning("%s: arm %s is left out: %s", subject.path.name, name, why)
+        if not possible:
+            raise RecipeError(f"{subject.path}: none of the arms {', '.join(arms)} can be run")
+        runs += runs_of(subject, possible, question.seeds, precision, Path(out) / "runs")
+        not_run.append(lacking)
+    return Plan(runs=runs, not_run=not_run, subjects=subjects, device=device, precision=precision)
+
+
+def forecast(plan: Plan, progress: Progress = silent) -> dict[tuple[str, str], float]:
+    """Return (archive, arm) -> the seconds that each of its missing students takes, from a few measured steps."""
+    first = {(run.subject.path.name, run.name): run for run in reversed(plan.missing)}
+    names = list(first)[::-1]
+    return {
+        name: expected_seconds(first[name], plan.device, PRECISIONS[plan.precision])
+        for name in track(names, len(names), "Measure", progress)
+    }
+
+
+def check_folder(out: Path, subjects: Sequence[Subject], overwrite: bool) -> None:
+    """Return if a report may be written to `out`.
+
+    Raises:
+        HelloError: it holds other files, or the report of another question.
+    """
+    old = out / "report.json"
+    if out.exists() and not out.is_dir():
+        raise HelloError(f"{out}: is not a folder: give another --out")
+    if not old.exists() or overwrite:
+        return
+    try:
+        report = json.loads(old.read_text())
+        known = [(archive["content_id"], archive["protocol"]["student"]) for archive in report["archives"]]
+        same = report["format"] == FORMAT and known == [(s.content_id, s.protocol.student) for s in subjects]
+    except (ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        raise HelloError(f"{old}: exists already and answers another question: give another --out, or --overwrite")
+
+
+def assembled(plan: Plan, question: Question, command: str) -> dict[str, Any]:
+    """Return the report of a plan whose students are all kept."""
+    facts = {
+        "command": command,
+        "date": date.today().isoformat(),
+        "hardware": f"{processor()}, {where(plan.device)}",
+        "device": str(plan.device),
+        "precision": plan.precision,
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+    results = [(run, kept(run) or {}) for run in plan.runs]
+    archives = [
+        about(subject, [(run, value) for run, value in results if run.subject is subject], lacking)
+        for subject, lacking in zip(plan.subjects, plan.not_run, strict=True)
+    ]
+    return heading(question, plan.subjects, facts) | {"archives": archives}
+
+
+def write(report: dict[str, Any], out: Path) -> None:
+    """Write `report.json` and, where matplotlib is at hand, `report.html`."""
+    texts = {"report.json": json.dumps(report, indent=1) + "\n"}
+    try:
+        from hellods.evaluate.page import page
+    except ImportError:
+        logger.warning('no report.html: its plots need matplotlib; install it with: pip install "hellods[report]"')
+    else:
+        texts["report.html"] = page(report)
+    for name, text in texts.items():
+        with replacing(out / name, overwrite=True) as file:
+            file.write_text(text, encoding="utf-8")
+
+
+def processor() -> str:
+    """Return the processor's name where the system tells it, else the machine type."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -1,0 +1,107 @@
+"""Protocol: how a student is trained; PRESETS: as the literature trains it. Torch-free."""
+
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Final, Literal, get_args
+
+from hellods.errors import RecipeError
+from hellods.views.rule import Views
+
+Loss = Literal["kl", "mse"]
+Multiplier = Literal["cosine", "half-cosine"]
+Mix = Literal["none", "cutmix", "mixup"]
+
+# RDED's published code; networks that it does not name learn at 1e-3 as its ResNets and ConvNets do.
+LEARNING_RATES: Final = {
+    "vgg11": 5e-4,
+    "efficientnet_b0": 2e-3,
+    "mobilenet_v2": 2.5e-3,
+    "alexnet": 1e-4,
+    "vit_b_16": 1e-4,
+    "swin_v2_t": 1e-4,
+}
+TEMPERATURES: Final = {"cutmix": 20.0, "mixup": 4.0, "none": 20.0}  # RDED's; it has none without mixing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How every student is trained; the defaults are RDED's published code (Sun et al. 2024, arXiv 2312.03526).
+
+    AdamW; decay on matrices alone. What is None depends on the archive: `resolve` fills it in.
+    """
+
+    student: str = "convnet3"  # a name that `nets.create` knows
+    epochs: int = 300
+    batch_size: int | None = None  # None: 10, 50, 100 for 1, 10, 50 images a class, doubled from 100 classes
+    learning_rate: float | None = None  # None: by the network, 1e-3 for ResNets and ConvNets
+    weight_decay: float = 0.01
+    multiplier: Multiplier = "half-cosine"  # once per epoch, and ends at half
+    loss: Loss = "kl"  # of soft labels: KL at a temperature, or MSE on logits
+    temperature: float | None = None  # of "kl"; None: 20, with mixup 4. RDED does not multiply by its square
+    hard_weight: float = 0.0  # of the cross-entropy with the true classes, beside soft labels
+    least_area: float | None = None  # share of an image that a crop shows at least; None: the archive's
+    shuffle: int | None = None  # strips along a side that views exchange; None: the archive's
+    mix: Mix | None = None  # None: the archive's
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "epochs": (1, 10**6),
+            "batch_size": (1, 10**6),
+            "learning_rate": (0, 10),
+            "weight_decay": (0, 10),
+            "temperature": (1e-3, 1e6),
+            "hard_weight": (0, 1000),
+            "least_area": (1e-4, 1),
+            "shuffle": (1, 16),
+        }
+        for name, (low, high) in bounds.items():
+            value = getattr(self, name)
+            if value is not None and not (isfinite(value) and low <= value <= high):
+                raise RecipeError(f"{name} is {value}, expected {low} to {high}")
+        for name, kind in (("loss", Loss), ("multiplier", Multiplier), ("mix", Mix)):
+            value = getattr(self, name)
+            if value is not None and value not in get_args(kind):
+                raise RecipeError(f"{name} is {value!r}, expected one of {', '.join(get_args(kind))}")
+        if self.loss == "mse" and self.temperature is not None:
+            raise RecipeError("a temperature belongs to the loss kl; mse compares logits as they are")
+
+
+PRESETS: Final = {
+    "rded": Protocol(),
+    # SRe2L's published code (Yin et al. 2023, arXiv 2306.13092), which CDA (arXiv 2311.18838) uses too.
+    "sre2l": Protocol(batch_size=1024, multiplier="cosine", temperature=20.0, least_area=0.08, shuffle=1, mix="cutmix"),
+    # HeLlO's loss; its β and all else are not published. β is that of G-VBSM (arXiv 2311.17950).
+    "hello": Protocol(loss="mse", hard_weight=0.1),
+}
+
+
+def resolve(protocol: Protocol, views: Views, images: int, classes: int) -> tuple[Protocol, Views]:
+    """Return the protocol with everything filled in, and the views that its students see.
+
+    Args:
+        protocol: as the user wants it.
+        views: of the archive.
+        images: in the archive.
+        classes: of it.
+    """
+    mix = protocol.mix or views.mix
+    shuffle = protocol.shuffle or views.shuffle
+    least = views.scale[0] if protocol.least_area is None else protocol.least_area
+    filled = replace(
+        protocol,
+        batch_size=min(images, protocol.batch_size or batch_size(images // classes, classes)),
+        learning_rate=LEARNING_RATES.get(protocol.student, 1e-3)
+        if protocol.learning_rate is None
+        else protocol.learning_rate,
+        temperature=protocol.temperature or (TEMPERATURES[mix] if protocol.loss == "kl" else None),
+        least_area=least,
+        shuffle=shuffle,
+        mix=mix,
+    )
+    return filled, replace(views, scale=(least, max(least, views.scale[1])), shuffle=shuffle, mix=mix)
+
+
+def batch_size(images_per_class: int, classes: int) -> int:
+    """Return RDED's batch size; between its 1, 10 and 50 images a class, that of the next lower."""
+    size = 10 if images_per_class < 10 else 50 if images_per_class < 50 else 100
+    return size * (2 if classes >= 100 else 1)

@@ -1,0 +1,194 @@
+"""Runs: which students a question needs, each kept in a file of its own, so that none is trained twice."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hellods.distill.initialize import pick
+from hellods.distill.sources import squares
+from hellods.errors import FormatError
+from hellods.evaluate.arms import Arm
+from hellods.evaluate.makers import Storage, ship, spread, store, stored
+from hellods.evaluate.student import Lesson, learn, pilot
+from hellods.evaluate.subject import Subject, encoded_bytes
+from hellods.format.files import replacing
+from hellods.labels import LabelMaker
+from hellods.progress import Progress
+from hellods.record import to_json
+from hellods.views.draw import draw
+from hellods.views.render import render
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One student to train."""
+
+    subject: Subject
+    name: str  # of the arm
+    arm: Arm
+    seed: int
+    key: str  # digest of all that decides the outcome
+    file: Path  # where the outcome is kept
+
+    @property
+    def steps(self) -> int:
+        """In each of the protocol's epochs; real data are seen for as many steps as the archive."""
+        return -(-len(self.subject.images) // (self.subject.protocol.batch_size or 1))
+
+    @property
+    def views(self) -> int:
+        """That the student sees."""
+        return self.subject.protocol.epochs * len(self.subject.images)
+
+
+def runs_of(subject: Subject, arms: Iterable[tuple[str, Arm]], seeds: int, precision: str, folder: Path) -> list[Run]:
+    """Return the runs that these arms need of one archive."""
+    return [
+        Run(
+            subject=subject,
+            name=name,
+            arm=arm,
+            seed=seed,
+            key=(key := digest(subject, arm, seed, precision)),
+            file=folder / f"{name}-{seed}-{key[:16]}.json",
+        )
+        for name, arm in arms
+        for seed in range(seeds)
+    ]
+
+
+def digest(subject: Subject, arm: Arm, seed: int, precision: str) -> str:
+    """Return the SHA-256 of all that decides the outcome of a run, but for the rounding of other hardware."""
+    decides = {
+        "images": arm.images,
+        "labels": arm.labels,
+        "loss": arm.loss,
+        "bits": arm.bits,
+        # All real images are learnt without anything of the archive, but for how its images are seen.
+        "archive": None if arm.images == "all" else subject.content_id,
+        "storage": to_json(storage_of(subject, arm)) if arm.stored else None,
+        "steps": -(-len(subject.images) // (subject.protocol.batch_size or 1)),
+        "normalized": to_json([subject.header.images.mean, subject.header.images.std]),
+        "protocol": to_json(subject.protocol),
+        "views": to_json(subject.views),
+        "real": None if arm.images == "archive" else subject.source.provenance()["sha256"],
+        "held_out": subject.held_out.provenance()["sha256"],
+        "teacher": subject.teacher.provenance()["sha256"] if subject.teacher and arm.labels != "truth" else None,
+        "seed": seed,
+        "precision": precision,
+        "versions": [version("hellods"), torch.__version__],
+    }
+    return sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def kept(run: Run) -> dict[str, Any] | None:
+    """Return what is kept of a run that was finished before: its outcome and its bytes; None if it was not.
+
+    Raises:
+        FormatError: the file is not one of ours.
+    """
+    if not run.file.exists():
+        return None
+    try:
+        value: dict[str, Any] = json.loads(run.file.read_text())
+        if value["key"] != run.key:
+            raise ValueError("of another run")
+        return value
+    except (ValueError, KeyError, TypeError) as cause:
+        raise FormatError(f"{run.file}: not the outcome of this run ({cause}); take it away to make it anew") from cause
+
+
+def finish(run: Run, device: torch.device, precision: torch.dtype, progress: Progress) -> dict[str, Any]:
+    """Train the student, keep what became of it, and return that."""
+    lesson, size = lesson_of(run, device)
+    outcome = learn(lesson, run.seed, device, precision, progress)
+    value = {"key": run.key, "arm": run.name, "seed": run.seed, "bytes": size, "outcome": asdict(outcome)}
+    run.file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(run.file, overwrite=True) as file:
+        file.write_text(json.dumps(value, indent=1) + "\n")
+    return value
+
+
+def lesson_of(run: Run, device: torch.device) -> tuple[Lesson, dict[str, int]]:
+    """Return what the student of a run learns from, and the bytes of its images, its labels and all else."""
+    subject, arm = run.subject, run.arm
+    images, targets, image_bytes = pictures(subject, arm, run.seed)
+    # Real images are whole: to exchange their strips would only harm them.
+    views = subject.views if arm.images == "archive" else replace(subject.views, shuffle=1)
+    facts, storage = subject.header.images, storage_of(subject, arm) if arm.stored else None
+    labels, label_bytes = labels_of(subject, arm, storage, run.seed, device)
+    whole = subject.path.stat().st_size
+    rest = whole - subject.label_bytes - archive_bytes(subject)
+    lesson = Lesson(
+        pixels=images,
+        side=facts.height,
+        targets=targets,
+        views=views,
+        labels=labels,
+        repeat=storage.views if storage else None,
+        protocol=subject.protocol,
+        steps=run.steps,
+        held_out=subject.held_out,
+        mean=facts.mean,
+        std=facts.std,
+        teacher=subject.teacher,
+    )
+    return lesson, {"images": image_bytes, "labels": label_bytes, "rest": 0 if arm.images == "all" else rest}
+
+
+def pictures(subject: Subject, arm: Arm, seed: int) -> tuple[Callable[[Tensor], Tensor], Tensor, int]:
+    """Return an arm's images, int64 (B,) -> uint8 (B, 3, H, W), the class of each, and their bytes."""
+    source, side = subject.source, subject.header.images.height
+    if arm.images == "archive":
+        return subject.images.__getitem__, subject.targets, archive_bytes(subject)
+    if arm.images == "all":
+        return partial(squares, source, side=side), source.targets, source.provenance()["bytes"]
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.cat([pick(source, label, count, generator) for label, count in enumerate(subject.counts)])
+    images = squares(source, chosen, side)
+    return images.__getitem__, source.targets[chosen], encoded_bytes(images, subject)
+
+
+def labels_of(
+    subject: Subject, arm: Arm, storage: Storage | None, seed: int, device: torch.device
+) -> tuple[LabelMaker | None, int]:
+    """Return an arm's label maker, None for the true classes, and its bytes."""
+    if arm.labels == "truth":
+        return None, 0
+    if arm.labels == "hello":
+        return subject.label_maker, subject.label_bytes
+    teacher = subject.teacher
+    assert teacher is not None
+    if storage:
+        indices = torch.arange(len(subject.images))
+        drawn = draw(subject.views, (subject.images.shape[2],) * 2, len(indices), seed, 0, indices)
+        low, high = spread(teacher, render(subject.images, drawn))
+        return stored(teacher, storage, low, high), storage.bytes
+    shipped, size = ship(teacher, arm.bits or 16)
+    return (shipped if arm.bits else teacher), size
+
+
+def storage_of(subject: Subject, arm: Arm) -> Storage:
+    """Return how an arm's labels are stored."""
+    budget = subject.label_bytes * (arm.stored or 0)
+    return store(budget, len(subject.images), subject.protocol.epochs, len(subject.header.classes))
+
+
+def archive_bytes(subject: Subject) -> int:
+    """Return the bytes of the archive's images and of their index."""
+    sections = subject.header.sections
+    return sum(section.length for section in sections if section.name.partition(".")[0] == "images")
+
+
+def expected_seconds(run: Run, device: torch.device, precision: torch.dtype) -> float:
+    """Return how long a run takes, from a few measured steps."""
+    lesson, _ = lesson_of(run, device)
+    return pilot(lesson, device, precision)
