@@ -3,6 +3,7 @@ import pickle
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Subset, default_collate
 
 from hellods import DigestError, FormatError, HelloDataset, HelloError, LabelError
+from hellods.data.epochs import Epochs
 from hellods.data.lazy import LazyLabel
 from hellods.labels.projector import Projector
 from hellods.views.draw import draw
@@ -209,6 +211,13 @@ def test_pickle_is_small_and_goes_on_counting(archive: Path) -> None:
     assert torch.equal(copied[3][0], dataset[3][0])
 
 
+def test_pickle_for_a_worker_is_small_whatever_the_images(archive: Path) -> None:
+    dataset = HelloDataset(archive)
+    dataset.batch(range(COUNT))
+    dataset.epochs = Epochs(1_000_000)
+    assert len(ForkingPickler.dumps(dataset)) < 2000
+
+
 def test_copy_of_a_data_set_shares_its_images(archive: Path) -> None:
     dataset = HelloDataset(archive)
     copied = copy.deepcopy(dataset)
@@ -234,6 +243,24 @@ def test_values_in_a_worker_are_refused_with_a_remedy(archive: Path, monkeypatch
         mixes(samples)
 
 
+def test_label_maker_in_a_worker_is_refused(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = HelloDataset(archive)
+    monkeypatch.setattr("hellods.data.lazy.get_worker_info", object)
+    with pytest.raises(LabelError, match=r"^the label maker needs label values.*DataLoader worker"):
+        dataset.label_maker(torch.zeros(1, 3, 12, 12, dtype=torch.uint8))
+
+
+def test_gpu_in_a_process_forked_from_one_that_uses_it_is_refused(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = HelloDataset(archive)
+    label = dataset[0][1]
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    for use in (lambda: label.to("cuda:0"), label.cuda, lambda: dataset.batch([0], "cuda")):
+        with pytest.raises(LabelError, match=r"^cuda.* cannot be used in a process that was forked"):
+            use()
+
+
 def test_mixing_without_workers_mixes_the_values(archive: Path) -> None:
     loader = DataLoader(HelloDataset(archive), batch_size=4, collate_fn=mixes)
     ((_, labels),) = list(loader)[:1]
@@ -253,6 +280,14 @@ def test_base_model_that_is_missing_is_named(make: Callable[..., Path], tmp_path
     path = make(tmp_path / "x.hello", projector={**config, "base": "given:ours"})
     with pytest.raises(LabelError, match="need the base model 'ours'"):
         HelloDataset(path)[0][1].to("cpu")
+
+
+def test_hard_labels_need_no_base_model_that_is_missing(
+    make: Callable[..., Path], tmp_path: Path, archive: Path
+) -> None:
+    config = HelloDataset(archive).header.projector
+    path = make(tmp_path / "x.hello", projector={**config, "base": "given:ours"})
+    assert HelloDataset(path, labels="hard")[3][1] == 3
 
 
 def test_base_of_the_user_is_taken(make: Callable[..., Path], tmp_path: Path, archive: Path) -> None:

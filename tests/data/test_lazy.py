@@ -199,6 +199,17 @@ def test_torchvision_cutmix_mixes_the_values(sines: Sines) -> None:
     assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("name", ["cross entropy", "arithmetic", "row's shape", "dtype"])
+def test_compiled_function_refuses_a_label_that_is_not_made(name: str, sines: Sines) -> None:
+    with pytest.raises(Exception, match=r"LabelError: torch\.compile takes labels whose values are made"):
+        torch.compile((OPERATIONS | FACTS)[name], backend="eager")(batch(sines))
+
+
+def test_compiled_function_takes_the_values(sines: Sines) -> None:
+    compiled = torch.compile(OPERATIONS["arithmetic"], backend="eager", fullgraph=True)
+    assert torch.equal(compiled(batch(sines).to("cpu")), OPERATIONS["arithmetic"](truth(sines)))
+
+
 @pytest.mark.gpu
 def test_values_are_made_on_the_device_asked_for(sines: Sines) -> None:
     for values in (batch(sines).to("cuda"), batch(sines).cuda(), batch(sines).pin_memory().cuda(0)):

@@ -1,10 +1,14 @@
+import io
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 
 from hellods import HelloDataset, HelloLoader
 
@@ -46,7 +50,6 @@ def test_draws_count_for_the_data_set(archive: Path) -> None:
 
 
 def test_shuffle_draws_every_index_once(archive: Path) -> None:
-    torch.manual_seed(0)
     dataset = HelloDataset(archive, labels="hard")
     targets = torch.cat([labels for _, labels in HelloLoader(dataset, 6, shuffle=True)]).tolist()
     assert targets != dataset.targets
@@ -61,6 +64,78 @@ def test_labels_carry_no_gradient(archive: Path) -> None:
 def test_shuffle_and_sampler_exclude_each_other(archive: Path) -> None:
     with pytest.raises(ValueError, match="exclude each other"):
         HelloLoader(HelloDataset(archive), 4, shuffle=True, sampler=[1, 2])
+
+
+def test_shuffle_is_another_order_in_each_pass_and_the_same_for_the_same_seed(archive: Path) -> None:
+    loaders = [HelloLoader(HelloDataset(archive, labels="hard", seed=seed), COUNT, shuffle=True) for seed in (1, 1, 2)]
+    orders = [[labels.tolist() for _, labels in (*loader, *loader)] for loader in loaders]
+    assert orders[0] == orders[1]
+    assert orders[0][0] != orders[0][1]
+    assert orders[0][0] != orders[2][0]
+
+
+def test_set_epoch_sets_order_and_views(archive: Path) -> None:
+    ours, theirs = (HelloLoader(HelloDataset(archive), 8, shuffle=True) for _ in range(2))
+    list(ours)
+    ours.set_epoch(1)
+    theirs.set_epoch(1)
+    for (image, label), (expected_image, expected_label) in zip(ours, theirs, strict=True):
+        assert torch.equal(image, expected_image)
+        assert torch.equal(label, expected_label)
+
+
+def test_set_epoch_reaches_the_sampler_that_is_given(archive: Path) -> None:
+    dataset = HelloDataset(archive)
+    sampler = DistributedSampler(dataset, num_replicas=2, rank=1)
+    HelloLoader(dataset, 4, sampler=sampler).set_epoch(5)
+    assert sampler.epoch == 5
+
+
+def test_ranks_share_a_pass(archive: Path) -> None:
+    dataset = HelloDataset(archive, labels="hard")
+    samplers = [DistributedSampler(dataset, num_replicas=2, rank=rank, seed=3) for rank in range(2)]
+    targets = [label for sampler in samplers for _, label in HelloLoader(dataset, 5, sampler=sampler)]
+    assert sorted(torch.cat(targets).tolist()) == sorted(dataset.targets)
+
+
+@pytest.mark.parametrize("room", [1 << 30, 100], ids=["resident", "decoded ahead"])
+@pytest.mark.parametrize("fixed", [False, True], ids=["counted epochs", "set epochs"])
+@pytest.mark.parametrize("batches", [0, 1, 3, 4, 6])
+def test_resumed_loader_goes_on_with_the_next_batch(
+    batches: int, fixed: bool, room: int, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hellods.data.images.room", lambda device: room)
+
+    def run(loader: HelloLoader, epochs: range) -> Iterator[tuple[Any, torch.Tensor]]:
+        for epoch in epochs:
+            if fixed:
+                loader.set_epoch(epoch)
+            yield from loader
+
+    def fresh() -> HelloLoader:
+        return HelloLoader(HelloDataset(archive, labels="hard"), 6, shuffle=True)
+
+    whole = fresh()
+    expected = list(run(whole, range(3)))
+    first = fresh()
+    list(islice(run(first, range(3)), batches))
+    data = io.BytesIO()
+    torch.save(first.state_dict(), data)
+    data.seek(0)
+    second = fresh()
+    second.load_state_dict(torch.load(data, weights_only=True))
+    found = list(run(second, range(max(0, batches - 1) // len(whole), 3)))  # from the pass that was saved
+    for (image, label), (expected_image, expected_label) in zip(found, expected[batches:], strict=True):
+        assert torch.equal(image, expected_image)
+        assert torch.equal(label, expected_label)
+
+
+def test_pass_that_was_left_early_is_followed_by_a_whole_one(archive: Path) -> None:
+    loader = HelloLoader(HelloDataset(archive, labels="hard"), 8, shuffle=True)
+    left = next(iter(loader))[1]
+    batches = [labels for _, labels in loader]
+    assert len(torch.cat(batches)) == COUNT
+    assert not torch.equal(batches[0], left)
 
 
 @pytest.mark.gpu
