@@ -145,10 +145,10 @@ def foreseen(plan: "Plan", seconds: Mapping[tuple[str, str], float]) -> str:
         lines += [f"{escape(name)}: {facts}", ""]
         for arm in dict.fromkeys(run.name for run in plan.runs if run.subject is subject):
             left = [run for run in missing if run.subject is subject and run.name == arm]
-            taken = len(left) * seconds.get((name, arm), 0.0)
+            taken = len(left) * seconds.get((str(subject.path), arm), 0.0)
             total += taken
             done = sum(run.subject is subject and run.name == arm for run in plan.runs) - len(left)
-            kept = f", {done} kept" if done else ""
+            kept = f", {done} at hand" if done else ""
             lines.append(f"{arm:16}{f'{len(left)} to train{kept}':24}{clock(taken):>8}")
         lines += [f"{arm:16}left out: {escape(why)}"[: 2 * WIDTH] for arm, why in lacking.items()] + [""]
     return "\n".join([*lines, f"in all {clock(total)}"])

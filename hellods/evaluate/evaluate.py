@@ -7,7 +7,6 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,17 +15,19 @@ import torch
 from hellods.device import usable, where
 from hellods.errors import HelloError, RecipeError
 from hellods.evaluate.arms import choose
+from hellods.evaluate.bench import Bench
+from hellods.evaluate.presets import Protocol
 from hellods.evaluate.question import Question
 from hellods.evaluate.report import FORMAT, about, heading
-from hellods.evaluate.runs import Run, expected_seconds, finish, kept, runs_of
-from hellods.evaluate.subject import Subject, open_subject
+from hellods.evaluate.runs import Run, expected_seconds, finish, kept, runs_of, versions
+from hellods.evaluate.subject import Subject, asked, open_subject
 from hellods.format.files import replacing
 from hellods.progress import Progress, silent, track
+from hellods.record import to_json
 
 logger = logging.getLogger("hellods")
 
 PRECISIONS: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
-PACKAGES: Final = ("hellods", "torch", "torchvision", "open_clip_torch", "timm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class Plan:
     runs: list[Run]
     not_run: list[dict[str, str]]  # for each archive: arm -> why
     subjects: list[Subject]
+    bench: Bench
     device: torch.device
     precision: str
 
@@ -72,6 +74,7 @@ def evaluate(
             `out` holds the report of another question.
     """
     plan = prepare(paths, question, out, overwrite=overwrite, progress=progress)
+    plan.bench.keep()
     missing = plan.missing
     total, done = sum(run.views for run in missing), 0
     for run in missing:
@@ -79,7 +82,8 @@ def evaluate(
         def draw(stage: str, step: int, steps: int, run: Run = run, done: int = done) -> None:
             progress("Students", done + run.views * step // steps, total)
 
-        result = finish(run, plan.device, PRECISIONS[plan.precision], draw)
+        # Another process may have finished it meanwhile.
+        result = kept(run) or finish(run, plan.device, PRECISIONS[plan.precision], draw)
         done += run.views
         accuracy = result["outcome"]["accuracy"]
         logger.info("%s: %s, seed %d: %.1f %%", run.subject.path.name, run.name, run.seed, 100 * accuracy)
@@ -96,7 +100,7 @@ def prepare(
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> Plan:
-    """Return the plan that `evaluate` would carry out; nothing is trained or written.
+    """Return the plan that `evaluate` would carry out; no student is trained, nothing is written.
 
     Raises:
         HelloError: as `evaluate`.
@@ -104,8 +108,12 @@ def prepare(
     device = usable(question.device)
     precision = question.precision or ("bf16" if device.type == "cuda" else "fp32")
     arms = choose(question.arms)
-    subjects = [open_subject(path, question, device, progress) for path in paths]
-    check_folder(Path(out), subjects, overwrite)
+    folder = Path(out)
+    bench = Bench(question, device, folder / "runs", progress)
+    facts = [asked(path, question) for path in paths]
+    check_folder(folder, [(content_id, protocol) for _, content_id, protocol, _ in facts], overwrite)
+    subjects = [open_subject(path, question, bench) for path in paths]
+    check_alike(subjects)
     runs: list[Run] = []
     not_run = []
     for subject in subjects:
@@ -115,14 +123,14 @@ def prepare(
             logger.warning("%s: arm %s is left out: %s", subject.path.name, name, why)
         if not possible:
             raise RecipeError(f"{subject.path}: none of the arms {', '.join(arms)} can be run")
-        runs += runs_of(subject, possible, question.seeds, precision, Path(out) / "runs")
+        runs += runs_of(subject, possible, question.seeds, precision, bench.folder)
         not_run.append(lacking)
-    return Plan(runs=runs, not_run=not_run, subjects=subjects, device=device, precision=precision)
+    return Plan(runs=runs, not_run=not_run, subjects=subjects, bench=bench, device=device, precision=precision)
 
 
 def forecast(plan: Plan, progress: Progress = silent) -> dict[tuple[str, str], float]:
-    """Return (archive, arm) -> the seconds that each of its missing students takes, from a few measured steps."""
-    first = {(run.subject.path.name, run.name): run for run in reversed(plan.missing)}
+    """Return (path of the archive, arm) -> the seconds that each of its missing students takes, from a few steps."""
+    first = {(str(run.subject.path), run.name): run for run in reversed(plan.missing)}
     names = list(first)[::-1]
     return {
         name: expected_seconds(first[name], plan.device, PRECISIONS[plan.precision])
@@ -130,25 +138,42 @@ def forecast(plan: Plan, progress: Progress = silent) -> dict[tuple[str, str], f
     }
 
 
-def check_folder(out: Path, subjects: Sequence[Subject], overwrite: bool) -> None:
-    """Return if a report may be written to `out`.
+def check_folder(out: Path, asked_now: Sequence[tuple[str, Protocol]], overwrite: bool) -> None:
+    """Return if a report on these content ids and protocols may be written to `out`.
 
     Raises:
-        HelloError: it holds other files, or the report of another question.
+        HelloError: it is no folder, cannot be written, or holds the report of another question.
     """
+    place = next(folder for folder in (out.absolute(), *out.absolute().parents) if os.path.lexists(folder))
+    if not place.is_dir():
+        raise HelloError(f"{place}: is not a folder: give another --out")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise HelloError(f"{place}: this folder is not writable: give another --out")
     old = out / "report.json"
-    if out.exists() and not out.is_dir():
-        raise HelloError(f"{out}: is not a folder: give another --out")
     if not old.exists() or overwrite:
         return
     try:
         report = json.loads(old.read_text())
-        known = [(archive["content_id"], archive["protocol"]["student"]) for archive in report["archives"]]
-        same = report["format"] == FORMAT and known == [(s.content_id, s.protocol.student) for s in subjects]
+        known = [(archive["content_id"], archive["protocol"]) for archive in report["archives"]]
+        same = report["format"] == FORMAT and known == [(content, to_json(protocol)) for content, protocol in asked_now]
     except (ValueError, KeyError, TypeError):
         same = False
     if not same:
         raise HelloError(f"{old}: exists already and answers another question: give another --out, or --overwrite")
+
+
+def check_alike(subjects: Sequence[Subject]) -> None:
+    """Return if all archives are judged by the same images.
+
+    Raises:
+        RecipeError: where no images are set apart, archives with different seeds hold out different ones.
+    """
+    parts = {tuple(part.provenance()["sha256"] for part in (s.source, s.held_out)) for s in subjects}
+    if len(parts) > 1:
+        raise RecipeError(
+            f"{subjects[0].source.name}: has no val/ or test/, and the archives were made with different seeds, which "
+            "hold out different images: put some into val/, beside train/, or evaluate the archives one by one"
+        )
 
 
 def assembled(plan: Plan, question: Question, command: str) -> dict[str, Any]:
@@ -159,7 +184,7 @@ def assembled(plan: Plan, question: Question, command: str) -> dict[str, Any]:
         "hardware": f"{processor()}, {where(plan.device)}",
         "device": str(plan.device),
         "precision": plan.precision,
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": versions(),
     }
     results = [(run, kept(run) or {}) for run in plan.runs]
     archives = [
@@ -171,16 +196,19 @@ def assembled(plan: Plan, question: Question, command: str) -> dict[str, Any]:
 
 def write(report: dict[str, Any], out: Path) -> None:
     """Write `report.json` and, where matplotlib is at hand, `report.html`."""
-    texts = {"report.json": json.dumps(report, indent=1) + "\n"}
+    put(out / "report.json", json.dumps(report, indent=1) + "\n")
     try:
         from hellods.evaluate.page import page
     except ImportError:
         logger.warning('no report.html: its plots need matplotlib; install it with: pip install "hellods[report]"')
-    else:
-        texts["report.html"] = page(report)
-    for name, text in texts.items():
-        with replacing(out / name, overwrite=True) as file:
-            file.write_text(text, encoding="utf-8")
+        return
+    put(out / "report.html", page(report))
+
+
+def put(file: Path, text: str) -> None:
+    """Write a file whole."""
+    with replacing(file, overwrite=True) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def processor() -> str:

@@ -69,7 +69,7 @@ class Protocol:
 PRESETS: Final = {
     "rded": Protocol(),
     # SRe2L's published code (Yin et al. 2023, arXiv 2306.13092), which CDA (arXiv 2311.18838) uses too.
-    "sre2l": Protocol(batch_size=1024, multiplier="cosine", temperature=20.0, least_area=0.08, shuffle=1, mix="cutmix"),
+    "sre2l": Protocol(batch_size=1024, multiplier="cosine", least_area=0.08, shuffle=1, mix="cutmix"),
     # HeLlO's loss; its β and all else are not published. β is that of G-VBSM (arXiv 2311.17950).
     "hello": Protocol(loss="mse", hard_weight=0.1),
 }

@@ -1,16 +1,15 @@
-"""assemble(): from the outcomes of all students to one report, as JSON holds it."""
+"""From the outcomes of all students to one report, as JSON holds it."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, Final
 
 from hellods.evaluate.question import Question
-from hellods.evaluate.runs import Run
+from hellods.evaluate.runs import PARTS, Run, steps_of
 from hellods.evaluate.subject import Subject
 from hellods.record import to_json
 
-FORMAT = "hellods-report 1"
-PARTS = ("images", "labels", "rest")
+FORMAT: Final = "hellods-report 1"
 
 Result = tuple[Run, dict[str, Any]]  # a run, and what `runs.finish` returned for it
 
@@ -37,10 +36,11 @@ def about(subject: Subject, results: Sequence[Result], not_run: Mapping[str, str
         "side": header.images.height,
         "protocol": to_json(subject.protocol),
         "views": to_json(subject.views),
-        "steps": results[0][0].steps * subject.protocol.epochs,
+        "steps": steps_of(subject) * subject.protocol.epochs,
         "student_parameters": results[0][1]["outcome"]["parameters"],
         "same_data": source["sha256"] == header.source.get("sha256"),
         "same_teacher": teacher and teacher == header.teacher.get("sha256"),
+        "teacher": teacher_of(subject),
         "base": subject.base,
         "arms": arms,
         "not_run": dict(not_run),
@@ -54,6 +54,8 @@ def arm_of(results: Sequence[Result]) -> dict[str, Any]:
     best = [max(zip(outcome["curve"], outcome["epochs"], strict=True)) for outcome in outcomes]
     epochs = run.subject.protocol.epochs
     seen = sum(outcome["views"] for outcome in outcomes)
+    # A student that is sent its labels makes none.
+    idle = ["labels"] if run.arm.stored else []
     return {
         "says": run.arm.says,
         # Random images differ from seed to seed, and so do their bytes.
@@ -70,11 +72,12 @@ def arm_of(results: Sequence[Result]) -> dict[str, Any]:
         ],
         "fidelity": averaged([outcome["fidelity"] for outcome in outcomes]),
         "seconds_per_epoch": {
-            part: round(mean(outcome["seconds"][part] for outcome in outcomes) / epochs, 6)
+            part: 0.0 if part in idle else round(mean(outcome["seconds"][part] for outcome in outcomes) / epochs, 6)
             for part in ("views", "labels", "student")
         },
         "flops_per_epoch": {
-            part: round(outcomes[0]["flops"][part] * seen / len(outcomes) / epochs) for part in ("labels", "student")
+            part: 0 if part in idle else round(outcomes[0]["flops"][part] * seen / len(outcomes) / epochs)
+            for part in ("labels", "student")
         },
     }
 
@@ -120,15 +123,17 @@ def heading(question: Question, subjects: Sequence[Subject], facts: Mapping[str,
     """Return what a report says of the question: data, teacher, seeds; then `facts` of the machine and the call."""
     subject = subjects[0]
     source, held_out = subject.source.provenance(), subject.held_out.provenance()
-    teacher = None
-    if subject.teacher:
-        known = subject.teacher.provenance()
-        teacher = {key: known[key] for key in ("architecture", "sha256", "parameters")}
-        teacher["held_out_accuracy"] = subject.teacher_accuracy
     return {
         "format": FORMAT,
         **facts,
         "data": source | {"held_out": {"images": held_out["images"], "sha256": held_out["sha256"]}},
-        "teacher": teacher,
+        "teacher": teacher_of(subject),
         "seeds": list(range(question.seeds)),
     }
+
+
+def teacher_of(subject: Subject) -> dict[str, Any] | None:
+    """Return what a report says of an archive's teacher; one that is trained depends on the archive's recipe."""
+    if subject.teacher is None:
+        return None
+    return subject.teacher.provenance() | {"held_out_accuracy": subject.teacher_accuracy}

@@ -7,7 +7,7 @@ from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -17,14 +17,17 @@ from hellods.distill.sources import squares
 from hellods.errors import FormatError
 from hellods.evaluate.arms import Arm
 from hellods.evaluate.makers import Storage, ship, spread, store, stored
-from hellods.evaluate.student import Lesson, learn, pilot
-from hellods.evaluate.subject import Subject, encoded_bytes
+from hellods.evaluate.student import Lesson, Outcome, learn, pilot
+from hellods.evaluate.subject import BATCH, Subject, encoded_bytes
 from hellods.format.files import replacing
 from hellods.labels import LabelMaker
 from hellods.progress import Progress
 from hellods.record import to_json
 from hellods.views.draw import draw
 from hellods.views.render import render
+
+PACKAGES: Final = ("hellods", "torch", "torchvision", "open_clip_torch", "timm")
+PARTS: Final = ("images", "labels", "rest")  # of what is sent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +40,6 @@ class Run:
     seed: int
     key: str  # digest of all that decides the outcome
     file: Path  # where the outcome is kept
-
-    @property
-    def steps(self) -> int:
-        """In each of the protocol's epochs; real data are seen for as many steps as the archive."""
-        return -(-len(self.subject.images) // (self.subject.protocol.batch_size or 1))
 
     @property
     def views(self) -> int:
@@ -58,7 +56,8 @@ def runs_of(subject: Subject, arms: Iterable[tuple[str, Arm]], seeds: int, preci
             arm=arm,
             seed=seed,
             key=(key := digest(subject, arm, seed, precision)),
-            file=folder / f"{name}-{seed}-{key[:16]}.json",
+            # Labels that are stored whole are the same in a larger budget, and learnt once.
+            file=folder / f"{name.partition('-')[0]}-{seed}-{key[:16]}.json",
         )
         for name, arm in arms
         for seed in range(seeds)
@@ -67,6 +66,7 @@ def runs_of(subject: Subject, arms: Iterable[tuple[str, Arm]], seeds: int, preci
 
 def digest(subject: Subject, arm: Arm, seed: int, precision: str) -> str:
     """Return the SHA-256 of all that decides the outcome of a run, but for the rounding of other hardware."""
+    teacher = subject.teacher.provenance() if subject.teacher and arm.labels != "truth" else None
     decides = {
         "images": arm.images,
         "labels": arm.labels,
@@ -75,18 +75,29 @@ def digest(subject: Subject, arm: Arm, seed: int, precision: str) -> str:
         # All real images are learnt without anything of the archive, but for how its images are seen.
         "archive": None if arm.images == "all" else subject.content_id,
         "storage": to_json(storage_of(subject, arm)) if arm.stored else None,
-        "steps": -(-len(subject.images) // (subject.protocol.batch_size or 1)),
+        "steps": steps_of(subject),
+        "side": subject.header.images.height,
         "normalized": to_json([subject.header.images.mean, subject.header.images.std]),
         "protocol": to_json(subject.protocol),
         "views": to_json(subject.views),
         "real": None if arm.images == "archive" else subject.source.provenance()["sha256"],
         "held_out": subject.held_out.provenance()["sha256"],
-        "teacher": subject.teacher.provenance()["sha256"] if subject.teacher and arm.labels != "truth" else None,
+        "teacher": teacher,
         "seed": seed,
         "precision": precision,
-        "versions": [version("hellods"), torch.__version__],
+        "versions": versions(),
     }
     return sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes."""
+    return {package: version(package) for package in PACKAGES}
+
+
+def steps_of(subject: Subject) -> int:
+    """Return the steps in each of the protocol's epochs; real data are seen for as many as the archive."""
+    return -(-len(subject.images) // (subject.protocol.batch_size or 1))
 
 
 def kept(run: Run) -> dict[str, Any] | None:
@@ -101,8 +112,11 @@ def kept(run: Run) -> dict[str, Any] | None:
         value: dict[str, Any] = json.loads(run.file.read_text())
         if value["key"] != run.key:
             raise ValueError("of another run")
+        Outcome(**value["outcome"])  # knows the keys that it needs
+        if value["bytes"].keys() != set(PARTS):
+            raise ValueError("without its bytes")
         return value
-    except (ValueError, KeyError, TypeError) as cause:
+    except (ValueError, KeyError, TypeError, AttributeError) as cause:
         raise FormatError(f"{run.file}: not the outcome of this run ({cause}); take it away to make it anew") from cause
 
 
@@ -125,8 +139,7 @@ def lesson_of(run: Run, device: torch.device) -> tuple[Lesson, dict[str, int]]:
     views = subject.views if arm.images == "archive" else replace(subject.views, shuffle=1)
     facts, storage = subject.header.images, storage_of(subject, arm) if arm.stored else None
     labels, label_bytes = labels_of(subject, arm, storage, run.seed, device)
-    whole = subject.path.stat().st_size
-    rest = whole - subject.label_bytes - archive_bytes(subject)
+    rest = subject.path.stat().st_size - subject.label_bytes - sum(archive_bytes(subject))
     lesson = Lesson(
         pixels=images,
         side=facts.height,
@@ -135,26 +148,28 @@ def lesson_of(run: Run, device: torch.device) -> tuple[Lesson, dict[str, int]]:
         labels=labels,
         repeat=storage.views if storage else None,
         protocol=subject.protocol,
-        steps=run.steps,
+        steps=steps_of(subject),
         held_out=subject.held_out,
         mean=facts.mean,
         std=facts.std,
         teacher=subject.teacher,
     )
-    return lesson, {"images": image_bytes, "labels": label_bytes, "rest": 0 if arm.images == "all" else rest}
+    sizes = (image_bytes, label_bytes, 0 if arm.images == "all" else rest)
+    return lesson, dict(zip(PARTS, sizes, strict=True))
 
 
 def pictures(subject: Subject, arm: Arm, seed: int) -> tuple[Callable[[Tensor], Tensor], Tensor, int]:
     """Return an arm's images, int64 (B,) -> uint8 (B, 3, H, W), the class of each, and their bytes."""
     source, side = subject.source, subject.header.images.height
     if arm.images == "archive":
-        return subject.images.__getitem__, subject.targets, archive_bytes(subject)
+        return subject.images.__getitem__, subject.targets, sum(archive_bytes(subject))
     if arm.images == "all":
         return partial(squares, source, side=side), source.targets, source.provenance()["bytes"]
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.cat([pick(source, label, count, generator) for label, count in enumerate(subject.counts)])
     images = squares(source, chosen, side)
-    return images.__getitem__, source.targets[chosen], encoded_bytes(images, subject)
+    _, index = archive_bytes(subject)
+    return images.__getitem__, source.targets[chosen], encoded_bytes(images, subject) + index
 
 
 def labels_of(
@@ -168,9 +183,10 @@ def labels_of(
     teacher = subject.teacher
     assert teacher is not None
     if storage:
-        indices = torch.arange(len(subject.images))
-        drawn = draw(subject.views, (subject.images.shape[2],) * 2, len(indices), seed, 0, indices)
-        low, high = spread(teacher, render(subject.images, drawn))
+        count, side = len(subject.images), subject.header.images.height
+        parts = torch.split(torch.arange(count), BATCH)
+        drawn = (draw(subject.views, (side, side), count, seed, 0, part) for part in parts)
+        low, high = spread(teacher, (render(subject.images, some) for some in drawn))
         return stored(teacher, storage, low, high), storage.bytes
     shipped, size = ship(teacher, arm.bits or 16)
     return (shipped if arm.bits else teacher), size
@@ -182,10 +198,10 @@ def storage_of(subject: Subject, arm: Arm) -> Storage:
     return store(budget, len(subject.images), subject.protocol.epochs, len(subject.header.classes))
 
 
-def archive_bytes(subject: Subject) -> int:
-    """Return the bytes of the archive's images and of their index."""
-    sections = subject.header.sections
-    return sum(section.length for section in sections if section.name.partition(".")[0] == "images")
+def archive_bytes(subject: Subject) -> tuple[int, int]:
+    """Return the bytes of the archive's images, and of their index."""
+    lengths = {section.name: section.length for section in subject.header.sections}
+    return lengths["images"], lengths["images.index"]
 
 
 def expected_seconds(run: Run, device: torch.device, precision: torch.dtype) -> float:

@@ -28,7 +28,7 @@ CHECKS: Final = 10  # points of a training curve
 SAMPLE: Final = 1000  # held-out images that a point is measured on
 AHEAD: Final = 1 << 22  # values of the views that are rendered and labelled at once, over as many epochs as it takes
 BATCH: Final = 250  # held-out images at once
-LABELED: Final = {"cpu": 64}  # views that are labelled at once: on a CPU as many as its cache holds
+LABELED: Final = {"cpu": 64, "cuda": 512}  # views that are labelled at once: on a CPU as many as its cache holds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class Outcome:
     curve: tuple[float, ...]  # accuracy on a sample of the held-out images
     losses: tuple[float, ...]  # mean since the point before
     views: int  # that the student saw
-    seconds: dict[str, float]  # views, labels, student, check
+    seconds: dict[str, float]  # views, labels, student; and, to measure them, compare, check
     flops: dict[str, int]  # of a view: labels, student
     fidelity: dict[str, Any] | None  # None without labels of its own
     parameters: int
@@ -169,11 +169,16 @@ def pilot(lesson: Lesson, device: torch.device, precision: torch.dtype) -> float
     some = torch.arange(len(lesson.held_out))[:BATCH]
     with clock("check"):
         predict(network, [prepared(lesson, squared(lesson, some).to(device))], precision)
-    views = protocol.epochs * lesson.steps * (protocol.batch_size or 1)
+    all_steps = protocol.epochs * lesson.steps
+    views = all_steps * (protocol.batch_size or 1)
     checked = CHECKS * min(SAMPLE, len(lesson.held_out)) + len(lesson.held_out)
-    making = (clock.seconds["views"] + clock.seconds["labels"]) / feed.views
-    per_step = spent[-1] / len(batches)
-    return making * views + per_step * protocol.epochs * lesson.steps + clock.seconds["check"] / len(some) * checked
+    made = feed.views  # and compared, being few
+    return (
+        (clock.seconds["views"] + clock.seconds["labels"]) / made * views
+        + clock.seconds["compare"] / made * min(SEEN, views)
+        + spent[-1] / len(batches) * all_steps
+        + clock.seconds["check"] / len(some) * checked
+    )
 
 
 class Feed:
@@ -202,8 +207,9 @@ class Feed:
             with self.clock("views"):
                 seen, truth = self._view(epochs, indices)
             with self.clock("labels"):
-                labels = torch.cat([*map(lesson.labels, torch.split(seen, LABELED.get(seen.device.type, 512)))]) if lesson.labels else None
-            self._compare(seen, labels, truth)
+                labels = None if lesson.labels is None else self._label(lesson.labels, seen)
+            with self.clock("compare"):
+                self._compare(seen, labels, truth)
             lengths = [len(some) for _, some in chosen]
             parts = [torch.split(values, lengths) for values in (seen, truth)]
             own = [None] * ahead if labels is None else torch.split(labels, lengths)
@@ -238,13 +244,21 @@ class Feed:
             here = replace(here, partner=replace(drawn.partner, index=places[len(indices) :]))
         return render(lesson.pixels(images).to(self.device), here), blend(self.truth, drawn).to(self.device)
 
+    @staticmethod
+    @torch.no_grad()
+    def _label(labels: LabelMaker, seen: Tensor) -> Tensor:
+        return torch.cat([labels(part) for part in torch.split(seen, LABELED.get(seen.device.type, LABELED["cuda"]))])
+
     @torch.no_grad()
     def _compare(self, seen: Tensor, labels: Tensor | None, truth: Tensor) -> None:
         lesson = self.lesson
         if labels is not None:
             total = lesson.protocol.epochs * lesson.steps * (lesson.protocol.batch_size or 1)
-            some = slice(-(-SEEN * len(seen) // total))
-            self._compared.append((labels[some], lesson.teacher(seen[some]) if lesson.teacher else None, truth[some]))
+            # As many as are due by the end of these, so that all of the training counts alike.
+            due = self.views * min(SEEN, total) // total - sum(len(part) for part, _, _ in self._compared)
+            if due:
+                theirs = lesson.teacher(seen[:due]) if lesson.teacher else None
+                self._compared.append((labels[:due], theirs, truth[:due]))
 
 
 class Clock:
@@ -252,7 +266,7 @@ class Clock:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.seconds = {"views": 0.0, "labels": 0.0, "check": 0.0}
+        self.seconds = {"views": 0.0, "labels": 0.0, "compare": 0.0, "check": 0.0}
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -286,9 +300,12 @@ def criterion(protocol: Protocol, logits: Tensor, labels: Tensor | None, truth: 
 
 
 def squared(lesson: Lesson, indices: Tensor) -> Tensor:
-    """Return uint8 (B, 3, S, S) held-out images as RDED's code cuts them: resized to 8/7 of S, the middle taken."""
+    """Return uint8 (B, 3, S, S) held-out images as RDED's code cuts them: resized to 8/7 of S, the middle taken.
+
+    Its 8/7 is S // 7 * 8, which is less than S for a few small sizes; those keep the whole image.
+    """
     size = lesson.views.size
-    middle: Tensor = TF.center_crop(squares(lesson.held_out, indices, size // 7 * 8), [size, size])
+    middle: Tensor = TF.center_crop(squares(lesson.held_out, indices, max(size, size // 7 * 8)), [size, size])
     return middle
 
 

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from hellods.data.dataset import HelloDataset
+from hellods.data.options import archived
 from hellods.distill.folders import listed
 from hellods.distill.order import other_order
-from hellods.distill.recipe import Inputs, Recipe
-from hellods.distill.sources import Folder, Source, open_source, sample, squares
-from hellods.distill.teacher import PER_CLASS, Teacher, check_teacher, get_teacher
-from hellods.errors import FormatError, LabelError, SourceError
+from hellods.distill.recipe import Recipe
+from hellods.distill.sources import Folder, Source, sample, squares
+from hellods.distill.teacher import PER_CLASS, SAMPLE, Teacher
+from hellods.errors import HelloError, LabelError, RecipeError, SourceError
 from hellods.evaluate.arms import Arm
+from hellods.evaluate.bench import Bench
 from hellods.evaluate.presets import Protocol, resolve
 from hellods.evaluate.question import Question
 from hellods.format.archive import Archive
@@ -23,8 +25,10 @@ from hellods.format.header import Header
 from hellods.labels import LabelMaker
 from hellods.labels.backbones import BACKBONES
 from hellods.labels.config import ProjectorConfig
+from hellods.nets import create
 from hellods.progress import Progress, track
 from hellods.record import from_json
+from hellods.views.draw import draw
 from hellods.views.rule import Views
 
 BATCH = 250
@@ -66,59 +70,61 @@ class Subject:
         return next((self.missing[need] for need in needs if need in self.missing), None)
 
 
-def open_subject(path: str, question: Question, device: torch.device, progress: Progress) -> Subject:
+def asked(path: str, question: Question) -> tuple[Header, str, Protocol, Views]:
+    """Return an archive's header and content id, how its students are trained, and the views that they see.
+
+    Raises:
+        HelloError: the file cannot be used, its images or their views do not suit the protocol, or not the student.
+    """
+    with Archive.open(path) as archive:
+        header, content_id = archive.header, archive.content_id
+    facts, classes = header.images, len(header.classes)
+    if facts.height != facts.width:
+        raise SourceError(f"{path}: images of {facts.height} × {facts.width} px: students need squares")
+    protocol, views = resolve(question.protocol, archived(header, path), facts.count, classes)
+    try:
+        draw(views, (facts.height, facts.width), facts.count, 0, 0, torch.tensor([0]))
+    except ValueError as cause:
+        raise RecipeError(f"{path}: {cause}") from cause
+    create(protocol.student, classes, views.size)
+    return header, content_id, protocol, views
+
+
+def open_subject(path: str, question: Question, bench: Bench) -> Subject:
     """Return the archive at `path` with everything that it is compared with.
 
     Raises:
         HelloError: the file, the real images, the teacher or the base model cannot be used, or do not fit each other.
     """
-    with Archive.open(path) as archive:
-        header, content_id = archive.header, archive.content_id
-        images = torch.from_numpy(archive.pixels()).permute(0, 3, 1, 2).contiguous()
-        targets = torch.tensor(archive.targets(), dtype=torch.int64)
-    if header.images.height != header.images.width:
-        raise SourceError(f"{path}: images of {header.images.height} × {header.images.width} px: students need squares")
-    views = from_json(Views, header.views, f"{path}: header.views")
-    protocol, views = resolve(question.protocol, views, len(images), len(header.classes))
-    recipe = recipe_of(header, path)
-    source, held_out = open_source(question.data, seed=recipe.seed)
+    header, content_id, protocol, views = asked(path, question)
+    recipe, side = recipe_of(header, path), header.images.height
+    source, held_out = bench.sources(recipe.seed)
     check_classes(path, header, source)
-    source.check(progress)
-    held_out.check(progress)
+    bench.check(recipe.seed)
     check_unseen(path, header, source, held_out)
     missing = {}
-
-    teacher, accuracy = None, None
-    if question.teacher is None:
-        missing["teacher"] = f"needs the teacher: give --teacher ({named(header)})"
-    else:
-        inputs = Inputs(
-            data=question.data,
-            teacher=question.teacher,
-            teacher_weights=question.teacher_weights,
-            teacher_mean=question.teacher_mean,
-            teacher_std=question.teacher_std,
-            device=str(device),
-        )
-        side = header.images.height
-        teacher = get_teacher(inputs, recipe, source, side, progress).to(device)
-        weak = question.allow_weak_teacher
-        accuracy = check_teacher(teacher, held_out, side, more=source, allow_weak=weak, progress=progress)
 
     maker, base = None, None
     if header.projector is None:
         missing["hello"] = "the archive holds no label maker"
     else:
-        maker, base = get_maker(path, header, question, device, missing)
-    if maker is not None:
-        check_order(maker, held_out, header.images.height, device, progress)
+        maker, base = get_maker(path, header, question, missing)
+    if maker is not None:  # before the teacher learns, which takes longer
+        check_order(maker, source, held_out, side, bench.device, bench.progress)
+    teacher, accuracy = bench.teacher(recipe, side) or (None, None)
+    if teacher is None:
+        missing["teacher"] = f"needs the teacher: give --teacher ({named(header)})"
+
+    with Archive.open(path) as archive:
+        images = torch.from_numpy(archive.pixels()).permute(0, 3, 1, 2).contiguous()
+        targets = torch.tensor(archive.targets(), dtype=torch.int64)
     return Subject(
         path=Path(path),
         header=header,
         content_id=content_id,
         protocol=protocol,
         views=views,
-        images=images.to(device),
+        images=images.to(bench.device),
         targets=targets,
         recipe=recipe,
         source=source,
@@ -132,10 +138,10 @@ def open_subject(path: str, question: Question, device: torch.device, progress: 
 
 
 def recipe_of(header: Header, path: str) -> Recipe:
-    """Return the recipe that the archive was made by; of an archive that states none, the default one."""
+    """Return the recipe that the archive was made by; of an archive that states none of ours, the default one."""
     try:
         return from_json(Recipe, header.recipe, f"{path}: header.recipe", lenient=True)
-    except FormatError:
+    except HelloError:
         return Recipe()
 
 
@@ -169,21 +175,25 @@ def check_classes(path: str, header: Header, source: Source) -> None:
 
 
 def check_unseen(path: str, header: Header, source: Source, held_out: Source) -> None:
-    """Return if the held-out images are no part of what the archive was made from.
+    """Return if there are held-out images of every class, and they are no part of what the archive was made from.
 
     Raises:
-        SourceError: nobody can tell: the folder has no images set apart, and is not the one that was distilled.
+        SourceError: a class has none; or nobody can tell: no images were set apart, and these were not distilled.
     """
-    divided = isinstance(source, Folder) and isinstance(held_out, Folder) and source.root == held_out.root
-    if divided and source.provenance()["sha256"] != header.source.get("sha256"):
+    apart = isinstance(source, Folder) and isinstance(held_out, Folder) and source.root != held_out.root
+    if not apart and source.provenance()["sha256"] != header.source.get("sha256"):
         raise SourceError(
             f"{source.name}: has no val/ or test/, and is not what {path} was made from, so no image is known to be "
             "new to its students; put images that were never used into val/, beside train/"
         )
+    counts = torch.bincount(held_out.targets, minlength=len(held_out.classes))
+    if not counts.all():
+        label = held_out.classes[int(counts.argmin())]
+        raise SourceError(f"{held_out.name}: class {label!a} has one image, and none to measure on; add images of it")
 
 
 def get_maker(
-    path: str, header: Header, question: Question, device: torch.device, missing: dict[str, str]
+    path: str, header: Header, question: Question, missing: dict[str, str]
 ) -> tuple[LabelMaker | None, dict[str, str | int] | None]:
     """Return the archive's label maker, and the public base model beside it; or None, and the reason in `missing`."""
     dataset = HelloDataset(path, labels="logits", base=question.base)
@@ -202,17 +212,26 @@ def get_maker(
     }
 
 
-def check_order(maker: LabelMaker, held_out: Source, side: int, device: torch.device, progress: Progress) -> None:
+def check_order(
+    maker: LabelMaker, source: Source, held_out: Source, side: int, device: torch.device, progress: Progress
+) -> None:
     """Return if the archive's label maker counts the classes as the real images do.
+
+    Images of `source` help where fewer than 50 of a class are held out.
 
     Raises:
         SourceError: it has them in another order.
     """
-    chosen = sample(held_out, max(PER_CLASS, -(-2000 // len(held_out.classes))))
-    parts = torch.split(chosen, BATCH)
-    work = track(parts, len(parts), "Label check", progress)
-    found = torch.cat([maker(squares(held_out, part, side).to(device)).argmax(1).cpu() for part in work])
-    fault = other_order(held_out.targets[chosen], found, held_out.classes, who="label maker")
+    classes = len(held_out.classes)
+    few = bool(torch.bincount(held_out.targets, minlength=classes).min() < PER_CLASS)
+    chosen = [(origin, sample(origin, max(PER_CLASS, SAMPLE // classes))) for origin in [held_out, source][: 1 + few]]
+    work = [(origin, part) for origin, indices in chosen for part in torch.split(indices, BATCH)]
+    found = [
+        maker(squares(origin, part, side).to(device)).argmax(1).cpu()
+        for origin, part in track(work, len(work), "Label check", progress)
+    ]
+    targets = torch.cat([origin.targets[part] for origin, part in work])
+    fault = other_order(targets, torch.cat(found), held_out.classes, who="label maker")
     if fault:
         raise SourceError(f"{held_out.name}: {fault}")
 
