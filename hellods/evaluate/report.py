@@ -52,6 +52,8 @@ def arm_of(results: Sequence[Result]) -> dict[str, Any]:
     """Return what became of the students of one arm, one for each seed."""
     run, outcomes = results[0][0], [kept["outcome"] for _, kept in results]
     best = [max(zip(outcome["curve"], outcome["epochs"], strict=True)) for outcome in outcomes]
+    # The curve is measured on a sample: what the best point has before the last one there is added to the last on all.
+    highest = [o["accuracy"] + value - o["curve"][-1] for o, (value, _) in zip(outcomes, best, strict=True)]
     epochs = run.subject.protocol.epochs
     seen = sum(outcome["views"] for outcome in outcomes)
     # A student that is sent its labels makes none.
@@ -63,7 +65,7 @@ def arm_of(results: Sequence[Result]) -> dict[str, Any]:
         "needs_base": run.arm.labels == "hello",
         "accuracy": {
             "last": spread([outcome["accuracy"] for outcome in outcomes]),
-            "best": spread([value for value, _ in best]) | {"epochs": [epoch for _, epoch in best]},
+            "best": spread([round(value, 6) for value in highest]) | {"epochs": [epoch for _, epoch in best]},
         },
         "per_class": [round(mean(values), 6) for values in zip(*(o["per_class"] for o in outcomes), strict=True)],
         "curves": [
