@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+Quantization = Literal["fp16", "int8", "int4"]  # how deltas are stored
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
@@ -32,7 +34,7 @@ class ProjectorConfig:
     descriptions: tuple[str, ...]  # one a class, set into the template
     encoder_rank: int
     head_rank: int
-    quantization: Literal["fp16"] = "fp16"
+    quantization: Quantization = "fp16"
     precision: Literal["fp32"] = "fp32"  # of the arithmetic that made the probe labels
 
     def __post_init__(self) -> None:

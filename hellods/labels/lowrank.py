@@ -36,6 +36,19 @@ class LowRank(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         return weight + (self.delta if self.full else (self.up @ self.down).view(self.shape))
 
+    @torch.no_grad()
+    def trim(self, energy: float) -> None:
+        """Keep the fewest singular components that hold this share of the squared norm, balanced over both factors."""
+        if self.full:
+            return
+        up, left = torch.linalg.qr(self.up.double())
+        down, right = torch.linalg.qr(self.down.double().T)
+        first, values, second = torch.linalg.svd(left @ right.T)
+        kept = 1 + int((values.square().cumsum(0) < energy * values.square().sum()).sum())
+        root = values[:kept].sqrt()
+        self.up.data = (up @ first[:, :kept] * root).to(self.up)
+        self.down.data = (down @ second.T[:, :kept] * root).T.to(self.down).contiguous()
+
 
 def adapt(module: nn.Module, rank: int, generator: torch.Generator) -> None:
     """Freeze `module` and put a trainable low-rank delta on each of its matrices and convolutions, in place."""
@@ -50,6 +63,13 @@ def adaptable(module: nn.Module) -> Iterator[tuple[nn.Module, str]]:
         for kind, names in WEIGHTS.items():
             if isinstance(owner, kind):
                 yield from ((owner, name) for name in names if getattr(owner, name) is not None)
+
+
+def trim(module: nn.Module, energy: float) -> None:
+    """Cut the rank of each delta to what holds `energy` (0 to 1) of its squared norm, in place."""
+    for delta in module.modules():
+        if isinstance(delta, LowRank):
+            delta.trim(energy)
 
 
 def merge(module: nn.Module) -> None:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from hellods.errors import FormatError, LabelError
 from hellods.labels.backbones import BACKBONES, Backbone, remedy
-from hellods.labels.config import ProjectorConfig
-from hellods.labels.lowrank import adapt, merge
+from hellods.labels.config import ProjectorConfig, Quantization
+from hellods.labels.lowrank import adapt, merge, trim
+from hellods.labels.quantize import BITS, pack, unpack
 
 
 class Projector(nn.Module):
@@ -42,7 +43,14 @@ class Projector(nn.Module):
 
     @classmethod
     def create(
-        cls, base: str, descriptions: Sequence[str], *, template: str, ranks: tuple[int, int], seed: int
+        cls,
+        base: str,
+        descriptions: Sequence[str],
+        *,
+        template: str,
+        ranks: tuple[int, int],
+        seed: int,
+        quantization: Quantization = "fp16",
     ) -> Self:
         """Return a projector that equals zero-shot CLIP and can be fitted.
 
@@ -52,6 +60,7 @@ class Projector(nn.Module):
             template: what `{}` stands in for a description.
             ranks: of the deltas on the tower and on the head.
             seed: of the deltas' initial values.
+            quantization: how the deltas are stored.
 
         Raises:
             LabelError: the base model cannot be had.
@@ -65,6 +74,7 @@ class Projector(nn.Module):
             descriptions=tuple(descriptions),
             encoder_rank=ranks[0],
             head_rank=ranks[1],
+            quantization=quantization,
         )
         return cls(config, backbone, torch.Generator().manual_seed(seed))
 
@@ -130,27 +140,53 @@ class Projector(nn.Module):
         return {re.sub(r"parametrizations\.(\w+)\.0\.", r"\1.", name): value for name, value in learned.items()}
 
     def state(self) -> dict[str, Tensor]:
-        """Return the stored tensors, on the CPU: deltas in float16, bias and scale in float32."""
-        learned = {name: value.detach().cpu().contiguous() for name, value in self.learned().items()}
-        return {name: value.half() if value.ndim > 1 else value for name, value in learned.items()}
+        """Return the stored tensors, on the CPU: bias and scale in float32, deltas as the config's quantization says.
+
+        The float16 scales of an integer delta `NAME` are `NAME.scales`, see `pack`.
+        """
+        state = {}
+        for name, value in self.learned().items():
+            value = value.detach().cpu()
+            if value.ndim < 2:
+                state[name] = value
+            elif bits := BITS.get(self.config.quantization, 0):
+                state[name], state[f"{name}.scales"] = pack(value, bits)
+            else:
+                state[name] = value.half().contiguous()
+        return state
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Take over stored tensors.
+        """Take over stored tensors; deltas of a lower rank lower that of the projector's own.
 
         Raises:
             FormatError: names, shapes or values do not fit.
         """
-        learned = self.learned()
-        if state.keys() != learned.keys():
-            name = min(state.keys() ^ learned.keys())
+        learned, bits = self.learned(), BITS.get(self.config.quantization, 0)
+        packed = {name for name, value in learned.items() if bits and value.ndim > 1}
+        if unlike := state.keys() ^ (learned.keys() | {f"{name}.scales" for name in packed}):
+            name = min(unlike)
             raise FormatError(f"projector: tensor {name!a} is {'unknown' if name in state else 'missing'} [C7]")
-        for name, value in state.items():
-            if value.shape != learned[name].shape:
-                shapes = f"{tuple(value.shape)}, expected {tuple(learned[name].shape)}"
-                raise FormatError(f"projector: tensor {name!a} has shape {shapes} [C7]")
-            if not value.isfinite().all():
-                raise FormatError(f"projector: tensor {name!a} holds values that are not finite [C7]")
-            learned[name].data.copy_(value)
+        for name in learned:
+            if name.endswith(".down"):
+                rank = state[name].shape[0] if state[name].ndim else 0
+                up, down = learned[name.removesuffix("down") + "up"], learned[name]
+                if 1 <= rank <= len(down):
+                    up.data, down.data = up.data[:, :rank], down.data[:rank]
+        for name, target in learned.items():
+            value = state[name]
+            try:
+                value = unpack(value, state[f"{name}.scales"], target.shape, bits) if name in packed else value
+                if value.shape != target.shape:
+                    raise ValueError(f"shape {tuple(value.shape)}, expected {tuple(target.shape)}")
+                if not value.isfinite().all():
+                    raise ValueError("values that are not finite")
+            except ValueError as cause:
+                raise FormatError(f"projector: tensor {name!a} has {cause} [C7]") from cause
+            target.data.copy_(value)
+
+    def trim(self, energy: float) -> None:
+        """Cut the rank of each delta to what holds this share (0 to 1) of its squared norm, in place."""
+        trim(self, energy)
 
     def merge(self) -> None:
         """Fold the deltas into the weights, in place; nothing can be fitted afterwards."""

@@ -1,21 +1,31 @@
 """The projector: zero-shot CLIP at the start, the same labels after storing, one clear error otherwise."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from hellods.errors import FormatError, LabelError
 from hellods.labels.backbones import load_open_clip, resolve
+from hellods.labels.config import Quantization
 from hellods.labels.projector import Projector
 
 CLASSES = ("apple", "bed", "bus", "rose", "tiger")
 
 
+def create(quantization: Quantization) -> Projector:
+    return Projector.create(
+        "hello-tiny", CLASSES, template="a photo of a {}", ranks=(4, 2), seed=0, quantization=quantization
+    )
+
+
 @pytest.fixture
 def projector() -> Projector:
-    return Projector.create("hello-tiny", CLASSES, template="a photo of a {}", ranks=(4, 2), seed=0)
+    return create("fp16")
 
 
 @pytest.fixture
@@ -42,18 +52,59 @@ def test_projector_starts_as_zero_shot_clip(projector: Projector, images: torch.
     torch.testing.assert_close(projector(images), backbone.scale * features @ text.T, rtol=1e-4, atol=1e-4)
 
 
-def test_restored_projector_makes_the_labels_of_the_stored_one(projector: Projector, images: torch.Tensor) -> None:
-    state = fitted(projector).state()
-    projector.load(state)  # what float16 keeps of the deltas
+@pytest.mark.parametrize("quantization", get_args(Quantization))
+def test_restored_projector_makes_the_labels_of_the_stored_one(
+    images: torch.Tensor, quantization: Quantization
+) -> None:
+    projector = fitted(create(quantization))
+    state = projector.state()
+    projector.load(state)  # what is kept of the deltas
     restored = Projector.restore(projector.config, CLASSES, state)
     torch.testing.assert_close(restored(images), projector(images), rtol=1e-4, atol=1e-4)
     assert not any(parameter.requires_grad for parameter in restored.parameters())
+
+
+@pytest.mark.parametrize("quantization", get_args(Quantization))
+def test_storing_what_was_loaded_gives_the_same_bytes(quantization: Quantization) -> None:
+    projector = fitted(create(quantization))
+    projector.trim(0.9)
+    state = projector.state()
+    projector.load(state)
+    assert save(projector.state()) == save(state)
+
+
+def test_fewer_bits_are_nearly_so_many_fewer_bytes_and_close_labels(images: torch.Tensor) -> None:
+    makers = {name: fitted(create(name)) for name in get_args(Quantization)}
+    states = {name: maker.state() for name, maker in makers.items()}
+    size = {name: sum(value.nbytes for value in state.values()) for name, state in states.items()}
+    assert size["int8"] < 0.55 * size["fp16"]
+    assert size["int4"] < 0.30 * size["fp16"]
+    expected, allowed = makers["fp16"](images), {"fp16": 0.005, "int8": 0.02, "int4": 0.3}
+    for name, maker in makers.items():
+        maker.load(states[name])
+        assert (maker(images) - expected).std() < allowed[name] * expected.std(), name
+
+
+def test_trimmed_projector_is_smaller_close_and_restored_at_its_own_ranks(images: torch.Tensor) -> None:
+    projector = fitted(create("fp16"))
+    for name, value in projector.learned().items():
+        if name.endswith(".up"):
+            value.data *= 0.3 ** torch.arange(value.shape[1])  # what was learned has few large components
+    whole, labels = projector.state(), projector(images)
+    projector.trim(0.97)
+    state = projector.state()
+    assert sum(value.numel() for value in state.values()) < 0.7 * sum(value.numel() for value in whole.values())
+    assert (projector(images) - labels).std() < 0.2 * labels.std()
+    restored = Projector.restore(projector.config, CLASSES, state)
+    torch.testing.assert_close(restored(images), projector(images), rtol=1e-2, atol=1e-2)
 
 
 def test_only_deltas_bias_and_scale_are_stored(projector: Projector) -> None:
     names = projector.state().keys()
     assert {"bias", "scale"} < names
     assert all(name.endswith((".up", ".down", ".delta")) for name in names - {"bias", "scale"})
+    packed = {name for name in create("int4").state() if not name.endswith(".scales")}
+    assert packed == names
 
 
 def test_projector_stays_in_eval_mode(projector: Projector) -> None:
@@ -104,6 +155,35 @@ def test_tensors_that_do_not_fit_are_refused(projector: Projector, change: str) 
         state["bias"] = torch.full((5,), float("inf"))
     with pytest.raises(FormatError, match=r"projector: .*\[C7\]"):
         Projector.restore(projector.config, CLASSES, state)
+
+
+DOWN = "tower.layer4.0.conv2.weight.down"
+
+
+UNFIT: dict[str, tuple[str, Callable[[torch.Tensor], torch.Tensor]]] = {
+    "another rank than its up": (DOWN, lambda value: value[:2]),
+    "no rank": (DOWN, lambda value: value[:0]),
+    "too high a rank": (DOWN, lambda value: torch.cat([value, value])),
+    "one dimension": (DOWN, lambda value: value.flatten()),
+    "no dimension": (DOWN, lambda value: value.sum()),
+    "codes that are floats": (DOWN, lambda value: value.float()),
+    "infinite scales": (f"{DOWN}.scales", lambda value: value / 0),
+    "too few scales": (f"{DOWN}.scales", lambda value: value[:, 1:]),
+    "wide scales": (f"{DOWN}.scales", lambda value: value.float()),
+}
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_packed_tensors_that_do_not_fit_are_refused(quantization: Quantization) -> None:
+    projector = create(quantization)
+    state = fitted(projector).state()
+    for fault, (name, change) in UNFIT.items():
+        with pytest.raises(FormatError, match=rf"projector: tensor '{DOWN.removesuffix('down')}.*\[C7\]"):
+            create(quantization).load(state | {name: change(state[name])})
+            pytest.fail(fault)
+    del state[f"{DOWN}.scales"]
+    with pytest.raises(FormatError, match="scales' is missing"):
+        projector.load(state)
 
 
 def test_number_of_classes_must_be_that_of_the_descriptions(projector: Projector) -> None:
