@@ -144,9 +144,9 @@ class Projector(nn.Module):
 
         The float16 scales of an integer delta `NAME` are `NAME.scales`, see `pack`.
         """
-        state = {}
-        for name, value in self.learned().items():
-            value = value.detach().cpu()
+        state: dict[str, Tensor] = {}
+        for name, parameter in self.learned().items():
+            value = parameter.detach().cpu()
             if value.ndim < 2:
                 state[name] = value
             elif bits := BITS.get(self.config.quantization, 0):

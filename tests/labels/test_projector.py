@@ -177,10 +177,9 @@ UNFIT: dict[str, tuple[str, Callable[[torch.Tensor], torch.Tensor]]] = {
 def test_packed_tensors_that_do_not_fit_are_refused(quantization: Quantization) -> None:
     projector = create(quantization)
     state = fitted(projector).state()
-    for fault, (name, change) in UNFIT.items():
+    for name, change in UNFIT.values():
         with pytest.raises(FormatError, match=rf"projector: tensor '{DOWN.removesuffix('down')}.*\[C7\]"):
             create(quantization).load(state | {name: change(state[name])})
-            pytest.fail(fault)
     del state[f"{DOWN}.scales"]
     with pytest.raises(FormatError, match="scales' is missing"):
         projector.load(state)
