@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from torch import Tensor, nn
 
+from hellods import HelloLoader
 from hellods_cli import main
 from hellods_cli.loop import loop
 
@@ -86,7 +87,7 @@ def test_build_with_the_readers_own_folder_and_teacher_runs(folder: Path, shared
 
 
 def test_loop_runs_two_epochs_that_see_different_views(folder: Path) -> None:
-    (code,) = blocks("python")
+    code = blocks("python")[0]
     epochs: list[set[bytes]] = [set()]
 
     def see(network: nn.Module, arguments: tuple[Tensor, ...]) -> None:
@@ -106,8 +107,24 @@ def test_loop_runs_two_epochs_that_see_different_views(folder: Path) -> None:
     assert first.isdisjoint(second)
 
 
+@pytest.mark.filterwarnings("default")  # Lightning's own, and its advice
+def test_loader_and_lightning_go_on_from_the_loop(folder: Path) -> None:
+    pytest.importorskip("lightning")
+    names: dict[str, object] = {}
+    seen = []
+    hook = nn.modules.module.register_module_forward_hook(lambda network, *_: seen.append(network))
+    try:
+        for code in blocks("python"):
+            seen.clear()
+            exec(re.sub(r"(range\(|max_epochs=)100", r"\g<1>1", code), names)
+    finally:
+        hook.remove()
+    assert isinstance(names["loader"], HelloLoader)
+    assert seen.count(names["model"]) == 2  # the batches of an epoch
+
+
 def test_loop_is_the_one_that_build_prints() -> None:
-    assert blocks("python") == [loop("digits.hello", 32)]
+    assert blocks("python")[0] == loop("digits.hello", 32)
 
 
 def test_extras_that_are_installed_exist() -> None:
