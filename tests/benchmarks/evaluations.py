@@ -1,0 +1,119 @@
+"""Evaluate archives of real images as `hellods evaluate` does, and record the reports.
+
+    python tests/benchmarks/evaluations.py cifar10-ipc10 --folder WORK
+
+WORK keeps the prepared images, the archive (built if it is missing) and every finished student, so an interrupted
+measurement goes on. The convnet ones need `convnet_teacher.py WORK` first. All but those take hours on two cores.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import click
+from builds import SETS, inputs
+from common import RESULTS, shared
+
+from hellods.distill.build import build
+from hellods.distill.recipe import Inputs, Recipe
+from hellods.evaluate.arms import ARMS
+from hellods.evaluate.evaluate import evaluate
+from hellods.evaluate.presets import Protocol
+from hellods.evaluate.question import Question
+
+FOUR = ("hello", "teacher", "hard", "random")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """An archive and what is asked of it."""
+
+    images: str  # a key of SETS
+    recipe: Mapping[str, Any]
+    arms: tuple[str, ...] = tuple(ARMS)
+    seeds: int = 3
+    protocol: Protocol = field(default_factory=Protocol)
+    convnet: bool = False  # under the ConvNet-3 teacher
+
+
+def imagenette(images_per_class: int) -> Measurement:
+    return Measurement(
+        images="imagenette",
+        recipe={"images_per_class": images_per_class, "side": 128, "fit_images": 3072, "fit_batch": 32},
+        arms=FOUR,
+        seeds=1,
+        protocol=Protocol(student="resnet18"),
+    )
+
+
+def convnet(images_per_class: int, arms: tuple[str, ...], seeds: int) -> Measurement:
+    """RDED's own setting; its label maker is the teacher, so the projector is hardly fitted."""
+    recipe = {"images_per_class": images_per_class, "fit_images": 128}
+    return Measurement(images="cifar10", recipe=recipe, arms=arms, seeds=seeds, convnet=True)
+
+
+MEASUREMENTS = {
+    "cifar10-ipc1": Measurement(images="cifar10", recipe={"images_per_class": 1}),
+    "cifar10-ipc10": Measurement(images="cifar10", recipe={"images_per_class": 10}),
+    "cifar10-ipc50": Measurement(images="cifar10", recipe={"images_per_class": 50}, arms=FOUR, seeds=1),
+    "cifar10-convnet-ipc10": convnet(10, ("teacher", "random-teacher"), 3),
+    "cifar10-convnet-ipc50": convnet(50, ("teacher",), 1),
+    "imagenette-ipc1": imagenette(1),
+    "imagenette-ipc10": imagenette(10),
+}
+
+
+def prepared(measurement: Measurement, folder: Path) -> Inputs:
+    """Return where the real images and the teacher are; the images are written if they are missing."""
+    prepare = [sys.executable, str(shared() / "data" / "prepare.py"), str(folder), SETS[measurement.images]]
+    subprocess.run(prepare, check=True)
+    made_from = inputs(measurement.images, folder)
+    if not measurement.convnet:
+        return made_from
+    weights = folder / "convnet3.safetensors"
+    return replace(made_from, teacher=f"{folder / 'convnet3.py'}:convnet3", teacher_weights=str(weights))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=[*MEASUREMENTS])
+    parser.add_argument("--folder", type=Path, required=True)
+    options = parser.parse_args()
+    name, folder = options.name, options.folder
+    measurement = MEASUREMENTS[name]
+    made_from = prepared(measurement, folder)
+    archive = folder / f"{name}.hello"
+    if not archive.exists():
+        build(made_from, Recipe(**measurement.recipe), archive)
+    question = Question(
+        data=made_from.data,
+        protocol=measurement.protocol,
+        arms=measurement.arms,
+        seeds=measurement.seeds,
+        base=made_from.base if ":" in made_from.base else None,
+        teacher=made_from.teacher,
+        teacher_weights=made_from.teacher_weights,
+        teacher_mean=made_from.teacher_mean,
+        teacher_std=made_from.teacher_std,
+        precision="bf16",
+    )
+    command = shlex.join(["python", "tests/benchmarks/evaluations.py", name, "--folder", "WORK"])
+    told = [0.0]
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage == "Students" and done >= told[0] + total / 100:
+            told[0] = done
+            click.echo(f"{done} of {total} views", err=True)
+
+    report = evaluate([str(archive)], question, folder / name, command=command, progress=progress)
+    (RESULTS / f"evaluate_{name.replace('-', '_')}.json").write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
