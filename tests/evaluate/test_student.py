@@ -1,0 +1,366 @@
+"""A student is trained as its protocol says, sees every image once an epoch, and becomes the same again."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as TF
+
+from hellods.distill.sources import Pixels
+from hellods.errors import RecipeError
+from hellods.evaluate import student
+from hellods.evaluate.presets import Protocol, resolve
+from hellods.evaluate.student import Clock, Feed, Lesson, Outcome, criterion, learn, pilot, squared
+from hellods.views.rule import Views
+
+CPU = torch.device("cpu")
+SIDE, CLASSES, COUNT = 8, 3, 14
+NAMES = ("a", "b", "c")
+
+
+def random_images(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return images whose brightest channel is their class, and the classes."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.arange(count) % CLASSES
+    images = torch.randint(0, 120, (count, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
+    images[torch.arange(count), targets] += 100
+    return images, targets
+
+
+def brightness(images: Tensor) -> Tensor:
+    """Label by the brightness of the channels."""
+    return images.float().mean((2, 3)) / 30
+
+
+def lesson(
+    labels: Callable[[Tensor], Tensor] | None = brightness, views: dict[str, Any] | None = None, **knobs: Any
+) -> Lesson:
+    images, targets = random_images(COUNT, 0)
+    held, theirs = random_images(31, 1)
+    rule = Views(**({"size": SIDE, "scale": (0.3, 1.0), "mix": "cutmix"} | (views or {})))
+    settings: dict[str, Any] = {"student": "convnet3", "epochs": 3, "batch_size": 5} | knobs
+    protocol, rule = resolve(Protocol(**settings), rule, COUNT, CLASSES)
+    return Lesson(
+        pixels=images.__getitem__,
+        side=SIDE,
+        targets=targets,
+        views=rule,
+        labels=labels,
+        protocol=protocol,
+        steps=3,
+        held_out=Pixels("held out", NAMES, theirs.tolist(), held),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        teacher=brightness,
+    )
+
+
+def taught(wanted: Lesson, seed: int = 0, precision: torch.dtype = torch.float32) -> Outcome:
+    return learn(wanted, seed, CPU, precision)
+
+
+def but_for_seconds(outcome: Outcome) -> dict[str, Any]:
+    return {name: value for name, value in asdict(outcome).items() if name != "seconds"}
+
+
+def fed(wanted: Lesson, seed: int = 0) -> list[tuple[Tensor, tuple[Tensor | None, Tensor]]]:
+    return list(Feed(wanted, seed, CPU, Clock(CPU)))
+
+
+@pytest.fixture(scope="module")
+def outcome() -> Outcome:
+    return taught(lesson())
+
+
+# What is learnt.
+
+
+def numbers(seed: int, rows: int = 6) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    ours, theirs = (3 * torch.randn(rows, CLASSES, generator=generator) for _ in range(2))
+    truth = torch.rand(rows, CLASSES, generator=generator)
+    return ours, theirs, truth / truth.sum(1, keepdim=True)
+
+
+def softmax(row: list[float]) -> list[float]:
+    total = sum(map(math.exp, row))
+    return [math.exp(value) / total for value in row]
+
+
+def cross_entropy(logits: Tensor, truth: Tensor) -> float:
+    pairs = zip(map(softmax, logits.tolist()), truth.tolist(), strict=True)
+    return -sum(t * math.log(p) for row, shares in pairs for p, t in zip(row, shares, strict=True)) / len(logits)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
+def test_kl_is_of_the_softened_labels_without_the_square_of_the_temperature(temperature: float) -> None:
+    ours, theirs, truth = numbers(0)
+    expected = 0.0
+    for mine, other in zip((ours / temperature).tolist(), (theirs / temperature).tolist(), strict=True):
+        expected += sum(p * math.log(p / q) for p, q in zip(softmax(other), softmax(mine), strict=True))
+    found = criterion(Protocol(temperature=temperature), ours, theirs, truth)
+    assert found.item() == pytest.approx(expected / len(ours), rel=1e-4)
+
+
+def test_mse_is_of_logits_as_they_are_and_adds_its_share_of_the_truth() -> None:
+    ours, theirs, truth = numbers(1)
+    squares = sum((a - b) ** 2 for a, b in zip(ours.flatten().tolist(), theirs.flatten().tolist(), strict=True))
+    expected = squares / ours.numel() + 0.1 * cross_entropy(ours, truth)
+    assert criterion(Protocol(loss="mse", hard_weight=0.1), ours, theirs, truth).item() == pytest.approx(expected)
+
+
+def test_kl_can_add_the_truth_too() -> None:
+    ours, theirs, truth = numbers(2)
+    alone = criterion(Protocol(temperature=20.0), ours, theirs, truth).item()
+    both = criterion(Protocol(temperature=20.0, hard_weight=0.5), ours, theirs, truth).item()
+    assert both - alone == pytest.approx(0.5 * cross_entropy(ours, truth), rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["kl", "mse"])
+def test_without_labels_the_loss_is_the_cross_entropy_with_the_mixed_truth(loss: Any) -> None:
+    ours, _, truth = numbers(3)
+    assert criterion(Protocol(loss=loss), ours, None, truth).item() == pytest.approx(cross_entropy(ours, truth))
+
+
+def test_labels_of_a_maker_that_could_learn_teach_only_the_student() -> None:
+    maker = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, CLASSES))
+    batches = fed(lesson(lambda images: maker(images.float())))
+    assert not any(label.requires_grad for _, (label, _) in batches if label is not None)
+
+
+# What is seen.
+
+
+def test_every_image_is_seen_once_in_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+    original = student.draw
+
+    def spy(views: Views, side: Any, count: int, seed: int, epoch: Tensor, indices: Tensor) -> Any:
+        seen.extend(zip(epoch.tolist(), indices.tolist(), strict=True))
+        return original(views, side, count, seed, epoch, indices)
+
+    monkeypatch.setattr(student, "draw", spy)
+    batches = fed(lesson())
+    assert sorted(seen) == [(epoch, index) for epoch in range(3) for index in range(COUNT)]
+    assert [len(images) for images, _ in batches] == [5, 5, 4] * 3
+
+
+def test_each_epoch_has_another_order_and_other_views() -> None:
+    batches = fed(lesson())
+    assert not torch.equal(batches[0][1][1], batches[3][1][1])
+    assert not torch.equal(batches[0][0], batches[3][0])
+
+
+@pytest.mark.parametrize("ahead", [1, 3 * SIDE * SIDE * 5 * 2, 1 << 30])
+def test_batches_are_the_same_however_many_are_made_ahead(ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = fed(lesson())
+    monkeypatch.setattr(student, "AHEAD", ahead)
+    for (images, (labels, truth)), (others, (theirs, shares)) in zip(usual, fed(lesson()), strict=True):
+        assert torch.equal(images, others)
+        assert torch.equal(labels, theirs)
+        assert torch.equal(truth, shares)
+
+
+def test_labels_are_of_the_very_views_mixed_as_they_are() -> None:
+    for images, (labels, _) in fed(lesson()):
+        pixels = (images * 0.25 + 0.5) * 255
+        torch.testing.assert_close(labels, brightness(pixels), atol=1e-3, rtol=1e-3)
+
+
+def test_truth_is_shared_by_the_area_that_cutmix_takes() -> None:
+    # Images of one colour each: a view shows exactly how much of it is whose.
+    images, targets = torch.zeros(CLASSES, 3, SIDE, SIDE, dtype=torch.uint8), torch.arange(CLASSES)
+    images[range(CLASSES), range(CLASSES)] = 255
+    plain = replace(lesson(None), pixels=images.__getitem__, targets=targets, steps=1, std=(1, 1, 1), mean=(0, 0, 0))
+    batches = fed(replace(plain, protocol=replace(plain.protocol, epochs=40)))
+    for views, (_, truth) in batches:
+        torch.testing.assert_close(views.mean((2, 3)), truth)
+    shares = torch.cat([truth for _, (_, truth) in batches])
+    assert ((shares > 0) & (shares < 1)).any()
+
+
+def test_area_of_cutmix_is_betas_less_what_the_border_cuts_off() -> None:
+    # Beta(1, 1): the area is uniform. Of a side s around a uniform place, s - s² / 4 lies within, in the mean.
+    views, parts = Views(size=64, mix="cutmix"), []
+    for epoch in range(100):
+        drawn = student.draw(views, (SIDE, SIDE), COUNT, 0, epoch, torch.arange(COUNT))
+        assert drawn.patch is not None
+        parts.append(drawn.patch[:, 2] * drawn.patch[:, 3] / 64**2)
+    sides = [((k + 0.5) / 1000) ** 0.5 for k in range(1000)]
+    expected = sum((s - s**2 / 4) ** 2 for s in sides) / len(sides)
+    assert torch.cat(parts).mean().item() == pytest.approx(expected, abs=0.02)
+
+
+def test_unmixed_views_are_of_one_class() -> None:
+    for _, (_, truth) in fed(lesson(None, {"mix": "none"})):
+        assert torch.equal(truth.sort(1).values, torch.tensor([0.0, 0.0, 1.0]).expand(len(truth), 3))
+
+
+def test_stored_views_come_again_and_no_others() -> None:
+    def views(repeat: int | None) -> set[bytes]:
+        wanted = replace(lesson(), repeat=repeat)
+        batches = fed(replace(wanted, protocol=replace(wanted.protocol, epochs=6)))
+        return {view.numpy().tobytes() for images, _ in batches for view in images.contiguous()}
+
+    assert len(views(2)) == 2 * COUNT
+    assert views(2) < views(None)
+    assert len(views(None)) == 6 * COUNT
+
+
+def test_another_order_does_not_change_the_stored_views() -> None:
+    wanted = replace(lesson(), repeat=1)
+    first, second = (torch.cat([images for images, _ in fed(wanted)][start : start + 3]) for start in (0, 3))
+    assert not torch.equal(first, second)
+    assert {v.numpy().tobytes() for v in first.contiguous()} == {v.numpy().tobytes() for v in second.contiguous()}
+
+
+def test_a_set_larger_than_the_steps_is_seen_on_and_on() -> None:
+    wanted = replace(lesson(), steps=2)
+    assert [len(images) for images, _ in fed(wanted)] == [5, 5, 4, 5, 5, 4]
+
+
+def test_only_the_images_of_some_batches_are_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    images = random_images(COUNT, 0)[0]
+
+    def pixels(indices: Tensor) -> Tensor:
+        asked.append(len(indices))
+        assert len(indices.unique()) == len(indices)
+        return images[indices]
+
+    monkeypatch.setattr(student, "AHEAD", 1)
+    fed(replace(lesson(), pixels=pixels))
+    assert max(asked) <= 10  # a batch of five, and their partners
+
+
+def test_held_out_images_are_cut_as_rdeds() -> None:
+    wanted = lesson(views={"size": 14})
+    held = wanted.held_out
+    images = squared(wanted, torch.tensor([3]))
+    expected = TF.center_crop(TF.resize(held.image(3), [16, 16], antialias=True), [14, 14])
+    assert torch.equal(images[0], expected)
+
+
+@pytest.mark.parametrize("size", [*range(2, 48), 64, 96, 128, 224])
+def test_held_out_images_never_get_black_margins(size: int) -> None:
+    wanted = lesson(views={"size": size})
+    white = torch.full((1, 3, 16, 16), 255, dtype=torch.uint8)
+    images = squared(replace(wanted, held_out=Pixels("white", NAMES, [0], white)), torch.tensor([0]))
+    assert images.shape == (1, 3, size, size)
+    assert images.min() == 255
+
+
+# What becomes of a student.
+
+
+def test_student_learns() -> None:
+    found = taught(lesson(epochs=20, learning_rate=0.01))
+    assert found.accuracy > 0.9
+    assert found.losses[-1] < found.losses[0]
+
+
+def test_a_run_is_the_same_again_for_a_seed(outcome: Outcome) -> None:
+    torch.rand(3)  # whatever the global state
+    assert but_for_seconds(taught(lesson())) == but_for_seconds(outcome)
+
+
+def test_another_seed_is_another_run(outcome: Outcome) -> None:
+    assert taught(lesson(), seed=1).losses != outcome.losses
+
+
+def test_runs_leave_the_global_random_state_alone() -> None:
+    before = torch.get_rng_state()
+    taught(lesson())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_bfloat16_trains() -> None:
+    found = taught(lesson(epochs=20, learning_rate=0.01), precision=torch.bfloat16)
+    assert found.accuracy > 0.9
+    assert found.losses != taught(lesson(epochs=20, learning_rate=0.01)).losses
+
+
+def test_outcome_counts_views_classes_and_parameters(outcome: Outcome) -> None:
+    assert outcome.views == 3 * COUNT
+    assert (outcome.epochs, len(outcome.curve), len(outcome.losses)) == ((1, 2, 3), 3, 3)
+    weights = 3 * 128 * 9 + 2 * 128 * 128 * 9 + 3 * 128 + 6 * 128 + 128 * 3 + 3
+    assert outcome.parameters == weights
+    counts = [11, 10, 10]
+    assert outcome.accuracy == pytest.approx(
+        sum(n * share for n, share in zip(counts, outcome.per_class, strict=True)) / 31, abs=1e-5
+    )
+    assert set(outcome.seconds) == {"views", "labels", "student", "compare", "check"}
+
+
+def test_flops_of_a_step_are_three_forward_passes(outcome: Outcome) -> None:
+    convolutions = 2 * 9 * (3 * 128 * 64 + 128 * 128 * 16 + 128 * 128 * 4)
+    assert outcome.flops["student"] == 3 * (convolutions + 2 * 128 * CLASSES)
+
+
+def test_curve_has_ten_points_at_most_and_ends_with_the_last_epoch() -> None:
+    found = taught(lesson(epochs=25))
+    assert found.epochs == (3, 5, 8, 10, 13, 15, 18, 20, 23, 25)
+
+
+def test_losses_are_the_means_since_the_point_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    values: list[float] = []
+    original = student.criterion
+
+    def spy(*arguments: Any) -> Tensor:
+        values.append(original(*arguments).item())
+        return original(*arguments)
+
+    monkeypatch.setattr(student, "criterion", spy)
+    found = taught(lesson())
+    assert found.losses == pytest.approx([sum(values[n : n + 3]) / 3 for n in (0, 3, 6)], abs=1e-6)
+
+
+def test_fidelity_is_of_what_the_student_saw(outcome: Outcome) -> None:
+    assert outcome.fidelity is not None
+    assert (outcome.fidelity["views"], outcome.fidelity["agreement"]) == (3 * COUNT, 1.0)
+
+
+def test_hard_labels_have_no_fidelity() -> None:
+    assert taught(lesson(None)).fidelity is None
+
+
+def test_no_more_views_are_compared_than_wanted_and_they_are_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(student, "SEEN", 30)
+    monkeypatch.setattr(student, "AHEAD", 1)
+    compared: list[int] = []
+
+    def teacher(images: Tensor) -> Tensor:
+        compared.append(len(images))
+        return brightness(images)
+
+    found = taught(replace(lesson(epochs=20), teacher=teacher)).fidelity
+    assert found is not None
+    assert found["views"] == sum(compared) <= 30
+    assert len(compared) > 25  # of sixty steps
+
+
+def test_a_student_that_cannot_take_the_images_is_named() -> None:
+    with pytest.raises(RecipeError, match="convnet4 halves images 4 times: 8 px is too small"):
+        taught(lesson(student="convnet4"))
+
+
+def test_a_student_that_does_not_learn_is_named() -> None:
+    with pytest.raises(RecipeError, match="Student: the loss is nan after 9 steps; learn slower"):
+        taught(lesson(lambda images: brightness(images) * torch.nan))
+
+
+def test_progress_is_told_of_every_step() -> None:
+    calls: list[tuple[str, int, int]] = []
+    learn(lesson(), 0, CPU, torch.float32, lambda *call: calls.append(call))
+    assert calls == [("Student", step, 9) for step in range(10)]
+
+
+def test_a_pilot_takes_as_long_as_a_run_of_as_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(student.time, "monotonic", lambda: float(next(ticks)))
+    short, long = (pilot(lesson(epochs=epochs), CPU, torch.float32) for epochs in (3, 300))
+    assert 0 < short < long
