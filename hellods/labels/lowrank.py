@@ -4,14 +4,19 @@ import math
 from collections.abc import Iterator
 
 import torch
+from open_clip.transformer import Attention, VisionTransformer
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+
+from hellods.labels.quantize import pack, unpack
 
 # The weights that a delta is put on, by module type.
 WEIGHTS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Linear: ("weight",),
     nn.Conv2d: ("weight",),
     nn.MultiheadAttention: ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"),
+    Attention: ("in_proj_weight",),
+    VisionTransformer: ("proj",),
 }
 
 
@@ -20,7 +25,12 @@ class LowRank(nn.Module):
 
     A convolution's weight (O, I, h, w) counts as the matrix (O, I·h·w). Where the factors of an m×n matrix would hold
     no fewer numbers than the matrix itself, r·(m+n) ≥ m·n, the delta is stored whole.
+
+    Attributes:
+        bits: of the integers that the delta is rounded to wherever it is used; 0: it is not.
     """
+
+    bits = 0
 
     def __init__(self, weight: Tensor, rank: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -34,7 +44,15 @@ class LowRank(nn.Module):
             self.down = nn.Parameter(torch.randn(rank, columns, generator=generator) / math.sqrt(columns))
 
     def forward(self, weight: Tensor) -> Tensor:
-        return weight + (self.delta if self.full else (self.up @ self.down).view(self.shape))
+        if self.full:
+            return weight + self._rounded(self.delta)
+        return weight + (self._rounded(self.up) @ self._rounded(self.down)).view(self.shape)
+
+    def _rounded(self, value: Tensor) -> Tensor:
+        if not self.bits:
+            return value
+        # Gradients pass as if nothing were rounded (Bengio et al. 2013, arXiv 1308.3432).
+        return value + (unpack(*pack(value, self.bits), value.shape, self.bits) - value).detach()
 
     @torch.no_grad()
     def trim(self, energy: float) -> None:
@@ -65,11 +83,12 @@ def adaptable(module: nn.Module) -> Iterator[tuple[nn.Module, str]]:
                 yield from ((owner, name) for name in names if getattr(owner, name) is not None)
 
 
-def trim(module: nn.Module, energy: float) -> None:
-    """Cut the rank of each delta to what holds `energy` (0 to 1) of its squared norm, in place."""
+def settle(module: nn.Module, energy: float, bits: int) -> None:
+    """Cut the rank of each delta to what holds `energy` (0 to 1) of its squared norm, and round it from here on."""
     for delta in module.modules():
         if isinstance(delta, LowRank):
             delta.trim(energy)
+            delta.bits = bits
 
 
 def merge(module: nn.Module) -> None:

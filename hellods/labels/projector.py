@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hellods.errors import FormatError, LabelError
 from hellods.labels.backbones import BACKBONES, Backbone, remedy
 from hellods.labels.config import ProjectorConfig, Quantization
-from hellods.labels.lowrank import adapt, merge, trim
+from hellods.labels.lowrank import adapt, merge, settle
 from hellods.labels.quantize import BITS, pack, unpack
 
 
@@ -184,9 +184,12 @@ class Projector(nn.Module):
                 raise FormatError(f"projector: tensor {name!a} has {cause} [C7]") from cause
             target.data.copy_(value)
 
-    def trim(self, energy: float) -> None:
-        """Cut the rank of each delta to what holds this share (0 to 1) of its squared norm, in place."""
-        trim(self, energy)
+    def settle(self, energy: float) -> None:
+        """Cut the rank of each delta to what holds this share (0 to 1) of its squared norm, in place.
+
+        From here on labels are made with the deltas rounded as they will be stored, and what is fitted makes up for it.
+        """
+        settle(self, energy, BITS.get(self.config.quantization, 0))
 
     def merge(self) -> None:
         """Fold the deltas into the weights, in place; nothing can be fitted afterwards."""
