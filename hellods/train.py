@@ -1,9 +1,10 @@
 """The one training loop, for teacher and student."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 
 import torch
@@ -29,6 +30,28 @@ class Schedule:
     multiplier: Literal["cosine", "half-cosine"] = "cosine"
 
 
+class Kept:
+    """Where a training goes on from, and who keeps how far it is; this one begins anew and keeps nothing.
+
+    Attributes:
+        state: what a training gave to `keep`; empty: begin.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor] | None = None) -> None:
+        self.state = state or {}
+
+    @property
+    def done(self) -> int:
+        """Steps that lie behind."""
+        return int(self.state["done"]) if self.state else 0
+
+    def keep(self, done: int, total: int, state: Callable[[], dict[str, Tensor]]) -> None:
+        """Take note of a step; whoever wants the state then calls `state`, and stores it before returning."""
+
+
+ANEW: Final = Kept()
+
+
 def train(
     network: nn.Module,
     batches: Callable[[int], Iterable[tuple[Tensor, Any]]],
@@ -42,13 +65,17 @@ def train(
     seed: int = 0,
     precision: torch.dtype = torch.float32,
     after: Callable[[int], None] = lambda epochs: None,
+    kept: Kept = ANEW,
     progress: Progress = silent,
 ) -> None:
     """Train `network` in place; parameters that need no gradient stay as they are.
 
+    On a CPU, a training that goes on from what was kept ends in the very weights of one that was never stopped.
+
     Args:
         network: float images -> logits.
-        batches: epoch -> `steps` pairs of images ready for the network, on its device, and of what `loss` takes.
+        batches: epoch -> `steps` pairs of images ready for the network, on its device, and of what `loss` takes;
+            for the epoch in which a training goes on, those after `kept.done`.
         loss: (logits, targets) -> a scalar.
         epochs: how often `batches` is called.
         steps: per epoch.
@@ -58,6 +85,7 @@ def train(
         seed: of random layers such as dropout; global random state is left as it was.
         precision: bfloat16 for autocast of the forward pass; weights, loss and optimizer stay in float32.
         after: called after every epoch with the number of epochs done.
+        kept: told of every step.
         progress: told of every step.
 
     Raises:
@@ -65,27 +93,34 @@ def train(
         ValueError: `batches` yields more or fewer than `steps`.
     """
     total = epochs * steps
-    progress(stage, 0, total)
+    progress(stage, kept.done, total)
     if not total:
         return
     decay = schedule.weight_decay
     optimizer = torch.optim.AdamW(groups or _groups(network, decay), lr=schedule.learning_rate, weight_decay=decay)
+    rates = [group["lr"] for group in optimizer.param_groups]
     multiplier = MULTIPLIERS[schedule.multiplier]
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: multiplier(step, steps, epochs))
     with _mode(network, training=True), _random(network, seed):
-        for epoch in range(epochs):
-            for step, (images, targets) in zip(range(steps), batches(epoch), strict=True):
+        if kept.state:
+            _restore(kept.state, network, optimizer)
+        begin, skipped = divmod(kept.done, steps)
+        for epoch in range(begin, epochs):
+            first = skipped if epoch == begin else 0
+            for step, (images, targets) in zip(range(first, steps), batches(epoch), strict=True):
+                done = epoch * steps + step
+                for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                    group["lr"] = rate * multiplier(done, steps, epochs)
                 with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
                     logits = network(images)
                 value = loss(logits.float(), targets)
                 optimizer.zero_grad()
                 value.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-                scheduler.step()
-                done = epoch * steps + step + 1
+                done += 1
                 # Now and then, since reading the loss stops a GPU.
                 if (done % 100 == 0 or done == total) and not value.isfinite():
                     raise RecipeError(f"{stage}: the loss is {value.item()} after {done} steps; learn slower")
+                kept.keep(done, total, partial(_state, done, network, optimizer))
                 progress(stage, done, total)
             after(epoch + 1)
 
@@ -107,6 +142,39 @@ def predict(
             with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
                 found.append(label_maker(images).argmax(1).cpu())
     return torch.cat(found)
+
+
+def _state(done: int, network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state = {"done": torch.tensor(done), "random": torch.get_rng_state()}
+    state |= {f"random.{device}": torch.cuda.get_rng_state(device) for device in _gpus(network)}
+    state |= {f"network.{name}": value for name, value in _changing(network).items()}
+    for number, moments in optimizer.state_dict()["state"].items():
+        state |= {f"optimizer.{number}.{name}": value for name, value in moments.items()}
+    return {name: value.detach().cpu().contiguous() for name, value in state.items()}
+
+
+def _restore(state: Mapping[str, Tensor], network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    torch.set_rng_state(state["random"])
+    for device in _gpus(network):
+        torch.cuda.set_rng_state(state[f"random.{device}"], device)
+    with torch.no_grad():
+        for name, value in _changing(network).items():
+            value.copy_(state[f"network.{name}"])
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for name, value in state.items():
+        kind, _, rest = name.partition(".")
+        if kind == "optimizer":
+            number, _, moment = rest.partition(".")
+            parameter = parameters[int(number)]
+            # In the parameter's memory format, so that the same sums are rounded in the same order.
+            like = value.clone() if moment == "step" else torch.empty_like(parameter).copy_(value)
+            optimizer.state[parameter][moment] = like
+
+
+def _changing(network: nn.Module) -> dict[str, Tensor]:
+    """Return what a training changes: learned parameters, and the buffers of layers such as BatchNorm."""
+    learned = {name: value for name, value in network.named_parameters() if value.requires_grad}
+    return learned | dict(network.named_buffers())
 
 
 def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -133,10 +201,14 @@ def _mode(maybe: object, *, training: bool) -> Iterator[None]:
 
 @contextmanager
 def _random(network: nn.Module, seed: int) -> Iterator[None]:
-    devices = {parameter.device for parameter in network.parameters() if parameter.is_cuda}
+    devices = _gpus(network)
     with torch.random.fork_rng(devices=devices):
         torch.default_generator.manual_seed(seed)
         for device in devices:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+def _gpus(network: nn.Module) -> set[torch.device]:
+    return {parameter.device for parameter in network.parameters() if parameter.is_cuda}

@@ -1,17 +1,18 @@
 """The loop follows its schedule to the step, repeats exactly, and leaves nothing behind."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Literal
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from hellods.errors import RecipeError
-from hellods.train import Schedule, predict, train
+from hellods.train import Kept, Schedule, predict, train
 
 EPOCHS, STEPS = 3, 4
 
@@ -158,6 +159,60 @@ def test_the_end_of_every_epoch_is_told() -> None:
     assert ended == [1, 2, 3]
 
 
+class Notebook(Kept):
+    """Keeps the state of every step."""
+
+    def __init__(self, state: Mapping[str, Tensor] | None = None) -> None:
+        super().__init__(state)
+        self.pages: list[dict[str, Tensor]] = []
+
+    def keep(self, done: int, total: int, state: Callable[[], dict[str, Tensor]]) -> None:
+        self.pages.append({name: value.clone() for name, value in state().items()})
+
+
+def learner() -> nn.Sequential:
+    """What has all that must be kept: matrices in channels-last, a scalar, BatchNorm's buffers, dropout."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = (nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Dropout(0.5), nn.Flatten(), nn.Linear(20, 2))
+        network = nn.Sequential(*layers)
+    network.register_parameter("scale", nn.Parameter(torch.tensor(2.0)))
+    return network.to(memory_format=torch.channels_last)
+
+
+def learn(kept: Kept) -> dict[str, Tensor]:
+    network = learner()
+
+    def pictures(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(epoch)
+        pairs = [(torch.randn(6, 3, 4, 4, generator=generator), torch.arange(6) % 2) for _ in range(STEPS)]
+        yield from pairs[max(0, kept.done - epoch * STEPS) :]
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(network.scale * logits, targets)  # type: ignore[operator]
+
+    train(network, pictures, loss, epochs=EPOCHS, steps=STEPS, schedule=Schedule(), stage="Test", kept=kept)
+    return network.state_dict()
+
+
+def test_training_goes_on_from_any_step_to_the_very_same_weights() -> None:
+    whole = learn(book := Notebook())
+    assert len(book.pages) == EPOCHS * STEPS
+    for done, page in enumerate(book.pages, start=1):
+        rest = Notebook(load(save(page)))  # as a file holds it
+        again = learn(rest)
+        assert (rest.done, len(rest.pages)) == (done, EPOCHS * STEPS - done)
+        assert all(torch.equal(again[name], value) for name, value in whole.items())
+
+
+def test_what_is_kept_leaves_out_what_does_not_learn() -> None:
+    network = nn.Sequential(nn.Linear(2, 7), nn.Linear(7, 2)).requires_grad_(False)
+    network[1].requires_grad_(True)
+    book = Notebook()
+    train(network, batches, F.cross_entropy, epochs=1, steps=STEPS, schedule=Schedule(), stage="Test", kept=book)
+    assert {name for name in book.pages[0] if name.startswith("network")} == {"network.1.weight", "network.1.bias"}
+
+
 def test_bfloat16_is_the_forward_pass_alone() -> None:
     network, seen = nn.Linear(2, 2), []
     network.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
@@ -166,9 +221,7 @@ def test_bfloat16_is_the_forward_pass_alone() -> None:
         seen.append(logits.dtype)
         return F.cross_entropy(logits, targets)
 
-    train(
-        network, batches, loss, epochs=1, steps=STEPS, schedule=Schedule(), stage="Test", precision=torch.bfloat16
-    )
+    train(network, batches, loss, epochs=1, steps=STEPS, schedule=Schedule(), stage="Test", precision=torch.bfloat16)
     assert seen == [torch.bfloat16, torch.float32] * STEPS
     assert network.weight.dtype == torch.float32
 
