@@ -189,7 +189,6 @@ class Feed:
 
     def __init__(self, lesson: Lesson, seed: int, device: torch.device, clock: "Clock") -> None:
         self.lesson, self.seed, self.device, self.clock = lesson, seed, device, clock
-        self.truth = F.one_hot(lesson.targets, len(lesson.held_out.classes)).float()
         self.views = 0  # rendered so far
         self._compared: list[tuple[Tensor, Tensor | None, Tensor]] = []
 
@@ -242,7 +241,8 @@ class Feed:
         here = replace(drawn, index=places[: len(indices)])
         if drawn.partner:
             here = replace(here, partner=replace(drawn.partner, index=places[len(indices) :]))
-        return render(lesson.pixels(images).to(self.device), here), blend(self.truth, drawn).to(self.device)
+        truth = F.one_hot(lesson.targets[images], len(lesson.held_out.classes)).float()
+        return render(lesson.pixels(images).to(self.device), here), blend(truth, here).to(self.device)
 
     @staticmethod
     @torch.no_grad()

@@ -74,19 +74,18 @@ def asked(path: str, question: Question) -> tuple[Header, str, Protocol, Views]:
     """Return an archive's header and content id, how its students are trained, and the views that they see.
 
     Raises:
-        HelloError: the file cannot be used, its images or their views do not suit the protocol, or not the student.
+        HelloError: the file cannot be used, or its images do not suit the protocol.
     """
     with Archive.open(path) as archive:
         header, content_id = archive.header, archive.content_id
-    facts, classes = header.images, len(header.classes)
+    facts = header.images
     if facts.height != facts.width:
         raise SourceError(f"{path}: images of {facts.height} × {facts.width} px: students need squares")
-    protocol, views = resolve(question.protocol, archived(header, path), facts.count, classes)
+    protocol, views = resolve(question.protocol, archived(header, path), facts.count, len(header.classes))
     try:
         draw(views, (facts.height, facts.width), facts.count, 0, 0, torch.tensor([0]))
     except ValueError as cause:
         raise RecipeError(f"{path}: {cause}") from cause
-    create(protocol.student, classes, views.size)
     return header, content_id, protocol, views
 
 
@@ -100,6 +99,7 @@ def open_subject(path: str, question: Question, bench: Bench) -> Subject:
     recipe, side = recipe_of(header, path), header.images.height
     source, held_out = bench.sources(recipe.seed)
     check_classes(path, header, source)
+    create(protocol.student, len(header.classes), views.size)  # before every image is decoded
     bench.check(recipe.seed)
     check_unseen(path, header, source, held_out)
     missing = {}

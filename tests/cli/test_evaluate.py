@@ -83,7 +83,7 @@ def test_help_imports_no_torch_and_names_every_arm() -> None:
 BAD = {
     "no such file": (["{tmp}/none.hello", "--data", "d", "--arms", "hard"], "{tmp}/none.hello: no such file"),
     "unknown arm": (["{archive}", "--data", "d", "--arms", "hello,hrad"], "arm 'hrad' is unknown: choose from hello, "),
-    "unknown student": (["{archive}", "--data", "d", "--student", "convnot"], "network 'convnot' is unknown"),
+    "unknown student": (["{archive}", "--data", "{data}", "--student", "convnot"], "network 'convnot' is unknown"),
     "unknown device": (["{archive}", "--data", "d", "--device", "abacus"], "device 'abacus' cannot be used here"),
     "no data": (["{archive}", "--data", "{tmp}/none"], "{tmp}/none: no such folder"),
     "no seeds": (["{archive}", "--data", "d", "--seeds", "0"], "seeds is 0"),

@@ -1,5 +1,6 @@
 """A small archive, questions about it, and one whole evaluation."""
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from hellods.evaluate import runs
 from hellods.evaluate.bench import Bench
 from hellods.evaluate.evaluate import evaluate
 from hellods.evaluate.presets import Protocol
@@ -64,3 +66,23 @@ def whole(digits_archive: Path, everything: Question, tmp_path_factory: pytest.T
 def subject(digits_archive: Path, everything: Question, whole: Path) -> Subject:
     bench = Bench(everything, torch.device("cpu"), whole / "runs", silent)
     return open_subject(str(digits_archive), everything, bench)
+
+
+@pytest.fixture
+def read(whole: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((whole / "report.json").read_text())
+    return value
+
+
+@pytest.fixture
+def taught(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The seeds of the students that are trained from now on."""
+    seeds: list[int] = []
+    original = runs.learn
+
+    def learn(lesson: Any, seed: int, *others: Any) -> Any:
+        seeds.append(seed)
+        return original(lesson, seed, *others)
+
+    monkeypatch.setattr(runs, "learn", learn)
+    return seeds
