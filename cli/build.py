@@ -49,7 +49,7 @@ option = options_of(Inputs, Recipe)
 @option("encoder_rank", "Rank of the projector's deltas on the image tower.")
 @option("head_rank", "Rank of its delta on the head.")
 @option("fit_images", "Views that it is fitted on.  [default: 30 a real image, within limits]", int)
-@option("fit_batch", "Views in a step of that.")
+@option("fit_batch", "Views in a step of that.  [default: 128 up to 112 px, 32 at 224 px]", int)
 @option("fit_learning_rate", "The learning rate of its image tower.")
 @option("head_learning_rate", "That of its head.")
 @option("hard_weight", "Weight of the true classes, beside the teacher's logits.")
@@ -66,6 +66,9 @@ def command(data: str, out: str, class_names: str | None, overwrite: bool, quiet
 
     DATA is a folder with train/ and val/ (or test/), each with a folder of images for every class; or a folder of
     class folders, of which a fifth is held out; or `digits`, real handwritten ones.
+
+    What a long build has done is kept in a folder `.FILE.build` beside FILE until it ends: after an interruption, the
+    same command goes on from there.
     """
     recipe = Recipe(**only(Recipe, knobs))
     descriptions = read_names(Path(class_names)) if class_names else None

@@ -5,7 +5,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# (stage, steps done, steps in all); called with 0 when a stage begins and with the total when it ends.
+# (stage, steps done, steps in all); called with 0 when a stage begins, or with where an earlier build left it, and with
+# the total when it ends.
 Progress = Callable[[str, int, int], None]
 
 

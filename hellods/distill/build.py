@@ -1,12 +1,14 @@
 """build(): from a folder of real images to one archive."""
 
+import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, Final
 
 import torch
 from safetensors.torch import save
@@ -14,20 +16,23 @@ from torch import Tensor
 
 from hellods.data.probe import make_probe
 from hellods.device import usable, where
-from hellods.distill.fit import Fit, fit_projector
+from hellods.distill.arrange import arrange, crops_of_any_size, make_projector, resolve
+from hellods.distill.fit import fit_projector
 from hellods.distill.initialize import INITIALIZERS, Layout, check_enough
 from hellods.distill.measure import measure
 from hellods.distill.recipe import Inputs, Recipe
-from hellods.distill.sources import Source, open_source
-from hellods.distill.teacher import check_teacher, get_teacher
-from hellods.errors import SourceError
+from hellods.distill.resume import Work, digest
+from hellods.distill.sources import Source, open_source, squares
+from hellods.distill.teacher import Teacher, check_teacher, get_teacher
 from hellods.format.archive import check_target, image_sections, write
 from hellods.format.codecs import decode, encode
 from hellods.format.header import Header, Images
-from hellods.labels.projector import Projector
 from hellods.progress import Progress, silent, track
 from hellods.record import to_json
+from hellods.train import Kept
 from hellods.views.rule import Views
+
+PACKAGE: Final = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +54,8 @@ def build(
 ) -> Report:
     """Return a report of the archive written to `out`.
 
-    On a CPU with the same number of threads, the same inputs and recipe give the same bytes.
+    On a CPU with the same number of threads, the same inputs and recipe give the same bytes, also after a build was
+    killed: what it had done is kept in a folder beside `out`, and the same call goes on from there.
 
     Raises:
         HelloError: the inputs do not fit each other, or `out` cannot be written; nothing is written then.
@@ -57,29 +63,32 @@ def build(
     check_target(out, overwrite)
     device = usable(inputs.device)
     clock = Clock()
-    with clock("data"):
-        source, held_out = open_source(inputs.data, seed=recipe.seed)
-        recipe = resolve(recipe, source)
-        layout, views, fit = arrange(recipe)
-        check_enough(source, layout, recipe.initializer)
-        source.check(progress)
-        held_out.check(progress)
+    source, held_out = open_source(inputs.data, seed=recipe.seed)
     with clock("base model"):  # before the teacher learns, since it may be missing
         progress("Base model", 0, 1)  # its first use may be a download
         projector = make_projector(inputs, recipe, source.classes).to(device)
         progress("Base model", 1, 1)
+    with clock("data"):
+        recipe = resolve(recipe, source, projector.config.preprocess.side)
+        layout, views, fit = arrange(recipe)
+        check_enough(source, layout, recipe.initializer)
+        source.check(progress)
+        held_out.check(progress)
+    work = Work(out, beginnings(inputs, recipe, source, device))
     with clock("teacher"):
-        teacher = get_teacher(inputs, recipe, source, layout.side, progress).to(device)
+        teacher = get_teacher(inputs, recipe, source, layout.side, progress, work.stage("teacher")).to(device)
         allow_weak = inputs.allow_weak_teacher
         accuracy = check_teacher(teacher, held_out, layout.side, more=source, allow_weak=allow_weak, progress=progress)
     with clock("projector"):
-        # Crops of any size, as the images are made of; the whole photograph is one of them.
-        seen = replace(views, scale=(0.08, 1.0), shuffle=1)
-        fit_projector(projector, teacher, source, seen, fit, progress)
+        # A network of the user's own is code, which only its answers tell apart.
+        answers = teacher(squares(source, torch.arange(min(len(source), 8)), layout.side))
+        work = work.given(
+            taught=teacher.provenance(), answers=digest({"logits": answers}), projector=to_json(projector.config)
+        )
+        fit_projector(projector, teacher, source, crops_of_any_size(views), fit, progress, kept=work.stage("projector"))
         projector.load(projector.state())  # from here on just what the archive holds
     with clock("images"):
-        generator = torch.Generator().manual_seed(recipe.seed)
-        chosen = INITIALIZERS[recipe.initializer](source, teacher, layout, generator, progress)
+        chosen = initial_images(recipe, source, teacher, layout, progress, work.stage("images"))
         streams, images = through_codec(chosen, recipe, progress)
     with clock("check"):
         metrics = measure(projector, teacher, held_out, images, views, progress)
@@ -98,6 +107,7 @@ def build(
     }
     with clock("write"):
         content_id = write(out, header, sections, overwrite=overwrite, progress=progress)
+        work.remove()
     return Report(path=Path(out), content_id=content_id, seconds=clock.seconds)
 
 
@@ -139,74 +149,30 @@ class Clock:
         self.seconds[stage] = round(time.monotonic() - start, 2)
 
 
-def resolve(recipe: Recipe, source: Source) -> Recipe:
-    """Return the recipe with every default that depends on the images filled in."""
-    side = recipe.side or min(224, *source.image(0).shape[1:])
-    factor = recipe.factor or (2 if side >= 128 and recipe.initializer == "patches" else 1)
-    side -= 0 if recipe.side else side % factor
-    small = side <= 64
-    lossless = recipe.codec == "png" or (small and recipe.codec == "webp")
-    budget = min(30 * len(source), 160_000 if small else 30_000)
-    return replace(
-        recipe,
-        side=side,
-        flip=not source.handed if recipe.flip is None else recipe.flip,
-        factor=factor,
-        quality=recipe.quality if recipe.quality or lossless else 90,
-        fit_images=budget if recipe.fit_images is None else recipe.fit_images,
-    )
+def beginnings(inputs: Inputs, recipe: Recipe, source: Source, device: torch.device) -> dict[str, Any]:
+    """Return, as JSON holds it, all that decides what the first stage makes."""
+    code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(PACKAGE.rglob("*.py"))))
+    return {
+        "hellods": code.hexdigest(),
+        "libraries": {name: version(name) for name in ("torch", "torchvision", "open_clip_torch", "timm", "pillow")},
+        "device": where(device),
+        "recipe": to_json(recipe),
+        "data": source.provenance() | {"classes": list(source.classes)},
+        "teacher": to_json([inputs.teacher, inputs.teacher_mean, inputs.teacher_std]),
+    }
 
 
-def arrange(recipe: Recipe) -> tuple[Layout, Views, Fit]:
-    """Return how the images are put together, the view of them that a student sees (RDED's, both), and the fit."""
-    assert recipe.side
-    assert recipe.factor
-    assert recipe.fit_images is not None
-    assert recipe.flip is not None
-    layout = Layout(
-        images_per_class=recipe.images_per_class,
-        side=recipe.side,
-        factor=recipe.factor,
-        candidates=recipe.candidates,
-        crops=recipe.crops,
-    )
-    views = Views(
-        size=recipe.side,
-        scale=(1 / recipe.factor, 1.0),
-        flip=recipe.flip,
-        shuffle=recipe.factor,
-        mix=recipe.mix,
-    )
-    fit = Fit(
-        images=recipe.fit_images,
-        batch_size=recipe.fit_batch,
-        learning_rate=recipe.fit_learning_rate,
-        head_learning_rate=recipe.head_learning_rate,
-        hard_weight=recipe.hard_weight,
-        seed=recipe.seed,
-    )
-    return layout, views, fit
-
-
-def make_projector(inputs: Inputs, recipe: Recipe, classes: tuple[str, ...]) -> Projector:
-    """Return a projector that equals zero-shot CLIP."""
-    texts = describe(classes, inputs.descriptions)
-    ranks = (recipe.encoder_rank, recipe.head_rank)
-    return Projector.create(inputs.base, texts, template=recipe.template, ranks=ranks, seed=recipe.seed)
-
-
-def describe(classes: tuple[str, ...], descriptions: Mapping[str, str] | None) -> tuple[str, ...]:
-    """Return one text a class: the user's, or the folder's name with spaces.
-
-    Raises:
-        SourceError: the user describes some classes but not all.
-    """
-    if descriptions is None:
-        return tuple(name.replace("_", " ") for name in classes)
-    missing = [name for name in classes if name not in descriptions]
-    if missing:
-        raise SourceError(f"class descriptions: none for {missing[0]!a}; each class folder needs one")
-    return tuple(descriptions[name] for name in classes)
+def initial_images(
+    recipe: Recipe, source: Source, teacher: Teacher, layout: Layout, progress: Progress, kept: Kept
+) -> Tensor:
+    """Return the first images, uint8 (N, 3, S, S), if need be made anew."""
+    if kept.state:
+        progress("Images", 1, 1)
+        return kept.state["images"]
+    generator = torch.Generator().manual_seed(recipe.seed)
+    images = INITIALIZERS[recipe.initializer](source, teacher, layout, generator, progress)
+    kept.keep(1, 1, lambda: {"images": images})
+    return images
 
 
 def through_codec(images: Tensor, recipe: Recipe, progress: Progress) -> tuple[list[bytes], Tensor]:

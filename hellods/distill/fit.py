@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from hellods.distill.sources import Source, squares
 from hellods.labels import LabelMaker
 from hellods.labels.projector import Projector
 from hellods.progress import Progress, silent
-from hellods.train import Schedule, train
+from hellods.train import ANEW, Kept, Schedule, train
 from hellods.views.draw import blend, draw
 from hellods.views.render import render
 from hellods.views.rule import Views
@@ -30,7 +31,13 @@ class Fit:
 
 
 def fit_projector(
-    projector: Projector, teacher: LabelMaker, source: Source, views: Views, fit: Fit, progress: Progress = silent
+    projector: Projector,
+    teacher: LabelMaker,
+    source: Source,
+    views: Views,
+    fit: Fit,
+    progress: Progress = silent,
+    kept: Kept = ANEW,
 ) -> None:
     """Fit the projector's deltas, in place, to the teacher on views of real images.
 
@@ -39,10 +46,11 @@ def fit_projector(
     """
     device = next(projector.parameters()).device
     order = _shuffled(len(source), fit.batch_size, torch.Generator().manual_seed(fit.seed))
+    order = islice(order, kept.done, None)
     steps = -(-fit.images // fit.batch_size)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor]]]:
-        for step in range(steps):
+        for step in range(kept.done, steps):
             indices = next(order)
             images = squares(source, indices, views.size).to(device)
             positions = torch.arange(len(indices))
@@ -71,6 +79,7 @@ def fit_projector(
             schedule=schedule,
             groups=groups,
             stage="Projector",
+            kept=kept,
             progress=progress,
         )
 

@@ -42,7 +42,7 @@ class Recipe:
     encoder_rank: int = 8  # HeLlO, ImageNet
     head_rank: int = 64  # HeLlO, ImageNet-100
     fit_images: int | None = None  # views to fit on; None: 30 a real image, at most 160,000 (30,000 above 64 px)
-    fit_batch: int = 128
+    fit_batch: int | None = None  # None: 128 up to 112 px, then as memory allows: 32 at 224 px
     fit_learning_rate: float = 0.002  # of the tower's deltas
     head_learning_rate: float = 0.03  # new classes need a head far from their texts, and soon
     hard_weight: float = 0.1  # of the cross-entropy with the true class, beside MSE on logits

@@ -1,6 +1,5 @@
 """The teacher: loaded or trained, and measured on the data before anything is learnt from it."""
 
-import hashlib
 import logging
 import math
 from collections.abc import Iterator, Sequence
@@ -15,12 +14,13 @@ from torchvision.transforms.v2 import functional as TF
 from hellods.distill.checkpoints import fit_weights, own_network, published, read_weights
 from hellods.distill.order import other_order
 from hellods.distill.recipe import MEAN, STD, Inputs, Recipe
+from hellods.distill.resume import digest
 from hellods.distill.sources import Source, sample, squares
 from hellods.errors import RecipeError, SourceError
 from hellods.nets import create, logits_shape
 from hellods.progress import Progress, silent, track
 from hellods.record import decimal
-from hellods.train import Schedule, train
+from hellods.train import ANEW, Kept, Schedule, train
 from hellods.views.draw import draw
 from hellods.views.render import render
 from hellods.views.rule import Views
@@ -84,13 +84,9 @@ class Teacher(nn.Module):
 
     def provenance(self) -> dict[str, Any]:
         """Return architecture, SHA-256 of all its tensors, number of parameters, mean and deviation, side."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.network.state_dict().items()):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\0".encode())
-            digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return {
             "architecture": self.architecture,
-            "sha256": digest.hexdigest(),
+            "sha256": digest(self.network.state_dict()),
             "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
             "mean": [decimal(value) for value in self.mean],
             "std": [decimal(value) for value in self.std],
@@ -104,7 +100,9 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return scaled
 
 
-def get_teacher(inputs: Inputs, recipe: Recipe, source: Source, side: int, progress: Progress) -> Teacher:
+def get_teacher(
+    inputs: Inputs, recipe: Recipe, source: Source, side: int, progress: Progress, kept: Kept = ANEW
+) -> Teacher:
     """Return the user's teacher, or one trained on the real images (`train:ARCH`)."""
     if inputs.teacher.startswith("train:"):
         architecture = inputs.teacher.removeprefix("train:")
@@ -118,6 +116,7 @@ def get_teacher(inputs: Inputs, recipe: Recipe, source: Source, side: int, progr
             std=inputs.teacher_std,
             device=inputs.device,
             progress=progress,
+            kept=kept,
         )
     return load_teacher(
         inputs.teacher,
@@ -179,6 +178,7 @@ def train_teacher(
     std: Sequence[float] = STD,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
+    kept: Kept = ANEW,
 ) -> Teacher:
     """Return a teacher trained from scratch on random crops (never mirrored: digits and text are not).
 
@@ -193,10 +193,13 @@ def train_teacher(
     generator = torch.Generator().manual_seed(seed)
     batch_size = min(max(len(source) // 40, 16), 128, len(source))  # small sets need small batches to see many steps
     steps = len(source) // batch_size
+    begin, skipped = divmod(kept.done, steps)
+    for _ in range(begin):
+        torch.randperm(len(source), generator=generator)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(source), generator=generator)
-        for indices in order[: steps * batch_size].view(steps, batch_size):
+        for indices in order[: steps * batch_size].view(steps, batch_size)[skipped if epoch == begin else 0 :]:
             drawn = draw(views, (side, side), len(source), seed, epoch, indices)
             images = squares(source, indices, side).to(device)
             seen = render(images, replace(drawn, index=torch.arange(batch_size)))
@@ -211,6 +214,7 @@ def train_teacher(
         schedule=Schedule(),
         stage="Teacher",
         seed=seed,
+        kept=kept,
         progress=progress,
     )
     return Teacher(network, source.classes, architecture=architecture, mean=mean, std=std)

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +9,8 @@ import torch
 from PIL import Image
 
 from hellods import HelloDataset
-from hellods.distill.build import Report, build, describe, resolve
+from hellods.distill.build import Report, build
 from hellods.distill.recipe import Inputs, Recipe
-from hellods.distill.sources import Pixels
 from hellods.errors import HelloError, SourceError
 from hellods.format.archive import Archive
 
@@ -146,47 +144,6 @@ def test_teacher_of_another_class_order_is_refused(folder: Path, inputs: Inputs,
     with pytest.raises(SourceError, match=r"blue.*red|red.*blue"):
         build(replace(inputs, teacher=f"{swapped}:brightest"), RECIPE, tmp_path / "x.hello")
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("pixels", "knobs", "side", "factor"),
-    [
-        (32, {}, 32, 1),
-        (151, {}, 150, 2),
-        (151, {"initializer": "real"}, 151, 1),
-        (500, {}, 224, 2),
-        (500, {"factor": 3}, 222, 3),
-        (500, {"side": 64}, 64, 1),
-    ],
-)
-def test_side_and_factor_follow_the_images(pixels: int, knobs: dict[str, Any], side: int, factor: int) -> None:
-    source = Pixels("black", ("a", "b"), [0, 1], torch.zeros(2, 3, pixels, pixels + 9, dtype=torch.uint8))
-    resolved = resolve(Recipe(**knobs), source)
-    assert (resolved.side, resolved.factor) == (side, factor)
-
-
-@pytest.mark.parametrize(
-    ("codec", "side", "quality"),
-    [("webp", 32, None), ("webp", 128, 90), ("png", 128, None), ("jpeg", 32, 90), ("avif", 32, 90)],
-)
-def test_quality_is_what_was_used(codec: str, side: int, quality: int | None) -> None:
-    source = Pixels("black", ("a", "b"), [0, 1], torch.zeros(2, 3, side, side, dtype=torch.uint8))
-    assert resolve(Recipe(codec=codec), source).quality == quality  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("descriptions", "expected"),
-    [(None, ("a b", "c")), ({"a_b": "thing", "c": "other", "unused": "x"}, ("thing", "other"))],
-)
-def test_classes_are_described_by_the_user_or_their_folders(
-    descriptions: dict[str, str] | None, expected: tuple[str, ...]
-) -> None:
-    assert describe(("a_b", "c"), descriptions) == expected
-
-
-def test_class_without_description_is_named() -> None:
-    with pytest.raises(SourceError, match="'c'"):
-        describe(("a_b", "c"), {"a_b": "thing"})
 
 
 @pytest.mark.slow

@@ -1,0 +1,103 @@
+"""A recipe and real images -> what each stage of a build works with; nothing is learnt here."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from hellods.distill.fit import Fit
+from hellods.distill.initialize import Layout
+from hellods.distill.recipe import Inputs, Recipe
+from hellods.distill.sources import Source
+from hellods.errors import SourceError
+from hellods.labels.projector import Projector
+from hellods.views.rule import Views
+
+PIXELS: Final = 32 * 224**2  # of a batch: 2.4 GB for a MobileNetV2 tower with its deltas; up to 112 px it is the 128
+
+
+def resolve(recipe: Recipe, source: Source, tower: int) -> Recipe:
+    """Return the recipe with every default that depends on the images, or on the base model, filled in.
+
+    Args:
+        recipe: as the user gives it.
+        source: the images to learn from.
+        tower: side in pixels of what the base model takes; views are resized to it.
+    """
+    side = recipe.side or min(224, *source.image(0).shape[1:])
+    factor = recipe.factor or (2 if side >= 128 and recipe.initializer == "patches" else 1)
+    side -= 0 if recipe.side else side % factor
+    small = side <= 64
+    lossless = recipe.codec == "png" or (small and recipe.codec == "webp")
+    budget = min(30 * len(source), 160_000 if small else 30_000)
+    return replace(
+        recipe,
+        side=side,
+        flip=not source.handed if recipe.flip is None else recipe.flip,
+        factor=factor,
+        quality=recipe.quality if recipe.quality or lossless else 90,
+        fit_images=budget if recipe.fit_images is None else recipe.fit_images,
+        fit_batch=recipe.fit_batch or batch_within_memory(max(side, tower)),
+    )
+
+
+def batch_within_memory(side: int) -> int:
+    """Return a batch size for a fit: what it keeps for the backward pass grows with the pixels of a batch."""
+    return max(1, min(128, PIXELS // side**2))
+
+
+def arrange(recipe: Recipe) -> tuple[Layout, Views, Fit]:
+    """Return how the images are put together, the view of them that a student sees (RDED's, both), and the fit."""
+    assert recipe.side
+    assert recipe.factor
+    assert recipe.fit_images is not None
+    assert recipe.fit_batch
+    assert recipe.flip is not None
+    layout = Layout(
+        images_per_class=recipe.images_per_class,
+        side=recipe.side,
+        factor=recipe.factor,
+        candidates=recipe.candidates,
+        crops=recipe.crops,
+    )
+    views = Views(
+        size=recipe.side,
+        scale=(1 / recipe.factor, 1.0),
+        flip=recipe.flip,
+        shuffle=recipe.factor,
+        mix=recipe.mix,
+    )
+    fit = Fit(
+        images=recipe.fit_images,
+        batch_size=recipe.fit_batch,
+        learning_rate=recipe.fit_learning_rate,
+        head_learning_rate=recipe.head_learning_rate,
+        hard_weight=recipe.hard_weight,
+        seed=recipe.seed,
+    )
+    return layout, views, fit
+
+
+def crops_of_any_size(views: Views) -> Views:
+    """Return what a projector is fitted on: crops as the images are made of; the whole photograph is one of them."""
+    return replace(views, scale=(0.08, 1.0), shuffle=1)
+
+
+def make_projector(inputs: Inputs, recipe: Recipe, classes: tuple[str, ...]) -> Projector:
+    """Return a projector that equals zero-shot CLIP."""
+    texts = describe(classes, inputs.descriptions)
+    ranks = (recipe.encoder_rank, recipe.head_rank)
+    return Projector.create(inputs.base, texts, template=recipe.template, ranks=ranks, seed=recipe.seed)
+
+
+def describe(classes: tuple[str, ...], descriptions: Mapping[str, str] | None) -> tuple[str, ...]:
+    """Return one text a class: the user's, or the folder's name with spaces.
+
+    Raises:
+        SourceError: the user describes some classes but not all.
+    """
+    if descriptions is None:
+        return tuple(name.replace("_", " ") for name in classes)
+    missing = [name for name in classes if name not in descriptions]
+    if missing:
+        raise SourceError(f"class descriptions: none for {missing[0]!a}; each class folder needs one")
+    return tuple(descriptions[name] for name in classes)
