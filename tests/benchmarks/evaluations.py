@@ -62,7 +62,7 @@ MEASUREMENTS = {
     "cifar10-ipc1": Measurement(images="cifar10", recipe={"images_per_class": 1}),
     "cifar10-ipc10": Measurement(images="cifar10", recipe={"images_per_class": 10}),
     "cifar10-ipc50": Measurement(images="cifar10", recipe={"images_per_class": 50}, arms=FOUR, seeds=1),
-    "cifar10-convnet-ipc10": convnet(10, ("teacher", "random-teacher"), 3),
+    "cifar10-convnet-ipc10": convnet(10, ("teacher",), 3),
     "cifar10-convnet-ipc50": convnet(50, ("teacher",), 1),
     "imagenette-ipc1": imagenette(1),
     "imagenette-ipc10": imagenette(10),
