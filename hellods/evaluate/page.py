@@ -22,8 +22,8 @@ SCORES: Final = {
     "hlr": (
         "HLR",
         "What all real images reach with hard labels, minus what the archive's images reach with hard labels: the "
-        "information lost, without the help of soft labels. Lower is better. Real images are learnt for as many steps as "
-        "the archive's, which is too few for all that they could teach.",
+        "information lost, without the help of soft labels. Lower is better. Real images are learnt for as many steps "
+        "as the archive's, which is too few for all that they could teach.",
     ),
     "ior_hello": (
         "IOR under the archive's labels",
@@ -170,7 +170,10 @@ def _bytes(name: str, archive: Json) -> str:
     }
     assumed = []
     if base:
-        title = f"assumed at hand, not in the total: {_code(base['name'])}, image tower in fp16; its text tower reads the class names once"
+        title = (
+            f"assumed at hand, not in the total: {_code(base['name'])}, image tower in fp16; "
+            "its text tower reads the class names once"
+        )
         assumed = [[title, *[""] * 4, f"{base['bytes']:,}"]]
     return _section(
         "Accuracy against bytes",
