@@ -1,5 +1,6 @@
 """Probe labels: a few answers that an archive carries, so that a reader finds out when its own would be wrong."""
 
+import math
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Final
@@ -9,16 +10,16 @@ from torch import Tensor
 
 from hellods.errors import FormatError, LabelError
 from hellods.labels import LabelMaker
+from hellods.labels.arithmetic import TOLERANCES
+from hellods.labels.config import Precision
 from hellods.views.draw import draw
 from hellods.views.render import render
 from hellods.views.rule import Views
 
 PROBE_SEED: Final = 0  # every probe is drawn from it, whatever seed the archive is read with
-# Relative to the largest logit: fp32 on other processors and libraries stays 100 times closer; another activation
-# function (QuickGELU for GELU) is already 10 times further away.
-TOLERANCE: Final = 1e-3
 MAX_VIEWS: Final = 64  # that a reader answers,
 PART: Final = 8  # so many at once, since a hostile file may say that they are large
+CPU: Final = torch.device("cpu")
 
 
 @torch.no_grad()
@@ -48,42 +49,71 @@ def check_probe(
     view: Callable[[Tensor, Tensor, torch.device], Tensor],
     count: int,
     where: str,
+    *,
+    device: torch.device = CPU,
+    precision: Precision = "fp32",
+    other: Callable[[], LabelMaker] | None = None,
 ) -> None:
     """Answer the probe and compare.
 
     Args:
         probe: from `make_probe`, read from a file.
-        label_maker: the restored one, on the CPU.
+        label_maker: the restored one; it answers on the device of its images.
         view: returns uint8 (P, 3, S, S) for int64 (P,) epochs, indices and a device, drawn as `make_probe` draws.
         count: of the images.
         where: names the archive in messages.
+        device: to answer on.
+        precision: of the label maker's arithmetic.
+        other: returns a label maker with the base model's other activation function, on the CPU: to find a fault.
 
     Raises:
         FormatError: the probe is not what `make_probe` returns.
         LabelError: the images decode to other pixels, the base model is another one, or it computes wrongly here.
     """
     _check_form(probe, count, where)
-    digests, answers = [], []
-    for part in torch.split(torch.arange(len(probe["indices"])), PART):
-        seen = view(probe["epochs"][part], probe["indices"][part], torch.device("cpu"))
-        digests.append(_digests(seen))
-        answers.append(label_maker(seen).float().cpu())
-    if not torch.equal(torch.cat(digests), probe["digest"]):
+
+    def answer(label_maker: LabelMaker, device: torch.device) -> tuple[Tensor, Tensor]:
+        digests, answers = [], []
+        for part in torch.split(torch.arange(len(probe["indices"])), PART):
+            seen = view(probe["epochs"][part], probe["indices"][part], device)
+            digests.append(_digests(seen))
+            answers.append(label_maker(seen).float().cpu())
+        return torch.cat(digests), torch.cat(answers)
+
+    digests, logits = answer(label_maker, device)
+    if not torch.equal(digests, probe["digest"]):
         raise LabelError(
             f"{where}: the images decode to other pixels here than where the archive was made, so its labels would be "
             "of other images: use another release of Pillow"
         )
-    logits, expected = torch.cat(answers), probe["logits"]
+    expected, limit = probe["logits"], TOLERANCES[precision]
     if logits.shape != expected.shape:
         raise FormatError(f"{where}: probe logits {tuple(expected.shape)}, the label maker's {tuple(logits.shape)}")
-    if not logits.isfinite().all():
-        raise LabelError(f"{where}: the label maker's answers are not finite: a numerical fault of this machine")
-    off = ((logits - expected).abs().max() / expected.abs().max().clamp(min=1e-6)).item()
-    if off > TOLERANCE:
+    off = _distance(logits, expected)
+    if off <= limit:
+        return
+    if device.type != "cpu" and _distance(answer(label_maker, CPU)[1], expected) <= limit:
         raise LabelError(
-            f"{where}: labels differ from the archive's probe by {off:.1e} of the largest (limit {TOLERANCE:.0e}): "
-            "other base weights or another activation function; check base= and the release of open_clip"
+            f"{where}: labels made on {device} differ from the archive's probe by {off:.1e} of the largest (limit "
+            f"{limit:.0e}), and those made on the CPU do not: a numerical fault of {device} or its libraries"
         )
+    if off == math.inf:
+        raise LabelError(f"{where}: the label maker's answers are not finite: a numerical fault of this machine")
+    if other is not None and _distance(answer(other(), CPU)[1], expected) <= limit:
+        raise LabelError(
+            f"{where}: labels would agree with the archive's probe if GELU and QuickGELU were exchanged in the base "
+            'model: change "quick_gelu" in the model_cfg of its open_clip_config.json'
+        )
+    raise LabelError(
+        f"{where}: labels differ from the archive's probe by {off:.1e} of the largest (limit {limit:.0e}): "
+        "other base weights or another activation function; check base= and the release of open_clip"
+    )
+
+
+def _distance(logits: Tensor, expected: Tensor) -> float:
+    """Return how far logits lie from the expected ones, relative to the largest; infinite if they are not finite."""
+    off = (logits - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
+    return off.item() if logits.isfinite().all() else math.inf
 
 
 def _digests(seen: Tensor) -> Tensor:

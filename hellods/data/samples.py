@@ -16,6 +16,7 @@ from hellods.data.options import Options, archived
 from hellods.data.probe import PROBE_SEED, check_probe
 from hellods.format import wire
 from hellods.format.header import Header
+from hellods.labels.arithmetic import arithmetic
 from hellods.labels.config import ProjectorConfig
 from hellods.record import from_json
 from hellods.views.draw import Draw, draw
@@ -34,6 +35,7 @@ class Samples:
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        self._checked: set[torch.device] = set()
 
     @classmethod
     def of(cls, options: Options) -> Self:
@@ -68,11 +70,14 @@ class Samples:
 
     @cached_property
     def projector(self) -> "Projector":
-        """The label maker, on the CPU until labels are asked for elsewhere; it has answered the archive's probe.
+        """The label maker, on the CPU until labels are asked for elsewhere.
 
         Raises:
-            LabelError: the base model is missing or another one, or the probe's answers differ.
+            LabelError: the base model is missing or another one.
         """
+        return self._restore()
+
+    def _restore(self, *, other_activation: bool = False) -> "Projector":
         from hellods.labels.projector import Projector
 
         path, header = self.options.path, self.header
@@ -80,15 +85,33 @@ class Samples:
         config = from_json(ProjectorConfig, header.projector, f"{path}: header.projector", lenient=newer)
         with self.options.open() as archive:
             state = safetensors.torch.load(archive.read("projector"))
-            carried = any(section.name == "probe" for section in header.sections)
-            probe = safetensors.torch.load(archive.read("probe")) if carried else None
-        projector = Projector.restore(config, self.classes, state, base=self.options.base)
-        if probe is not None:
+        base = self.options.base
+        return Projector.restore(config, self.classes, state, base=base, other_activation=other_activation)
+
+    def _check(self, device: torch.device) -> None:
+        """Answer the archive's probe on a device that no label was made on so far.
+
+        Raises:
+            LabelError: the answers differ.
+        """
+        path, header = self.options.path, self.header
+        if any(section.name == "probe" for section in header.sections):
+            with self.options.open() as archive:
+                probe = safetensors.torch.load(archive.read("probe"))
             own = replace(self.options, view=archived(header, path), seed=PROBE_SEED, train=True, views=None)
             probed = Samples(own)
             probed.header, probed.images = header, self.images
-            check_probe(probe, projector, probed.view, header.images.count, path)
-        return projector
+            check_probe(
+                probe,
+                self._logits,
+                probed.view,
+                header.images.count,
+                path,
+                device=device,
+                precision=self.projector.config.precision,
+                other=lambda: self._restore(other_activation=True),
+            )
+        self._checked.add(device)
 
     @cached_property
     def _kept(self) -> Kept | None:
@@ -137,10 +160,16 @@ class Samples:
     def answer(self, images: Tensor) -> Tensor:
         """Return float32 (B, K), the labels of uint8 images (B, 3, H, W), on their device."""
         check_worker("the label maker")
-        with torch.autocast(images.device.type, enabled=False):
-            logits: Tensor = self.projector.to(images.device)(images).float()
+        if images.device not in self._checked:
+            self._check(images.device)
+        logits = self._logits(images)
         if self.options.labels == "soft":
             return torch.softmax(logits / self.options.temperature, dim=1)
+        return logits
+
+    def _logits(self, images: Tensor) -> Tensor:
+        with arithmetic(self.projector.config.precision, images.device):
+            logits: Tensor = self.projector.to(images.device)(images).float()
         return logits
 
     def _label(self, epochs: Tensor, indices: Tensor, device: torch.device, views: Tensor | None) -> Tensor:

@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
+from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from hellods.errors import LabelError
 from hellods.labels.config import Preprocess
+from hellods.labels.hub import fetch
 
 ASSETS = Path(__file__).parent.parent / "assets"
 
@@ -28,6 +31,7 @@ class Backbone:
     scale: float  # what cosines are multiplied with to become logits
     preprocess: Preprocess
     sha256: str
+    swap: Callable[[], None] = lambda: None  # GELU for QuickGELU and the reverse, in tower and texts: to find a fault
 
 
 def load_open_clip(base: str) -> Backbone:
@@ -43,6 +47,10 @@ def load_open_clip(base: str) -> Backbone:
     name, options = resolve(base)
     try:
         with _quiet():
+            if "pretrained" in options:
+                facts = open_clip.get_pretrained_cfg(options["model_name"], options["pretrained"])
+                own = {key: facts[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in facts}
+                options |= {"pretrained": str(fetch(facts["hf_hub"])), "force_preprocess_cfg": own}
             model = open_clip.create_model(**options, require_pretrained=True)
             tokenizer = open_clip.get_tokenizer(options["model_name"])
     except Exception as cause:  # open_clip raises whatever its loaders and the network raise
@@ -60,13 +68,14 @@ def load_open_clip(base: str) -> Backbone:
     preprocess = Preprocess(
         side=sides.pop(), mean=tuple(facts["mean"]), std=tuple(facts["std"]), interpolation=facts["interpolation"]
     )
-    return Backbone(name, model.visual, embed, model.logit_scale.exp().item(), preprocess, digest(model))
+    scale = model.logit_scale.exp().item()
+    return Backbone(name, model.visual, embed, scale, preprocess, digest(model), lambda: swap_activations(model))
 
 
 BACKBONES: dict[str, Callable[[str], Backbone]] = {"open_clip": load_open_clip}
 
 
-def resolve(base: str) -> tuple[str, dict[str, str | bool]]:
+def resolve(base: str) -> tuple[str, dict[str, Any]]:
     """Return the name that an archive states for `base`, and open_clip's arguments.
 
     Raises:
@@ -101,11 +110,20 @@ def remedy(base: str) -> str:
     )
 
 
+def swap_activations(model: nn.Module) -> None:
+    """Exchange GELU and QuickGELU, in place."""
+    for owner in list(model.modules()):
+        for name, child in owner.named_children():
+            if isinstance(child, (QuickGELU, nn.GELU)):
+                setattr(owner, name, nn.GELU() if isinstance(child, QuickGELU) else QuickGELU())
+
+
 def digest(model: nn.Module) -> str:
-    """Return the SHA-256 of every float tensor of `model`: name, shape and float32 bytes, sorted by name."""
+    """Return the SHA-256 of the float tensors that labels come from: name, shape and float32 bytes, sorted by name."""
     state = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        if tensor.is_floating_point():
+        # What CoCa writes captions with has no part in labels.
+        if tensor.is_floating_point() and not name.startswith("text_decoder."):
             state.update(f"{name} {list(tensor.shape)}\n".encode())
             state.update(tensor.detach().float().contiguous().numpy().tobytes())
     return state.hexdigest()

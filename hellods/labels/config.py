@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Quantization = Literal["fp16", "int8", "int4"]  # how deltas are stored
+Precision = Literal["fp32", "bf16", "fp16"]  # of the arithmetic that makes labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class ProjectorConfig:
     encoder_rank: int
     head_rank: int
     quantization: Quantization = "fp16"
-    precision: Literal["fp32"] = "fp32"  # of the arithmetic that made the probe labels
+    precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
         if min(self.encoder_rank, self.head_rank) < 1:

@@ -80,7 +80,13 @@ class Projector(nn.Module):
 
     @classmethod
     def restore(
-        cls, config: ProjectorConfig, classes: Sequence[str], state: dict[str, Tensor], *, base: str | None = None
+        cls,
+        config: ProjectorConfig,
+        classes: Sequence[str],
+        state: dict[str, Tensor],
+        *,
+        base: str | None = None,
+        other_activation: bool = False,
     ) -> Self:
         """Return the projector that an archive describes, its deltas merged, at the cost of the bare tower.
 
@@ -90,6 +96,7 @@ class Projector(nn.Module):
             state: the tensors of the archive's `projector` section.
             base: overrides the base model that the archive names. One that open_clip does not know by itself must be
                 given, so that a file cannot choose what is downloaded.
+            other_activation: compute with GELU where the base has QuickGELU, and the reverse.
 
         Raises:
             LabelError: the base model is missing, or differs from the one that the archive was made with.
@@ -111,6 +118,8 @@ class Projector(nn.Module):
             )
         if config.preprocess != backbone.preprocess:
             raise FormatError(f"projector: preprocess is not that of the base model, {backbone.preprocess} [C7]")
+        if other_activation:
+            backbone.swap()
         projector = cls(config, backbone, torch.Generator().manual_seed(0))
         projector.load(state)
         projector.merge()

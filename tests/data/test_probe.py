@@ -1,10 +1,18 @@
+import json
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from hellods import HelloDataset
 from hellods.data.probe import PROBE_SEED, check_probe, make_probe
 from hellods.errors import FormatError, HelloError, LabelError
 from hellods.labels import LabelMaker
+from hellods.labels.backbones import ASSETS
+from hellods.labels.config import Precision
 from hellods.views.draw import draw
 from hellods.views.render import render
 from hellods.views.rule import Views
@@ -18,11 +26,11 @@ def label_maker(images: Tensor) -> Tensor:
     return nn.functional.gelu(images.flatten(1).float() / 255 @ WEIGHTS)
 
 
-def check(probe: dict[str, Tensor], label_maker: LabelMaker, images: Tensor) -> None:
+def check(probe: dict[str, Tensor], label_maker: LabelMaker, images: Tensor, precision: Precision = "fp32") -> None:
     def view(epochs: Tensor, indices: Tensor, device: torch.device) -> Tensor:
         return render(images, draw(VIEWS, (8, 8), len(images), PROBE_SEED, epochs, indices))
 
-    check_probe(probe, label_maker, view, len(images), "x.hello")
+    check_probe(probe, label_maker, view, len(images), "x.hello", precision=precision)
 
 
 PROBE = make_probe(label_maker, IMAGES, VIEWS)
@@ -58,6 +66,37 @@ def test_one_level_of_one_pixel_is_an_image_decoder_that_differs() -> None:
 def test_other_logits_are_a_base_that_differs(wrong: nn.Module) -> None:
     with pytest.raises(LabelError, match="other base weights or another activation"):
         check(PROBE, wrong, IMAGES)
+
+
+def test_answers_that_are_right_on_the_cpu_alone_are_a_fault_of_the_device() -> None:
+    seen: list[torch.device] = []
+
+    def view(epochs: Tensor, indices: Tensor, device: torch.device) -> Tensor:
+        seen.append(device)
+        return render(IMAGES, draw(VIEWS, (8, 8), len(IMAGES), PROBE_SEED, epochs, indices))
+
+    def faulty(images: Tensor) -> Tensor:
+        return label_maker(images) * (1.1 if seen[-1].type == "cuda" else 1)
+
+    with pytest.raises(LabelError, match=r"made on cuda:0 differ .* CPU do not: a numerical fault of cuda:0"):
+        check_probe(PROBE, faulty, view, len(IMAGES), "x.hello", device=torch.device("cuda:0"))
+
+
+def test_wrong_activation_is_named_where_the_other_one_is_right(digits_archive: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(ASSETS / "hello-tiny", folder)
+    assert len(HelloDataset(digits_archive, base=f"local-dir:{folder}", labels="logits").batch([0])[1].cpu()) == 1
+    facts = json.loads((folder / "open_clip_config.json").read_text())
+    facts["model_cfg"]["quick_gelu"] = True
+    (folder / "open_clip_config.json").write_text(json.dumps(facts))
+    with pytest.raises(LabelError, match="if GELU and QuickGELU were exchanged"):
+        HelloDataset(digits_archive, base=f"local-dir:{folder}").batch([0])[1].cpu()
+
+
+@pytest.mark.parametrize(("precision", "passes"), [("fp32", False), ("fp16", True), ("bf16", True)])
+def test_tolerance_is_that_of_the_precision(precision: Precision, passes: bool) -> None:
+    with nullcontext() if passes else pytest.raises(LabelError, match="limit 1e-03"):
+        check(PROBE, lambda images: label_maker(images) * 1.005, IMAGES, precision)
 
 
 def test_answer_that_is_not_finite_is_a_numerical_fault() -> None:

@@ -1,0 +1,39 @@
+"""The arithmetic that labels are made in, and how far its answers may lie from those of another machine."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import torch
+from torch.backends import cudnn
+
+from hellods.labels.config import Precision
+
+DTYPES: Final[dict[Precision, torch.dtype]] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# Relative to the largest logit. hello-tiny in bf16 and fp16 on a CPU lies 8e-3 and 1e-3 from fp32; in fp32 on other
+# processors and libraries it stays below 1e-5, and another activation function (QuickGELU for GELU) begins at 1e-2.
+TOLERANCES: Final[dict[Precision, float]] = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
+
+
+@contextmanager
+def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Compute in that precision and no lower one, whatever the caller chose for training.
+
+    TF32, which cuDNN takes for convolutions unless told otherwise, has a thousandth of an error in every product.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    exact = cudnn.flags(
+        enabled=cudnn.enabled,
+        benchmark=cudnn.benchmark,
+        benchmark_limit=cudnn.benchmark_limit,
+        deterministic=cudnn.deterministic,
+        allow_tf32=False,
+    )
+    dtype = DTYPES[precision]
+    try:
+        with exact, torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)

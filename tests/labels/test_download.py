@@ -1,0 +1,207 @@
+"""The base model of an archive is fetched once, as safetensors, and used only if it is the right one.
+
+A local server speaks the hub's protocol: HEAD and GET of /OWNER/NAME/resolve/REVISION/FILE, with ETag, X-Repo-Commit,
+ranges, and a redirect to where large files lie.
+"""
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import huggingface_hub.constants
+import open_clip.factory
+import open_clip.pretrained
+import pytest
+from safetensors.torch import load_file, save
+
+from hellods.errors import LabelError
+from hellods.labels.backbones import ASSETS, load_open_clip
+from hellods.labels.projector import Projector
+
+BASE = "hello-test/tiny"  # a built-in tag, as far as open_clip knows in these tests
+ADDRESS = "somebody/hello-test"
+WEIGHTS = "open_clip_model.safetensors"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+CHUNK = 1 << 20  # bytes that huggingface_hub writes at once; it is 10 MiB
+CONFIG = json.loads((ASSETS / "hello-tiny" / "open_clip_config.json").read_text())
+
+
+class Hub:
+    """A server of one repository, and what was asked of it: (method, path, range)."""
+
+    def __init__(self) -> None:
+        self.files = {WEIGHTS: (ASSETS / "hello-tiny" / WEIGHTS).read_bytes()}
+        self.asked: list[tuple[str, str, str | None]] = []
+        self.cut = 0  # so many downloads break off in the middle
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def handler(self) -> type[BaseHTTPRequestHandler]:
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+            def do_HEAD(self) -> None:
+                self.answer(body=False)
+
+            def do_GET(self) -> None:
+                self.answer(body=True)
+
+            def answer(self, body: bool) -> None:
+                hub.asked.append((self.command, self.path, self.headers["Range"]))
+                found = re.fullmatch(rf"(?:/{ADDRESS}/resolve/main|/large)/([^/]+)", self.path)
+                content = hub.files.get(found[1]) if found else None
+                if content is None:
+                    self.send_response(404)
+                    self.send_header("X-Error-Code", "EntryNotFound")
+                    self.send_header("X-Repo-Commit", COMMIT)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                digest = hashlib.sha256(content).hexdigest()
+                if not self.path.startswith("/large"):
+                    self.send_response(302)
+                    # Another host, as large files have: huggingface_hub takes what it must know from this answer.
+                    place = hub.url.replace("127.0.0.1", "localhost")
+                    self.send_header("Location", f"{place}/large/{found[1] if found else ''}")
+                    self.send_header("X-Repo-Commit", COMMIT)
+                    self.send_header("X-Linked-ETag", f'"{digest}"')
+                    self.send_header("X-Linked-Size", str(len(content)))
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                start = int(re.fullmatch(r"bytes=(\d+)-", self.headers["Range"])[1]) if self.headers["Range"] else 0
+                self.send_response(206 if start else 200)
+                self.send_header("ETag", f'"{digest}"')
+                self.send_header("Content-Length", str(len(content) - start))
+                if start:
+                    self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+                self.end_headers()
+                if not body:
+                    return
+                if hub.cut:
+                    hub.cut -= 1
+                    self.wfile.write(content[start : (start + len(content)) // 2])
+                    self.close_connection = True
+                else:
+                    self.wfile.write(content[start:])
+
+        return Handler
+
+    @property
+    def downloads(self) -> list[str | None]:
+        """The ranges of the requests for content."""
+        return [part for method, path, part in self.asked if method == "GET" and path.startswith("/large")]
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub with hello-tiny's weights under a tag of its own, and an empty cache."""
+    hub = Hub()
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "hello-test", CONFIG["model_cfg"])
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "hello-test", {"tiny": facts()})
+    # What HF_ENDPOINT and HF_HOME set when huggingface_hub is imported.
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", CHUNK)
+    thread = Thread(target=hub.server.serve_forever, daemon=True)
+    thread.start()
+    yield hub
+    hub.server.shutdown()
+    hub.server.server_close()
+
+
+def facts() -> dict[str, object]:
+    return CONFIG["preprocess_cfg"] | {"hf_hub": f"{ADDRESS}/"}
+
+
+def test_first_use_downloads_safetensors_and_gives_the_base(hub: Hub) -> None:
+    backbone, own = load_open_clip(BASE), load_open_clip("hello-tiny")
+    assert (backbone.name, backbone.sha256, backbone.preprocess) == (BASE, own.sha256, own.preprocess)
+    assert hub.downloads == [None]
+    assert {path.rpartition("/")[2] for _, path, _ in hub.asked if "resolve" in path} == {WEIGHTS}
+
+
+def test_cached_base_is_used_without_asking(hub: Hub) -> None:
+    load_open_clip(BASE)
+    hub.asked.clear()
+    load_open_clip(BASE)
+    assert hub.asked == []
+
+
+def test_download_that_breaks_off_goes_on_where_it_was(hub: Hub) -> None:
+    hub.cut = 1
+    assert load_open_clip(BASE).sha256 == load_open_clip("hello-tiny").sha256
+    assert hub.downloads == [None, f"bytes={CHUNK * (len(hub.files[WEIGHTS]) // 2 // CHUNK)}-"]
+
+
+def test_without_a_network_it_fails_soon_and_says_what_to_bring(hub: Hub) -> None:
+    hub.server.shutdown()
+    hub.server.server_close()
+    start = time.monotonic()
+    with pytest.raises(LabelError, match=r"hello-test/tiny.*Without a network, bring.*--base local-dir:FOLDER"):
+        load_open_clip(BASE)
+    assert time.monotonic() - start < 10
+
+
+def test_without_a_network_a_cached_base_is_used(hub: Hub) -> None:
+    load_open_clip(BASE)
+    hub.server.shutdown()
+    hub.server.server_close()
+    load_open_clip(BASE)
+
+
+def test_altered_weights_are_refused(hub: Hub) -> None:
+    projector = Projector.create("hello-tiny", ["a", "b"], template="{}", ranks=(1, 1), seed=0)
+    weights = load_file(ASSETS / "hello-tiny" / WEIGHTS)
+    weights["visual.conv1.weight"][0, 0, 0, 0] += 0.01
+    hub.files[WEIGHTS] = save(weights)
+    with pytest.raises(LabelError, match=r"hello-test/tiny.* has SHA-256 .*, but the archive was made with"):
+        Projector.restore(replace(projector.config, base=BASE), ["a", "b"], projector.state())
+
+
+def test_a_file_that_was_cut_short_in_the_cache_is_refused(hub: Hub, tmp_path: Path) -> None:
+    load_open_clip(BASE)
+    (file,) = (path for path in tmp_path.rglob(WEIGHTS))
+    file.resolve().write_bytes(hub.files[WEIGHTS][:-100])
+    with pytest.raises(LabelError, match=r"hello-test/tiny.*cannot be loaded"):
+        load_open_clip(BASE)
+
+
+def test_a_pickle_is_never_asked_for(hub: Hub) -> None:
+    hub.files = {"open_clip_pytorch_model.bin": b"cos\nsystem\n"}
+    with pytest.raises(LabelError, match=r"hello-test/tiny.*cannot be loaded"):
+        load_open_clip(BASE)
+    assert not any(".bin" in path for _, path, _ in hub.asked)
+
+
+SCRIPT = """
+import json, sys
+import open_clip.factory, open_clip.pretrained
+open_clip.factory._MODEL_CONFIGS["hello-test"], facts = json.loads(sys.argv[1])
+open_clip.pretrained._PRETRAINED["hello-test"] = {"tiny": facts}
+from hellods.labels.backbones import load_open_clip
+print(load_open_clip("hello-test/tiny").sha256)
+"""
+
+
+def test_the_usual_environment_variables_name_hub_and_cache(hub: Hub, tmp_path: Path) -> None:
+    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", SCRIPT, json.dumps([CONFIG["model_cfg"], facts()])]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == load_open_clip("hello-tiny").sha256
+    assert list((tmp_path / "home").rglob(WEIGHTS))
