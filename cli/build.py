@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from hellods.distill.recipe import Codec, Initializer, Inputs, Mix, Recipe
+from hellods.distill.recipe import PRESETS, Codec, Initializer, Inputs, Mix, Recipe
+from hellods.distill.toml import read_knobs
 from hellods.errors import RecipeError
 from hellods.format.archive import Archive
 
@@ -23,9 +24,37 @@ if TYPE_CHECKING:
 option = options_of(Inputs, Recipe)
 
 
+def choose_preset(context: click.Context, _: click.Parameter, name: str) -> None:
+    """Let a preset stand in for defaults, below what a recipe file says."""
+    context.default_map = {**PRESETS[name], **(context.default_map or {})}
+
+
+def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) -> None:
+    """Let a recipe file stand in for defaults."""
+    context.default_map = {**(context.default_map or {}), **(read_knobs(Path(path)) if path else {})}
+
+
 @click.command()
 @click.argument("data")
 @click.option("--out", metavar="FILE", required=True, help="The `.hello` file to write.")
+@click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    default="default",
+    show_default=True,
+    is_eager=True,
+    expose_value=False,
+    callback=choose_preset,
+    help="How much work to put into it.",
+)
+@click.option(
+    "--recipe",
+    metavar="TOML",
+    is_eager=True,
+    expose_value=False,
+    callback=choose_recipe,
+    help="A file of knobs, as `hellods inspect --recipe` prints them; options given beside it override it.",
+)
 @option("images_per_class", "Images to keep of each class.")
 @option("base", "hello-tiny, MODEL/TAG of open_clip, hf-hub:OWNER/NAME or local-dir:FOLDER.")
 @option("teacher", "train:NETWORK, FILE.py:FUNCTION, or a network of torchvision or timm.")
@@ -49,6 +78,7 @@ option = options_of(Inputs, Recipe)
 @option("encoder_rank", "Rank of the projector's deltas on the image tower.")
 @option("head_rank", "Rank of its delta on the head.")
 @option("fit_images", "Views that it is fitted on.  [default: 30 a real image, within limits]", int)
+@option("fit_effort", "What that default is multiplied by.")
 @option("fit_batch", "Views in a step of that.  [default: 128 up to 112 px, 32 at 224 px]", int)
 @option("fit_learning_rate", "The learning rate of its image tower.")
 @option("head_learning_rate", "That of its head.")

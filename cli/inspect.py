@@ -6,9 +6,11 @@ from typing import Any
 
 import click
 
+from hellods.distill.recipe import Recipe
+from hellods.distill.toml import to_toml
 from hellods.format.archive import Archive
 from hellods.format.header import Header
-from hellods.record import to_json
+from hellods.record import from_json, to_json
 
 from .text import INDENT, escape, facts, row, scalar
 
@@ -16,14 +18,20 @@ from .text import INDENT, escape, facts, row, scalar
 @click.command()
 @click.argument("file")
 @click.option("--json", "as_json", is_flag=True, help="The header as JSON, with the content id and the file's bytes.")
-def command(file: str, as_json: bool) -> None:
+@click.option("--recipe", "as_recipe", is_flag=True, help="Its recipe as TOML, which `hellods build --recipe` takes.")
+def command(file: str, as_json: bool, as_recipe: bool) -> None:
     """Show what FILE says of itself.
 
     Only its header is read: `hellods verify` checks the rest.
     """
+    if as_json and as_recipe:
+        raise click.UsageError("--json and --recipe: choose one")
     with Archive.open(file) as archive:
         size = Path(file).stat().st_size
-        if as_json:
+        if as_recipe:
+            recipe = from_json(Recipe, archive.header.recipe, f"{archive.name}: header.recipe")
+            click.echo(to_toml(recipe), nl=False)
+        elif as_json:
             whole = {"content_id": archive.content_id, "bytes": size, "header": to_json(archive.header)}
             click.echo(json.dumps(whole, indent=2))
         else:

@@ -28,7 +28,7 @@ def resolve(recipe: Recipe, source: Source, tower: int) -> Recipe:
     side -= 0 if recipe.side else side % factor
     small = side <= 64
     lossless = recipe.codec == "png" or (small and recipe.codec == "webp")
-    budget = min(30 * len(source), 160_000 if small else 30_000)
+    budget = round(recipe.fit_effort * min(30 * len(source), 160_000 if small else 30_000))
     return replace(
         recipe,
         side=side,

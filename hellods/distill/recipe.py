@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from hellods.errors import RecipeError
 
@@ -42,6 +42,7 @@ class Recipe:
     encoder_rank: int = 8  # HeLlO, ImageNet
     head_rank: int = 64  # HeLlO, ImageNet-100
     fit_images: int | None = None  # views to fit on; None: 30 a real image, at most 160,000 (30,000 above 64 px)
+    fit_effort: float = 1.0  # what that default is multiplied by
     fit_batch: int | None = None  # None: 128 up to 112 px, then as memory allows: 32 at 224 px
     fit_learning_rate: float = 0.002  # of the tower's deltas
     head_learning_rate: float = 0.03  # new classes need a head far from their texts, and soon
@@ -60,6 +61,7 @@ class Recipe:
             "encoder_rank": (1, 4096),
             "head_rank": (1, 4096),
             "fit_images": (0, 10**12),
+            "fit_effort": (0, 1000),
             "fit_batch": (1, 10**6),
             "fit_learning_rate": (0, 10),
             "head_learning_rate": (0, 10),
@@ -78,6 +80,15 @@ class Recipe:
             raise RecipeError(f"side {self.side} cannot be cut into {self.factor} patches: choose a multiple")
         if self.template.count("{}") != 1:
             raise RecipeError(f"template {self.template!r} needs one {{}}, where the class goes")
+
+
+# The knobs that a preset sets, each against a default of its own. `default` is what results were measured with; how
+# little `fast` and how much `best` should fit is not measured yet.
+PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "fast": {"fit_effort": 0.1},
+    "default": {},
+    "best": {"fit_effort": 3.0},
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from hellods.distill import build as library
 from hellods.distill import teacher
-from hellods.distill.recipe import Inputs, Recipe
+from hellods.distill.recipe import PRESETS, Inputs, Recipe
 from hellods.errors import RecipeError
 from hellods_cli import main
 from hellods_cli.build import command, read_names
@@ -47,7 +47,7 @@ def test_defaults_are_those_of_the_library(asked: dict[str, Any]) -> None:
 def test_every_knob_is_an_option_of_its_own_name() -> None:
     knobs = {field.name for kind in (Inputs, Recipe) for field in fields(kind)} - {"data", "descriptions"}
     options = {option.name for option in command.params if isinstance(option, click.Option)}
-    assert options == knobs | {"out", "class_names", "overwrite", "quiet"}
+    assert options == knobs | {"out", "class_names", "preset", "recipe", "overwrite", "quiet"}
 
 
 def test_options_reach_recipe_and_inputs(asked: dict[str, Any], tmp_path: Path) -> None:
@@ -58,6 +58,45 @@ def test_options_reach_recipe_and_inputs(asked: dict[str, Any], tmp_path: Path) 
     assert asked["recipe"] == Recipe(flip=False, side=64)
     assert asked["inputs"] == Inputs(data="d", teacher_mean=(0.5, 0.25, 0.125), descriptions={"n01": "tench"})
     assert asked["overwrite"] is True
+
+
+def test_presets_set_knobs_that_options_override(asked: dict[str, Any]) -> None:
+    run("d", "--out", "x", "--preset", "fast")
+    assert asked["recipe"] == Recipe(fit_effort=0.1)
+    run("d", "--out", "x", "--preset", "fast", "--fit-effort", "2")
+    assert asked["recipe"] == Recipe(fit_effort=2)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_a_recipe(name: str, asked: dict[str, Any]) -> None:
+    run("d", "--out", "x", "--preset", name)
+    assert asked["recipe"] == Recipe(**PRESETS[name])
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_recipe_file_overrides_the_preset_and_options_override_both(
+    order: int, asked: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "r.toml").write_text('side = 64\nfit_effort = 0.5\nflip = false\ncodec = "png"\n')
+    given = [["--recipe", str(tmp_path / "r.toml")], ["--preset", "best"], ["--codec", "jpeg"]][::order]
+    run("d", "--out", "x", *given[0], *given[1], *given[2])
+    assert asked["recipe"] == Recipe(side=64, fit_effort=0.5, flip=False, codec="jpeg")
+
+
+def test_recipe_file_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text("sied = 32\n")
+    status, _, err = run("digits", "--out", str(tmp_path / "x"), "--recipe", str(tmp_path / "r.toml"))
+    assert (status, err.count("\n")) == (1, 1)
+    assert err.startswith(f"Error: {tmp_path / 'r.toml'}: unknown key 'sied'")
+
+
+def test_recipe_of_an_archive_builds_the_same_archive(digits_archive: Path, few_digits: Path, tmp_path: Path) -> None:
+    printed = CliRunner().invoke(main, ["inspect", "--recipe", str(digits_archive)], catch_exceptions=False)
+    (tmp_path / "r.toml").write_text(printed.stdout)
+    out = tmp_path / "x.hello"
+    weak = ["--allow-weak-teacher", "--quiet"]
+    status, _, err = run(str(few_digits), "--out", str(out), "--recipe", str(tmp_path / "r.toml"), *weak)
+    assert (status, out.read_bytes() == digits_archive.read_bytes()) == (0, True), err
 
 
 def test_end_says_bytes_teacher_projector_times_and_the_loop(asked: dict[str, Any], digits_archive: Path) -> None:
@@ -162,4 +201,4 @@ def test_control_c_leaves_no_file_and_status_130(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.stderr.read().splitlines()[-1] == "Interrupted."
     assert process.returncode == 130
-    assert list(tmp_path.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} <= {".x.hello.build"}  # from which the same command goes on

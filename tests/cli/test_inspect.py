@@ -1,9 +1,12 @@
 import json
+import tomllib
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from hellods.distill.recipe import Recipe
 from hellods.format.archive import Archive
 from hellods_cli import main
 
@@ -58,3 +61,13 @@ def test_json_is_the_header_with_id_and_bytes(archive_file: Path) -> None:
     assert out["bytes"] == archive_file.stat().st_size
     assert len(out["content_id"]) == 64
     assert out["header"]["classes"] == ["warm", "cold\x1b[2J"]
+
+
+def test_recipe_is_toml_without_what_is_not_set(archive_file: Path) -> None:
+    out = CliRunner().invoke(main, ["inspect", "--recipe", str(archive_file)], catch_exceptions=False).stdout
+    recipe = Recipe(images_per_class=2)
+    assert tomllib.loads(out) == {key: value for key, value in asdict(recipe).items() if value is not None}
+
+
+def test_json_and_recipe_are_one_too_many(archive_file: Path) -> None:
+    assert CliRunner().invoke(main, ["inspect", "--json", "--recipe", str(archive_file)]).exit_code == 2

@@ -1,0 +1,63 @@
+"""Recipes as TOML files: what `hellods inspect --recipe` prints and `hellods build --recipe` takes."""
+
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+from types import NoneType
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+
+from hellods.distill.recipe import Recipe
+from hellods.errors import RecipeError
+
+WORDS: Final = {int: "a whole number", float: "a number", bool: "true or false", str: "a text in quotes"}
+
+
+def to_toml(recipe: Recipe) -> str:
+    """Return a line `key = value` for every knob that is set."""
+    values = ((field.name, getattr(recipe, field.name)) for field in fields(recipe))
+    return "".join(f"{name} = {_literal(value)}\n" for name, value in values if value is not None)
+
+
+def read_knobs(path: Path) -> dict[str, Any]:
+    """Return the knobs that a file sets, by name.
+
+    Raises:
+        RecipeError: the file is missing or no TOML, or names the key that is unknown or has a value of another type
+            or out of range.
+    """
+    try:
+        knobs = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as cause:
+        raise RecipeError(f"{path}: recipe cannot be read: {cause.strerror}") from cause
+    except ValueError as cause:  # not UTF-8 either
+        raise RecipeError(f"{path}: not TOML: {cause}") from cause
+    hints = get_type_hints(Recipe)
+    for name, value in knobs.items():
+        if name not in hints:
+            raise RecipeError(f"{path}: unknown key {name!a}; a recipe has {', '.join(hints)}")
+        kind = _kind(hints[name])
+        if type(value) is int and kind is float:
+            knobs[name] = float(value)
+        elif type(value) is not kind:
+            raise RecipeError(f"{path}: {name}: found {value!a}, expected {WORDS[kind]}")
+    try:
+        Recipe(**knobs)
+    except RecipeError as cause:
+        raise RecipeError(f"{path}: {cause}") from cause
+    return knobs
+
+
+def _kind(hint: Any) -> type:
+    if get_origin(hint) is Literal:
+        return str
+    inner: list[type] = [kind for kind in get_args(hint) if kind is not NoneType]
+    return inner[0] if inner else hint
+
+
+def _literal(value: str | float | bool) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, str):
+        return repr(value)
+    plain = (c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08X}" for c in value)
+    return f'"{"".join(plain)}"'

@@ -1,0 +1,62 @@
+"""A recipe survives its file, and a file that cannot be used is named with the key."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hellods.distill.recipe import Recipe
+from hellods.distill.toml import read_knobs, to_toml
+from hellods.errors import RecipeError
+
+
+@given(
+    text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="{"), max_size=9),
+    rate=st.floats(0, 10),
+    flip=st.none() | st.booleans(),
+    quality=st.none() | st.integers(1, 100),
+)
+def test_recipe_survives_its_file(
+    tmp_path_factory: pytest.TempPathFactory, text: str, rate: float, flip: bool | None, quality: int | None
+) -> None:
+    recipe = Recipe(template=text + "{}", fit_learning_rate=rate, flip=flip, quality=quality, side=32)
+    file = tmp_path_factory.getbasetemp() / "recipe.toml"
+    file.write_text(to_toml(recipe), encoding="utf-8")
+    assert Recipe(**read_knobs(file)) == recipe
+
+
+def test_whole_number_is_a_number_too(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text("hard_weight = 1  # as the paper\n")
+    assert read_knobs(tmp_path / "r.toml") == {"hard_weight": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("sied = 32", "unknown key 'sied'; a recipe has images_per_class, side, "),
+        ("[build]\nside = 32", "unknown key 'build'"),
+        ("side = '32'", "side: found '32', expected a whole number"),
+        ("side = 32.0", "side: found 32.0, expected a whole number"),
+        ("side = true", "side: found True, expected a whole number"),
+        ("flip = 1", "flip: found 1, expected true or false"),
+        ("hard_weight = '0.1'", "hard_weight: found '0.1', expected a number"),
+        ("hard_weight = nan", "hard_weight is nan, expected 0 to 1000"),
+        ("codec = ['png']", "codec: found ['png'], expected a text in quotes"),
+        ("codec = 'gif'", "codec is 'gif', expected one of png, jpeg"),
+        ("side = 4", "side is 4, expected 8 to 4096"),
+        ("side 32", "not TOML: "),
+        ("template = '\xff'", "not TOML: "),
+    ],
+)
+def test_file_that_cannot_be_used_is_named_with_the_key(text: str, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "r.toml"
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(RecipeError) as error:
+        read_knobs(file)
+    assert str(error.value).startswith(f"{file}: {words}")
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"none\.toml: recipe cannot be read: No such file"):
+        read_knobs(tmp_path / "none.toml")
