@@ -1,6 +1,7 @@
 """`hellods build`: an archive from real images and a teacher."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -9,16 +10,17 @@ import click
 from hellods.distill.recipe import PRESETS, Codec, Initializer, Inputs, Mix, Recipe
 from hellods.distill.toml import read_knobs
 from hellods.errors import RecipeError
-from hellods.format.archive import Archive
+from hellods.format.archive import Archive, check_target
 
 from .inspect import parts, title
 from .loop import loop
 from .options import only, options_of, three
-from .progress import clock, progress
+from .progress import clock, progress, whole
 from .text import facts, row
 
 if TYPE_CHECKING:
     from hellods.distill.build import Report
+    from hellods.distill.plan import Cost
 
 
 option = options_of(Inputs, Recipe)
@@ -89,9 +91,12 @@ def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) 
 @option("name", "Name of the archive.  [default: of the data]", click.STRING)
 @option("license", "Its license, an SPDX expression.")
 @option("source_url", "Where the real images come from.", click.STRING)
+@click.option("--plan", "only_plan", is_flag=True, help="Say what it will take, from a few steps, and write nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
-def command(data: str, out: str, class_names: str | None, overwrite: bool, quiet: bool, **knobs: Any) -> None:
+def command(
+    data: str, out: str, class_names: str | None, only_plan: bool, overwrite: bool, quiet: bool, **knobs: Any
+) -> None:
     """Make a `.hello` file from the real images in DATA.
 
     DATA is a folder with train/ and val/ (or test/), each with a folder of images for every class; or a folder of
@@ -106,10 +111,30 @@ def command(data: str, out: str, class_names: str | None, overwrite: bool, quiet
     with progress(quiet) as draw:
         draw("Load torch", 0, 1)
         from hellods.distill.build import build
+        from hellods.distill.plan import plan
 
         draw("Load torch", 1, 1)
+        if only_plan:
+            click.echo(table(plan(inputs, recipe, draw)))
+            return
+        check_target(out, overwrite)  # before seconds go into the plan
+        if not quiet:
+            draw = whole(draw, {cost.stage: cost.seconds for cost in plan(inputs, recipe, draw)})
         report = build(inputs, recipe, out, overwrite=overwrite, progress=draw)
     click.echo(made(report))
+
+
+def table(costs: Sequence["Cost"]) -> str:
+    """Return a line for each stage and one for all: steps, time, and memory in millions of bytes."""
+    held = max((cost.memory for cost in costs if cost.memory), default=None)
+    rows = [("", "steps", "time", "memory")]
+    rows += [(cost.stage, f"{cost.steps:,}", clock(cost.seconds), megabytes(cost.memory)) for cost in costs]
+    rows += [("in all", "", clock(sum(cost.seconds for cost in costs)), megabytes(held))]
+    return "\n".join(f"{stage:14}{steps:>10}{time:>9}{memory:>12}" for stage, steps, time, memory in rows)
+
+
+def megabytes(size: int | None) -> str:
+    return f"{size / 1e6:,.0f} MB" if size else "unknown"
 
 
 def made(report: "Report") -> str:

@@ -3,8 +3,9 @@
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import click
 
@@ -16,11 +17,21 @@ PATIENCE = 2.0  # seconds that a stage may take before it is shown
 INTERVAL = 15.0  # seconds between two plain lines
 
 
+WHOLE = "Whole build"
+PARTS = 1000  # that the whole is cut into
+
+
 class Notes(logging.Handler):
-    """Show what the library has to say, a line each."""
+    """Show what the library has to say, a line each, and nothing twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"Note: {escape(record.getMessage())}", err=True)
+        if (text := escape(record.getMessage())) not in self.said:
+            self.said.add(text)
+            click.echo(f"Note: {text}", err=True)
 
 
 @contextmanager
@@ -62,7 +73,7 @@ def bars() -> Iterator[Progress]:
     columns = (
         rich.TextColumn("{task.description}", markup=False),
         rich.BarColumn(bar_width=30),
-        rich.MofNCompleteColumn(),
+        rich.TextColumn("{task.fields[amount]}"),
         rich.TimeRemainingColumn(compact=True, elapsed_when_finished=True),
     )
     with Slow(*columns, console=Console(stderr=True), refresh_per_second=4) as screen:
@@ -70,29 +81,63 @@ def bars() -> Iterator[Progress]:
 
         def draw(stage: str, done: int, total: int) -> None:
             if done == 0 or stage not in tasks:
-                tasks[stage] = screen.add_task(stage, total=total)
-            screen.update(tasks[stage], completed=done, total=total)
+                tasks[stage] = screen.add_task(stage, total=total, amount="")
+            screen.update(tasks[stage], completed=done, total=total, amount=amount(stage, done, total))
 
         yield draw
+
+
+@dataclass
+class Timer:
+    """When a stage began, how far it was then, and when a line was last written of it."""
+
+    started: float
+    first: int
+    spoken: float
 
 
 class Lines:
     """Write a line when a stage has taken a while, and one when it has ended."""
 
     def __init__(self) -> None:
-        self.stage = ""
-        self.started = self.spoken = 0.0
+        self.timers: dict[str, Timer] = {}
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if done == 0 or stage != self.stage:
-            self.stage, self.started, self.spoken = stage, now, now + PATIENCE - INTERVAL
-        taken = now - self.started
+        if done == 0 or stage not in self.timers:
+            self.timers[stage] = Timer(started=now, first=done, spoken=now + PATIENCE - INTERVAL)
+        timer = self.timers[stage]
+        taken = now - timer.started
         if done == total and taken > PATIENCE:
             click.echo(f"{stage}: done in {clock(taken)}", err=True)
-        elif 0 < done < total and now > self.spoken + INTERVAL:
-            self.spoken = now
-            click.echo(f"{stage}: {done} of {total}, {clock(taken * (total - done) / done)} left", err=True)
+        elif timer.first < done < total and now > timer.spoken + INTERVAL:
+            timer.spoken = now
+            left = clock(taken * (total - done) / (done - timer.first))
+            click.echo(f"{stage}: {amount(stage, done, total)}, {left} left", err=True)
+
+
+def whole(draw: Progress, seconds: Mapping[str, float]) -> Progress:
+    """Return a callback that draws each stage, and the whole by the seconds that each is expected to take."""
+    shares = dict.fromkeys(seconds, 0.0)
+    drawn = 0
+    draw(WHOLE, 0, PARTS)
+
+    def both(stage: str, done: int, total: int) -> None:
+        nonlocal drawn
+        draw(stage, done, total)
+        if stage in shares:
+            shares[stage] = max(shares[stage], done / total if total else 1.0)
+            parts = round(PARTS * sum(seconds[name] * share for name, share in shares.items()) / sum(seconds.values()))
+            if parts > drawn:
+                draw(WHOLE, parts, PARTS)
+                drawn = parts
+
+    return both
+
+
+def amount(stage: str, done: int, total: int) -> str:
+    """Return how far a stage is, as in `3 of 10`; the whole in percent."""
+    return f"{done / total:.0%}" if stage == WHOLE else f"{done} of {total}"
 
 
 def clock(seconds: float) -> str:

@@ -13,12 +13,19 @@ import pytest
 from click.testing import CliRunner
 
 from hellods.distill import build as library
+from hellods.distill import plan as planning
 from hellods.distill import teacher
+from hellods.distill.plan import Cost
 from hellods.distill.recipe import PRESETS, Inputs, Recipe
 from hellods.errors import RecipeError
 from hellods_cli import main
 from hellods_cli.build import command, read_names
 from hellods_cli.loop import loop
+
+COSTS = (
+    Cost(stage="Data", steps=1438, seconds=4.4, memory=400_000_000),
+    Cost(stage="Projector", steps=338, seconds=60.0, memory=1_234_000_000),
+)
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
@@ -36,6 +43,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, digits_archive: Path) -> dict[str, An
         return library.Report(path=digits_archive, content_id="", seconds={"data": 1.0, "teacher": 65.0})
 
     monkeypatch.setattr(library, "build", build)
+    monkeypatch.setattr(planning, "plan", lambda inputs, recipe, progress: COSTS)
     return calls
 
 
@@ -47,7 +55,7 @@ def test_defaults_are_those_of_the_library(asked: dict[str, Any]) -> None:
 def test_every_knob_is_an_option_of_its_own_name() -> None:
     knobs = {field.name for kind in (Inputs, Recipe) for field in fields(kind)} - {"data", "descriptions"}
     options = {option.name for option in command.params if isinstance(option, click.Option)}
-    assert options == knobs | {"out", "class_names", "preset", "recipe", "overwrite", "quiet"}
+    assert options == knobs | {"out", "class_names", "preset", "recipe", "only_plan", "overwrite", "quiet"}
 
 
 def test_options_reach_recipe_and_inputs(asked: dict[str, Any], tmp_path: Path) -> None:
@@ -97,6 +105,17 @@ def test_recipe_of_an_archive_builds_the_same_archive(digits_archive: Path, few_
     weak = ["--allow-weak-teacher", "--quiet"]
     status, _, err = run(str(few_digits), "--out", str(out), "--recipe", str(tmp_path / "r.toml"), *weak)
     assert (status, out.read_bytes() == digits_archive.read_bytes()) == (0, True), err
+
+
+def test_plan_is_a_table_and_nothing_is_built(asked: dict[str, Any]) -> None:
+    status, out, _ = run("digits", "--out", "x.hello", "--plan")
+    assert (status, asked) == (0, {})
+    assert out.splitlines() == [
+        "                   steps     time      memory",
+        "Data               1,438     0:04      400 MB",
+        "Projector            338     1:00    1,234 MB",
+        "in all                       1:04    1,234 MB",
+    ]
 
 
 def test_end_says_bytes_teacher_projector_times_and_the_loop(asked: dict[str, Any], digits_archive: Path) -> None:

@@ -7,7 +7,7 @@ import time
 import pytest
 
 import hellods_cli.progress as module
-from hellods_cli.progress import clock, progress
+from hellods_cli.progress import clock, progress, whole
 
 Capture = pytest.CaptureFixture[str]
 
@@ -71,6 +71,42 @@ def test_notes_of_the_library_are_shown_and_warnings_even_when_quiet(
     assert capsys.readouterr().err.splitlines() == shown
 
 
+def test_stage_that_goes_on_says_what_is_left_by_its_own_pace(time_of: Clock, capsys: Capture) -> None:
+    with progress(quiet=False) as draw:
+        draw("Fit", 90, 100)
+        time_of.now += 10
+        draw("Fit", 95, 100)
+    assert capsys.readouterr().err == "Fit: 95 of 100, 0:10 left\n"
+
+
+def test_whole_is_the_stages_by_their_expected_seconds(time_of: Clock, capsys: Capture) -> None:
+    with progress(quiet=False) as draw:
+        draw = whole(draw, {"Data": 10, "Fit": 90})
+        for done in (0, 1, 2):
+            draw("Data", done, 2)
+            time_of.now += 10
+    assert capsys.readouterr().err.splitlines() == [
+        "Data: 1 of 2, 0:10 left",
+        "Whole build: 5%, 3:10 left",
+        "Data: done in 0:20",
+    ]
+
+
+def test_whole_ends_when_its_stages_have(time_of: Clock, capsys: Capture) -> None:
+    calls: list[tuple[str, int, int]] = []
+    draw = whole(lambda *call: calls.append(call), {"Data": 1, "Fit": 2})
+    for stage, done, total in (("Data", 3, 3), ("Data", 0, 2), ("Load", 0, 1), ("Fit", 0, 0)):
+        draw(stage, done, total)
+    assert [done for stage, done, total in calls if stage == "Whole build"] == [0, 333, 1000]
+
+
+def test_note_is_shown_once(capsys: Capture) -> None:
+    with progress(quiet=False):
+        for _ in range(2):
+            logging.getLogger("hellods").info("the same")
+    assert capsys.readouterr().err == "Note: the same\n"
+
+
 def test_logging_is_left_as_it_was() -> None:
     log = logging.getLogger("hellods")
     before = (log.level, list(log.handlers))
@@ -98,5 +134,5 @@ def test_terminal_gets_a_bar_for_what_is_slow_alone(monkeypatch: pytest.MonkeyPa
             time.sleep(seconds)
             draw(stage, 2, 2)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
-    assert re.search("Slow .* 2/2 ", text)
+    assert re.search("Slow .* 2 of 2 ", text)
     assert "Quick" not in text

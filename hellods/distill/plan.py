@@ -1,0 +1,137 @@
+"""plan(): what a build will take, from its first few steps."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+
+from hellods.device import usable
+from hellods.distill.arrange import arrange, crops_of_any_size, make_projector, resolve
+from hellods.distill.fit import fit_projector
+from hellods.distill.initialize import INITIALIZERS, Layout, check_enough
+from hellods.distill.measure import measure
+from hellods.distill.recipe import Inputs, Recipe
+from hellods.distill.sources import KEPT, open_source, squares
+from hellods.distill.teacher import Teacher, check_teacher, get_teacher
+from hellods.format.codecs import decode, encode
+from hellods.nets import create
+from hellods.progress import Progress, silent, track
+
+STEPS: Final = 3  # of a stage; the first is slow, since memory and kernels are new to it, and does not count
+IMAGES: Final = 64  # where a step is one image
+CLASSES: Final = 2  # where it is a class
+CANDIDATES: Final = 8  # of such a class, in place of hundreds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What one stage of a build will take."""
+
+    stage: str  # as the build reports it
+    steps: int
+    seconds: float
+    memory: int | None  # bytes that the process will have held at most until its end; None: this system does not say
+
+
+def plan(inputs: Inputs, recipe: Recipe, progress: Progress = silent) -> tuple[Cost, ...]:
+    """Return what the stages of a build will take, in order; nothing is written.
+
+    Each stage runs as it does in a build, is stopped after a few steps, and their mean is multiplied. The memory is the
+    most that this process has held until then (getrusage), and the images that a build will keep decoded beside it;
+    that of a GPU is not counted, nor is loading the base model.
+
+    Raises:
+        HelloError: the inputs do not fit each other, as far as that shows without reading all images.
+    """
+    device = usable(inputs.device)
+    source, held_out = open_source(inputs.data, seed=recipe.seed)
+    projector = make_projector(inputs, recipe, source.classes).to(device)
+    recipe = resolve(recipe, source, projector.config.preprocess.side)
+    layout, views, fit = arrange(recipe)
+    check_enough(source, layout, recipe.initializer)
+    classes, side = len(source.classes), layout.side
+    images = torch.zeros(classes * layout.images_per_class, 3, side, side, dtype=torch.uint8)
+    few = replace(layout, images_per_class=1, candidates=min(CANDIDATES, layout.candidates))
+
+    def looked_at(layout: Layout) -> float:
+        candidates = min(layout.candidates, len(source) / classes)
+        return layout.images_per_class if recipe.initializer == "real" else max(candidates, layout.patches)
+
+    def code(progress: Progress) -> None:
+        pixels = squares(source, torch.arange(min(STEPS, len(images), len(source))), side).permute(0, 2, 3, 1)
+        for image in track(pixels.contiguous().numpy(), len(images), "Encode", progress):
+            decode(encode(image, recipe.codec, recipe.quality), recipe.codec, side, side, "new image")
+
+    # What begins a stage, the steps that it is watched for, and how often it counts.
+    beginnings: list[tuple[Callable[[Progress], object], int, float]] = [
+        (source.check, IMAGES, 1 + len(held_out) / len(source))
+    ]
+    if inputs.teacher.startswith("train:"):
+        network = create(inputs.teacher.removeprefix("train:"), classes, side)
+        teacher = Teacher(network, source.classes, architecture="untrained").to(device)
+        beginnings += [(lambda watch: get_teacher(inputs, recipe, source, side, watch), STEPS, 1)]
+    else:
+        teacher = get_teacher(inputs, recipe, source, side, silent).to(device)
+    generator = torch.Generator().manual_seed(0)
+    beginnings += [
+        (lambda watch: check_teacher(teacher, held_out, side, more=source, progress=watch), STEPS, 1),
+        (lambda watch: fit_projector(projector, teacher, source, crops_of_any_size(views), fit, watch), STEPS, 1),
+        (
+            lambda watch: INITIALIZERS[recipe.initializer](source, teacher, few, generator, watch),
+            CLASSES,
+            looked_at(layout) / looked_at(few),
+        ),
+        (code, STEPS, 1),
+        (lambda watch: measure(projector, teacher, held_out, images, views, watch), STEPS, 1),
+    ]
+    decoded = len(source) * 3 * side**2
+    later = images.nbytes + (decoded if decoded <= KEPT else 0)
+    costs = [cost(*stage, later) for stage in track(beginnings, len(beginnings), "Plan", progress)]
+    return tuple(cost for cost in costs if cost)
+
+
+class EnoughError(Exception):
+    """A stage was watched for long enough."""
+
+
+def cost(begin: Callable[[Progress], object], steps: int, times: float, later: int) -> Cost | None:
+    """Return what a stage will take, `times` times over; None for one that reports no steps.
+
+    Args:
+        begin: runs the stage until its progress callback raises.
+        steps: to watch.
+        times: how often the stage counts.
+        later: bytes that it will hold beside what a few steps hold.
+    """
+    ends: list[float] = []
+    name, total = "", 0
+
+    def watch(stage: str, done: int, of: int) -> None:
+        nonlocal name, total
+        name, total = stage, of
+        ends.append(time.monotonic())
+        if done >= min(steps, of):
+            raise EnoughError
+
+    with contextlib.suppress(EnoughError):
+        begin(watch)
+    if not total:
+        return None
+    counted = ends[1:] if len(ends) > 2 else ends
+    seconds = (counted[-1] - counted[0]) / (len(counted) - 1)
+    held = peak()
+    return Cost(stage=name, steps=total, seconds=times * total * seconds, memory=held and held + later)
+
+
+def peak() -> int | None:
+    """Return the bytes that this process has held at most; None where the system does not say."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return held if sys.platform == "darwin" else held * 1024

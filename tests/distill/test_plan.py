@@ -1,0 +1,90 @@
+"""The plan names a build's stages with their steps, costs little, and leaves everything as it was."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hellods.distill import plan as module
+from hellods.distill.build import build
+from hellods.distill.plan import cost, peak, plan
+from hellods.distill.recipe import Inputs, Recipe
+from hellods.progress import Progress, track
+
+RECIPE = Recipe(images_per_class=2, candidates=15, teacher_epochs=2, fit_images=256, fit_batch=64)
+
+
+def test_plan_has_the_stages_and_steps_of_the_build_and_writes_nothing(
+    few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    inputs = Inputs(data=str(few_digits), allow_weak_teacher=True)
+    costs = plan(inputs, RECIPE)
+    assert not list(tmp_path.iterdir())
+    ended: dict[str, int] = {}
+    build(inputs, RECIPE, tmp_path / "x.hello", progress=lambda stage, done, total: ended.setdefault(stage, total))
+    for stage in ("Base model", "verify images"):
+        del ended[stage]
+    assert {cost.stage: cost.steps for cost in costs} == ended
+    assert all(cost.seconds > 0 for cost in costs)
+
+
+def test_teacher_of_the_users_own_is_not_planned_to_be_trained(few_digits: Path, tmp_path: Path) -> None:
+    code = "import torch\ndef net():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10))\n"
+    (tmp_path / "net.py").write_text(code)
+    costs = plan(Inputs(data=str(few_digits), teacher=f"{tmp_path / 'net.py'}:net"), replace(RECIPE, fit_images=0))
+    assert [cost.stage for cost in costs] == ["Data", "Teacher check", "Images", "Encode", "Check"]
+
+
+def test_cost_is_the_mean_of_a_few_steps_without_the_first_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, done = 0.0, []
+    monkeypatch.setattr("time.monotonic", lambda: now)
+
+    def work(progress: Progress) -> None:
+        nonlocal now
+        for step in track(range(100), 100, "Fit", progress):
+            now += 50 if step == 0 else 2
+            done.append(step)
+
+    found = cost(work, 4, 1.5, later=10**9)
+    assert found
+    assert (found.stage, found.steps, found.seconds) == ("Fit", 100, 300)
+    assert done == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("total", [1, 2])
+def test_stage_of_fewer_steps_is_stopped_at_its_last(total: int) -> None:
+    ended = []
+
+    def work(progress: Progress) -> None:
+        for _ in track(range(total), total, "Fit", progress):
+            pass
+        ended.append("a check of its result, which a plan must not fail on")
+
+    found = cost(work, 3, 1, later=0)
+    assert found
+    assert (found.steps, ended) == (total, [])
+
+
+def test_stage_without_steps_costs_nothing() -> None:
+    assert cost(lambda progress: progress("Fit", 0, 0), 3, 1, later=0) is None
+    assert cost(lambda progress: None, 3, 1, later=0) is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="getrusage is not there")
+def test_memory_is_what_was_held_and_what_comes_later() -> None:
+    held = peak()
+    assert held
+    assert held > 10**7
+    found = cost(lambda progress: list(track(range(9), 9, "Fit", progress)), 3, 1, later=10**12)
+    assert found
+    assert found.memory
+    assert found.memory >= held + 10**12
+
+
+def test_system_that_does_not_say_its_memory_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "peak", lambda: None)
+    found = cost(lambda progress: list(track(range(9), 9, "Fit", progress)), 3, 1, later=5)
+    assert found
+    assert found.memory is None
