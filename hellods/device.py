@@ -22,3 +22,10 @@ def usable(device: str) -> torch.device:
 def where(device: torch.device) -> str:
     """Return what the bytes depend on beside the inputs: the number of threads, or the GPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+
+
+def precision(device: torch.device | str) -> torch.dtype:
+    """Return what forward passes of a training compute in: bfloat16 on a GPU that has it in hardware, else float32."""
+    device = torch.device(device)
+    fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.bfloat16 if fast else torch.float32

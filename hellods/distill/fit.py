@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hellods.device import precision
 from hellods.distill.sources import Source, squares
 from hellods.labels import LabelMaker
 from hellods.labels.projector import Projector
@@ -79,6 +80,7 @@ def fit_projector(
             schedule=schedule,
             groups=groups,
             stage="Projector",
+            precision=precision(device),
             kept=kept,
             progress=progress,
         )

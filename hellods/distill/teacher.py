@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
+from hellods.device import precision
 from hellods.distill.checkpoints import fit_weights, own_network, published, read_weights
 from hellods.distill.order import other_order
 from hellods.distill.recipe import MEAN, STD, Inputs, Recipe
@@ -214,6 +215,7 @@ def train_teacher(
         schedule=Schedule(),
         stage="Teacher",
         seed=seed,
+        precision=precision(device),
         kept=kept,
         progress=progress,
     )

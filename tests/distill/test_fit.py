@@ -1,8 +1,10 @@
 """Fitting: the projector comes closer to the teacher on views that it has not seen, deltas alone learn."""
 
+import pytest
 import torch
 from torch import Tensor
 
+from hellods.distill import fit as module
 from hellods.distill.fit import Fit, fit_projector
 from hellods.distill.sources import Pixels
 from hellods.labels.projector import Projector
@@ -41,6 +43,13 @@ def test_fitting_brings_the_projector_to_the_teacher_on_new_views() -> None:
     images = source().images
     views = render(images, draw(Views(size=32), (32, 32), 48, 99, 0, torch.arange(48)))
     before, after = ((made(views).detach() - brightest(views)).square().mean() for made in (projector(), fitted(640)))
+    assert after < before / 4
+
+
+def test_fitting_in_bfloat16_as_on_a_gpu_comes_to_the_teacher_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "precision", lambda device: torch.bfloat16)
+    images = source().images
+    before, after = ((made(images).detach() - brightest(images)).square().mean() for made in (projector(), fitted(640)))
     assert after < before / 4
 
 
