@@ -65,9 +65,11 @@ def test_first_build_as_written_takes_less_than_three_minutes(tmp_path: Path) ->
 
 def test_commands_after_the_first_build_run(folder: Path) -> None:
     looks = [words for words in commands() if words[0] == "hellods" and words[1] != "build"]
-    assert [words[1] for words in looks] == ["inspect", "verify"]
-    for words in looks:
+    assert [words[1] for words in looks] == ["inspect", "verify", "evaluate"]
+    for words in looks[:2]:
         run(words)
+    run([*looks[2], "--epochs", "1", "--seeds", "1", "--arms", "hello,hard", "--allow-weak-teacher", "--quiet"])
+    assert (folder / "report" / "report.html").exists()
 
 
 def test_build_with_the_readers_own_folder_and_teacher_runs(folder: Path, shared: Path, cifar10: Path) -> None:
@@ -130,7 +132,7 @@ def test_loop_is_the_one_that_build_prints() -> None:
 def test_extras_that_are_installed_exist() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     named = re.findall(r'pip install "\.\[(\w+)\]"', README)
-    assert sorted(named) == ["demo", "test"]
+    assert sorted(named) == ["demo", "report", "test"]
     assert set(named) <= set(extras)
 
 

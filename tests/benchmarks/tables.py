@@ -15,6 +15,7 @@ from typing import Any
 README = Path(__file__).resolve().parents[2] / "README.md"
 RESULTS = Path(__file__).resolve().parent / "results"
 BUILDS = {"digits": "digits", "cifar10": "CIFAR-10", "imagenette": "Imagenette"}
+EVALUATIONS = {"evaluate_cifar10_ipc1": "CIFAR-10, 1 a class", "evaluate_cifar10_ipc10": "CIFAR-10, 10"}
 
 
 def results(name: str) -> dict[str, Any]:
@@ -53,6 +54,24 @@ def students() -> str:
     return markdown(["digits: a `convnet3` trained on", "accuracy on held-out images"], rows)
 
 
+def evaluations() -> str:
+    """Return a row for each arm, a column for each archive: the student's accuracy, mean and deviation of the seeds."""
+    archives = {title: results(name)["archives"][0] for name, title in EVALUATIONS.items()}
+    rows = []
+    for arm, value in archives["CIFAR-10, 10"]["arms"].items():
+        found = (archive["arms"].get(arm) for archive in archives.values())
+        size = f"{sum(value['bytes'].values()):,}"
+        rows.append(
+            [f"`{arm}`: {value['says']}", *(spread(one["accuracy"]["last"]) if one else "" for one in found), size]
+        )
+    return markdown(["accuracy in %", *archives, "bytes, CIFAR-10, 10"], rows)
+
+
+def spread(value: dict[str, Any]) -> str:
+    """Return mean ± deviation, in percent."""
+    return f"{100 * value['mean']:.1f}" + ("" if value["std"] is None else f" ± {100 * value['std']:.1f}")
+
+
 def base() -> str:
     """Return one row for hello-tiny: its size, and how much it knows from text alone."""
     measured = results("hello_tiny")
@@ -68,7 +87,12 @@ def base() -> str:
     )
 
 
-TABLES: dict[str, Callable[[], str]] = {"builds": builds, "students": students, "base": base}
+TABLES: dict[str, Callable[[], str]] = {
+    "builds": builds,
+    "evaluations": evaluations,
+    "students": students,
+    "base": base,
+}
 
 
 def filled(text: str) -> str:
