@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from hellods.distill.recipe import PRESETS, Codec, Initializer, Inputs, Mix, Recipe
+from hellods.distill.recipe import PRESETS, Codec, Initializer, Inputs, Mix, Quantization, Recipe
 from hellods.distill.toml import read_knobs
 from hellods.errors import RecipeError
 from hellods.format.archive import Archive, check_target
@@ -79,6 +79,7 @@ def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) 
 @option("template", "What the text of a class is set into.")
 @option("encoder_rank", "Rank of the projector's deltas on the image tower.")
 @option("head_rank", "Rank of its delta on the head.")
+@option("quantization", "How deltas are stored.", click.Choice(get_args(Quantization)))
 @option("fit_images", "Views that it is fitted on.  [default: 30 a real image, within limits]", int)
 @option("fit_effort", "What that default is multiplied by.")
 @option("fit_batch", "Views in a step of that.  [default: 128 up to 112 px, 32 at 224 px]", int)

@@ -86,7 +86,14 @@ def make_projector(inputs: Inputs, recipe: Recipe, classes: tuple[str, ...]) -> 
     """Return a projector that equals zero-shot CLIP."""
     texts = describe(classes, inputs.descriptions)
     ranks = (recipe.encoder_rank, recipe.head_rank)
-    return Projector.create(inputs.base, texts, template=recipe.template, ranks=ranks, seed=recipe.seed)
+    return Projector.create(
+        inputs.base,
+        texts,
+        template=recipe.template,
+        ranks=ranks,
+        seed=recipe.seed,
+        quantization=recipe.quantization,
+    )
 
 
 def describe(classes: tuple[str, ...], descriptions: Mapping[str, str] | None) -> tuple[str, ...]:

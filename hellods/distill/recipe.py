@@ -13,6 +13,7 @@ STD: Final = (0.229, 0.224, 0.225)
 Initializer = Literal["patches", "real"]
 Codec = Literal["png", "jpeg", "webp", "avif"]
 Mix = Literal["none", "cutmix", "mixup"]
+Quantization = Literal["fp16", "int8", "int4"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ class Recipe:
     template: str = "a photo of a {}"  # CLIP's own
     encoder_rank: int = 8  # HeLlO, ImageNet
     head_rank: int = 64  # HeLlO, ImageNet-100
+    quantization: Quantization = "fp16"  # of the deltas, in the archive
     fit_images: int | None = None  # views to fit on; None: 30 a real image, at most 160,000 (30,000 above 64 px)
     fit_effort: float = 1.0  # what that default is multiplied by
     fit_batch: int | None = None  # None: 128 up to 112 px, then as memory allows: 32 at 224 px
@@ -71,7 +73,8 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise RecipeError(f"{name} is {value}, expected {low} to {high}")
-        for name, kind in (("initializer", Initializer), ("codec", Codec), ("mix", Mix)):
+        names = {"initializer": Initializer, "codec": Codec, "mix": Mix, "quantization": Quantization}
+        for name, kind in names.items():
             if getattr(self, name) not in get_args(kind):
                 raise RecipeError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(get_args(kind))}")
         if self.codec == "png" and self.quality is not None:

@@ -1,11 +1,12 @@
 """The recipe: every knob checked where it is set."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from hellods.distill.recipe import Inputs, Recipe
+from hellods.distill.recipe import Inputs, Quantization, Recipe
 from hellods.errors import RecipeError
+from hellods.labels import config
 from hellods.record import from_json, to_json
 
 
@@ -22,6 +23,7 @@ from hellods.record import from_json, to_json
         ("codec", "gif"),
         ("initializer", "best"),
         ("mix", "blend"),
+        ("quantization", "int2"),
         ("seed", 2**53),
         ("template", "a photo"),
         ("template", "{} and {}"),
@@ -56,6 +58,10 @@ def test_knobs_that_do_not_go_together_are_refused(knobs: dict[str, Any], words:
 def test_inputs_that_cannot_be_used_are_refused_at_once(inputs: dict[str, Any], words: str) -> None:
     with pytest.raises(RecipeError, match=words):
         Inputs(data="digits", **inputs)
+
+
+def test_quantizations_are_those_that_a_projector_is_stored_in() -> None:
+    assert get_args(Quantization) == get_args(config.Quantization)
 
 
 def test_recipe_survives_the_header() -> None:
