@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from hellods.distill.recipe import PRESETS, Codec, Initializer, Inputs, Mix, Quantization, Recipe
+from hellods.distill.recipe import PRESETS, Codec, Head, Initializer, Inputs, Mix, Quantization, Recipe
 from hellods.distill.toml import read_knobs
 from hellods.errors import RecipeError
 from hellods.format.archive import Archive, check_target
@@ -76,7 +76,8 @@ def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) 
 @option("quality", "1 to 100.  [default: lossless up to 64 px, else 90]", int)
 @click.option("--flip/--no-flip", default=Recipe.flip, help="Whether views are mirrored.  [default: yes, digits no]")
 @option("mix", "How views are mixed.", click.Choice(get_args(Mix)))
-@option("template", "What the text of a class is set into.")
+@option("head", "Where the head starts: at class names, or at mean features.", click.Choice(get_args(Head)))
+@option("template", "What the text of a class is set into; several between | are averaged.")
 @option("encoder_rank", "Rank of the projector's deltas on the image tower.")
 @option("head_rank", "Rank of its delta on the head.")
 @option("quantization", "How deltas are stored.", click.Choice(get_args(Quantization)))

@@ -83,7 +83,7 @@ def crops_of_any_size(views: Views) -> Views:
 
 
 def make_projector(inputs: Inputs, recipe: Recipe, classes: tuple[str, ...]) -> Projector:
-    """Return a projector that equals zero-shot CLIP."""
+    """Return a projector that equals zero-shot CLIP, or waits for prototypes."""
     texts = describe(classes, inputs.descriptions)
     ranks = (recipe.encoder_rank, recipe.head_rank)
     return Projector.create(
@@ -93,6 +93,7 @@ def make_projector(inputs: Inputs, recipe: Recipe, classes: tuple[str, ...]) -> 
         ranks=ranks,
         seed=recipe.seed,
         quantization=recipe.quantization,
+        head=recipe.head,
     )
 
 

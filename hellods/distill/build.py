@@ -20,6 +20,7 @@ from hellods.distill.arrange import arrange, crops_of_any_size, make_projector, 
 from hellods.distill.fit import fit_projector
 from hellods.distill.initialize import INITIALIZERS, Layout, check_enough
 from hellods.distill.measure import measure
+from hellods.distill.prototypes import prototypes
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.resume import Work, digest
 from hellods.distill.sources import Source, open_source, squares
@@ -80,6 +81,8 @@ def build(
         allow_weak = inputs.allow_weak_teacher
         accuracy = check_teacher(teacher, held_out, layout.side, more=source, allow_weak=allow_weak, progress=progress)
     with clock("projector"):
+        if recipe.head == "prototypes":
+            projector.begin(prototypes(projector, source, layout.side, progress))
         # A network of the user's own is code, which only its answers tell apart.
         answers = teacher(squares(source, torch.arange(min(len(source), 8)), layout.side))
         work = work.given(

@@ -13,6 +13,7 @@ STD: Final = (0.229, 0.224, 0.225)
 Initializer = Literal["patches", "real"]
 Codec = Literal["png", "jpeg", "webp", "avif"]
 Mix = Literal["none", "cutmix", "mixup"]
+Head = Literal["text", "prototypes"]
 Quantization = Literal["fp16", "int8", "int4"]
 
 
@@ -39,7 +40,8 @@ class Recipe:
     mix: Mix = "cutmix"  # RDED's students see CutMix
 
     teacher_epochs: int = 12  # of `train:ARCH`
-    template: str = "a photo of a {}"  # CLIP's own
+    head: Head = "text"  # starts at embedded class names, or at mean features of real images, which are stored
+    template: str = "a photo of a {}"  # CLIP's own; several, between `|`, are averaged
     encoder_rank: int = 8  # HeLlO, ImageNet
     head_rank: int = 64  # HeLlO, ImageNet-100
     quantization: Quantization = "fp16"  # of the deltas, in the archive
@@ -73,7 +75,7 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise RecipeError(f"{name} is {value}, expected {low} to {high}")
-        names = {"initializer": Initializer, "codec": Codec, "mix": Mix, "quantization": Quantization}
+        names = {"initializer": Initializer, "codec": Codec, "mix": Mix, "head": Head, "quantization": Quantization}
         for name, kind in names.items():
             if getattr(self, name) not in get_args(kind):
                 raise RecipeError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(get_args(kind))}")
@@ -81,7 +83,7 @@ class Recipe:
             raise RecipeError("quality does not apply to png, which is lossless: leave it out, or choose another codec")
         if self.side and self.factor and self.side % self.factor:
             raise RecipeError(f"side {self.side} cannot be cut into {self.factor} patches: choose a multiple")
-        if self.template.count("{}") != 1:
+        if any(part.count("{}") != 1 for part in self.template.split("|")):
             raise RecipeError(f"template {self.template!r} needs one {{}}, where the class goes")
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Quantization = Literal["fp16", "int8", "int4"]  # how deltas are stored
+Head = Literal["text", "prototypes"]  # where the head starts: at embedded descriptions, or at stored mean features
 Precision = Literal["fp32", "bf16", "fp16"]  # of the arithmetic that makes labels
 
 
@@ -31,8 +32,9 @@ class ProjectorConfig:
     base: str  # `hello-tiny`, `MODEL/TAG`, or `given:NAME` for a base that only the user can provide
     base_sha256: str
     preprocess: Preprocess
-    template: str
+    template: str  # or several, between `|`, whose embeddings are averaged
     descriptions: tuple[str, ...]  # one a class, set into the template
+    head: Head = "text"
     encoder_rank: int
     head_rank: int
     quantization: Quantization = "fp16"
@@ -41,5 +43,5 @@ class ProjectorConfig:
     def __post_init__(self) -> None:
         if min(self.encoder_rank, self.head_rank) < 1:
             raise ValueError("ranks must be at least 1")
-        if self.template.count("{}") != 1:
+        if any(part.count("{}") != 1 for part in self.template.split("|")):
             raise ValueError(f"template {self.template!a} needs one {{}} for the class")

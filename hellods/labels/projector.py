@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hellods.errors import FormatError, LabelError
 from hellods.labels.backbones import BACKBONES, Backbone, remedy
-from hellods.labels.config import ProjectorConfig, Quantization
+from hellods.labels.config import Head, ProjectorConfig, Quantization
 from hellods.labels.lowrank import adapt, merge, settle
 from hellods.labels.quantize import BITS, pack, unpack
 
@@ -18,7 +18,7 @@ from hellods.labels.quantize import BITS, pack, unpack
 class Projector(nn.Module):
     """A label maker (HeLlO, Yu et al. 2024, arXiv 2408.08201): it starts as zero-shot CLIP and learns a teacher.
 
-    Only the low-rank deltas, a bias per class and the logit scale learn; they alone are stored.
+    Only the low-rank deltas, a bias per class and the logit scale learn; they are stored, and prototypes if there are.
     """
 
     mean: Tensor
@@ -28,17 +28,16 @@ class Projector(nn.Module):
         super().__init__()
         self.config = config
         self.tower = backbone.tower
-        prompts = [config.template.replace("{}", description) for description in config.descriptions]
-        weight = backbone.embed(prompts)  # (K, D)
+        mean, std = (torch.tensor(value).view(3, 1, 1) for value in (config.preprocess.mean, config.preprocess.std))
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+        weight = texts(config, backbone) if config.head == "text" else self._no_prototypes()  # (K, D)
         self.head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
         self.head.weight.data.copy_(weight)
         adapt(self.tower, config.encoder_rank, generator)
         adapt(self.head, config.head_rank, generator)
-        self.bias = nn.Parameter(torch.zeros(len(prompts)))
+        self.bias = nn.Parameter(torch.zeros(len(weight)))
         self.scale = nn.Parameter(torch.tensor(backbone.scale))
-        mean, std = (torch.tensor(value).view(3, 1, 1) for value in (config.preprocess.mean, config.preprocess.std))
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
         self.eval().to(memory_format=torch.channels_last)
 
     @classmethod
@@ -51,16 +50,18 @@ class Projector(nn.Module):
         ranks: tuple[int, int],
         seed: int,
         quantization: Quantization = "fp16",
+        head: Head = "text",
     ) -> Self:
         """Return a projector that equals zero-shot CLIP and can be fitted.
 
         Args:
             base: names a base model, see `load_open_clip`.
             descriptions: one text a class, in the order of the classes.
-            template: what `{}` stands in for a description.
+            template: what `{}` stands in for a description, or several between `|`.
             ranks: of the deltas on the tower and on the head.
             seed: of the deltas' initial values.
             quantization: how the deltas are stored.
+            head: `prototypes` needs `begin` before it says anything.
 
         Raises:
             LabelError: the base model cannot be had.
@@ -75,6 +76,7 @@ class Projector(nn.Module):
             encoder_rank=ranks[0],
             head_rank=ranks[1],
             quantization=quantization,
+            head=head,
         )
         return cls(config, backbone, torch.Generator().manual_seed(seed))
 
@@ -127,6 +129,11 @@ class Projector(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return float32 logits (B, K), on the projector's device, for uint8 images (B, 3, H, W), not normalized."""
+        logits: Tensor = self.scale * self.head(self.features(images)) + self.bias
+        return logits
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the image tower's normalized features, float32 (B, D), for the same images."""
         facts = self.config.preprocess
         pixels = images.to(self.mean.device).float() / 255
         if images.shape[2:] != (facts.side, facts.side):
@@ -134,9 +141,11 @@ class Projector(nn.Module):
         pixels = ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         features = self.tower(pixels)
         # CoCa's tower returns its tokens beside the pooled features.
-        features = F.normalize(features[0] if isinstance(features, tuple) else features, dim=-1)
-        logits: Tensor = self.scale * self.head(features) + self.bias
-        return logits
+        return F.normalize(features[0] if isinstance(features, tuple) else features, dim=-1)
+
+    def begin(self, prototypes: Tensor) -> None:
+        """Start the head at normalized features (K, D) of the classes, as float16 keeps them, instead of texts."""
+        self._start.data.copy_(prototypes.half())
 
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode: the tower is frozen, its BatchNorm statistics with it."""
@@ -153,7 +162,7 @@ class Projector(nn.Module):
 
         The float16 scales of an integer delta `NAME` are `NAME.scales`, see `pack`.
         """
-        state: dict[str, Tensor] = {}
+        state = {"prototypes": self._start.detach().cpu().half()} if self.config.head == "prototypes" else {}
         for name, parameter in self.learned().items():
             value = parameter.detach().cpu()
             if value.ndim < 2:
@@ -170,6 +179,9 @@ class Projector(nn.Module):
         Raises:
             FormatError: names, shapes or values do not fit.
         """
+        if self.config.head == "prototypes":
+            self._begin_stored(state)
+            state = {name: value for name, value in state.items() if name != "prototypes"}
         learned, bits = self.learned(), BITS.get(self.config.quantization, 0)
         packed = {name for name, value in learned.items() if bits and value.ndim > 1}
         if unlike := state.keys() ^ (learned.keys() | {f"{name}.scales" for name in packed}):
@@ -193,6 +205,22 @@ class Projector(nn.Module):
                 raise FormatError(f"projector: tensor {name!a} has {cause} [C7]") from cause
             target.data.copy_(value)
 
+    def _begin_stored(self, state: dict[str, Tensor]) -> None:
+        value, shape = state.get("prototypes"), self._start.shape
+        if value is None or value.shape != shape or not value.isfinite().all():
+            raise FormatError(f"projector: tensor 'prototypes' is missing, or not {tuple(shape)} finite numbers [C7]")
+        self.begin(value)
+
+    @property
+    def _start(self) -> Tensor:
+        """What the head's delta is added to."""
+        start: Tensor = self.head.parametrizations.weight.original  # type: ignore[union-attr, assignment]
+        return start
+
+    def _no_prototypes(self) -> Tensor:
+        side = self.config.preprocess.side
+        return torch.zeros(len(self.config.descriptions), self.features(torch.zeros(1, 3, side, side)).shape[1])
+
     def settle(self, energy: float) -> None:
         """Cut the rank of each delta to what holds this share (0 to 1) of its squared norm, in place.
 
@@ -205,3 +233,11 @@ class Projector(nn.Module):
         merge(self.tower)
         merge(self.head)
         self.requires_grad_(False)
+
+
+def texts(config: ProjectorConfig, backbone: Backbone) -> Tensor:
+    """Return the normalized embeddings (K, D) of the descriptions, averaged over the templates."""
+    parts = config.template.split("|")
+    prompts = [part.replace("{}", description) for part in parts for description in config.descriptions]
+    embedded = backbone.embed(prompts).view(len(parts), len(config.descriptions), -1)
+    return F.normalize(embedded.mean(0), dim=-1)

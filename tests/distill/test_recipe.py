@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 import pytest
 
-from hellods.distill.recipe import Inputs, Quantization, Recipe
+from hellods.distill.recipe import Head, Inputs, Quantization, Recipe
 from hellods.errors import RecipeError
 from hellods.labels import config
 from hellods.record import from_json, to_json
@@ -27,6 +27,8 @@ from hellods.record import from_json, to_json
         ("seed", 2**53),
         ("template", "a photo"),
         ("template", "{} and {}"),
+        ("template", "a {}|the"),
+        ("head", "random"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(knob: str, value: object) -> None:
@@ -60,8 +62,9 @@ def test_inputs_that_cannot_be_used_are_refused_at_once(inputs: dict[str, Any], 
         Inputs(data="digits", **inputs)
 
 
-def test_quantizations_are_those_that_a_projector_is_stored_in() -> None:
+def test_heads_and_quantizations_are_those_of_the_projector() -> None:
     assert get_args(Quantization) == get_args(config.Quantization)
+    assert get_args(Head) == get_args(config.Head)
 
 
 def test_recipe_survives_the_header() -> None:

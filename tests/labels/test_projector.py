@@ -11,16 +11,15 @@ from safetensors.torch import save
 
 from hellods.errors import FormatError, LabelError
 from hellods.labels.backbones import load_open_clip, resolve
-from hellods.labels.config import Quantization
+from hellods.labels.config import Head, Quantization
 from hellods.labels.projector import Projector
 
 CLASSES = ("apple", "bed", "bus", "rose", "tiger")
 
 
-def create(quantization: Quantization) -> Projector:
-    return Projector.create(
-        "hello-tiny", CLASSES, template="a photo of a {}", ranks=(4, 2), seed=0, quantization=quantization
-    )
+def create(quantization: Quantization = "fp16", template: str = "a photo of a {}", head: Head = "text") -> Projector:
+    facts = {"template": template, "quantization": quantization, "head": head}
+    return Projector.create("hello-tiny", CLASSES, ranks=(4, 2), seed=0, **facts)
 
 
 @pytest.fixture
@@ -220,6 +219,37 @@ def test_loading_a_base_leaves_logging_as_it_was() -> None:
     handlers, disabled = list(root.handlers), root.manager.disable
     load_open_clip("hello-tiny")
     assert (list(root.handlers), root.manager.disable) == (handlers, disabled)
+
+
+def test_templates_are_averaged(images: torch.Tensor) -> None:
+    parts = [create(template=template).head.weight.detach() for template in ("a {}", "a photo of a {}")]
+    mean = torch.nn.functional.normalize(parts[0] + parts[1], dim=1)
+    torch.testing.assert_close(create(template="a {}|a photo of a {}").head.weight.detach(), mean)
+
+
+def test_every_template_needs_a_place_for_the_class(projector: Projector) -> None:
+    with pytest.raises(ValueError, match="needs one"):
+        replace(projector.config, template="a {}|the")
+
+
+def test_head_of_prototypes_needs_no_text_and_is_stored(images: torch.Tensor) -> None:
+    projector = create(head="prototypes")
+    means = torch.nn.functional.normalize(torch.randn(5, 128, generator=torch.Generator().manual_seed(0)), dim=1)
+    projector.begin(means)
+    expected = projector.scale * projector.features(images) @ means.T
+    torch.testing.assert_close(projector(images), expected, rtol=1e-2, atol=1e-2)
+    state = fitted(projector).state()
+    projector.load(state)
+    other_words = replace(projector.config, descriptions=("1", "2", "3", "4", "5"))
+    torch.testing.assert_close(Projector.restore(other_words, CLASSES, state)(images), projector(images))
+
+
+@pytest.mark.parametrize("value", [None, torch.zeros(5, 64), torch.full((5, 128), torch.nan)])
+def test_prototypes_that_do_not_fit_are_refused(value: torch.Tensor | None) -> None:
+    projector = create(head="prototypes")
+    state = projector.state() | {"prototypes": value}
+    with pytest.raises(FormatError, match=r"'prototypes' is missing, or not \(5, 128\) finite numbers \[C7\]"):
+        projector.load({name: tensor for name, tensor in state.items() if tensor is not None})
 
 
 def test_paths_stay_out_of_the_archive() -> None:
