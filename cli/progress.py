@@ -18,7 +18,6 @@ INTERVAL = 15.0  # seconds between two plain lines
 
 
 WHOLE = "Whole build"
-PARTS = 1000  # that the whole is cut into
 
 
 class Notes(logging.Handler):
@@ -117,20 +116,31 @@ class Lines:
 
 
 def whole(draw: Progress, seconds: Mapping[str, float]) -> Progress:
-    """Return a callback that draws each stage, and the whole by the seconds that each is expected to take."""
-    shares = dict.fromkeys(seconds, 0.0)
-    drawn = 0
-    draw(WHOLE, 0, PARTS)
+    """Return a callback that also draws the whole: a running stage by its own pace, those to come as expected.
+
+    Args:
+        draw: told of each stage, and of the whole in tenths of seconds, those gone and those expected in all.
+        seconds: what each stage is expected to take.
+    """
+    began = time.monotonic()
+    left = dict(seconds)
+    timers: dict[str, tuple[float, int]] = {}  # when a stage began, and how far it was then
 
     def both(stage: str, done: int, total: int) -> None:
-        nonlocal drawn
         draw(stage, done, total)
-        if stage in shares:
-            shares[stage] = max(shares[stage], done / total if total else 1.0)
-            parts = round(PARTS * sum(seconds[name] * share for name, share in shares.items()) / sum(seconds.values()))
-            if parts > drawn:
-                draw(WHOLE, parts, PARTS)
-                drawn = parts
+        if stage not in left:
+            return
+        now = time.monotonic()
+        if done == 0 or stage not in timers:
+            timers[stage] = now, done
+        started, first = timers[stage]
+        if first < done < total:
+            left[stage] = (now - started) * (total - done) / (done - first)
+        elif done == total:
+            left[stage] = 0.0
+        gone = now - began
+        # Not 0, which would begin it anew.
+        draw(WHOLE, max(1, round(10 * gone)), max(1, round(10 * (gone + sum(left.values())))))
 
     return both
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 import hellods_cli.progress as module
-from hellods_cli.progress import clock, progress, whole
+from hellods_cli.progress import WHOLE, clock, progress, whole
 
 Capture = pytest.CaptureFixture[str]
 
@@ -79,25 +79,28 @@ def test_stage_that_goes_on_says_what_is_left_by_its_own_pace(time_of: Clock, ca
     assert capsys.readouterr().err == "Fit: 95 of 100, 0:10 left\n"
 
 
-def test_whole_is_the_stages_by_their_expected_seconds(time_of: Clock, capsys: Capture) -> None:
+def test_whole_is_a_stage_by_its_own_pace_and_the_others_as_expected(time_of: Clock, capsys: Capture) -> None:
     with progress(quiet=False) as draw:
-        draw = whole(draw, {"Data": 10, "Fit": 90})
+        draw = whole(draw, {"Data": 5, "Fit": 90})
         for done in (0, 1, 2):
             draw("Data", done, 2)
             time_of.now += 10
     assert capsys.readouterr().err.splitlines() == [
         "Data: 1 of 2, 0:10 left",
-        "Whole build: 5%, 3:10 left",
+        "Whole build: 9%, 1:40 left",
         "Data: done in 0:20",
     ]
 
 
-def test_whole_ends_when_its_stages_have(time_of: Clock, capsys: Capture) -> None:
-    calls: list[tuple[str, int, int]] = []
-    draw = whole(lambda *call: calls.append(call), {"Data": 1, "Fit": 2})
-    for stage, done, total in (("Data", 3, 3), ("Data", 0, 2), ("Load", 0, 1), ("Fit", 0, 0)):
+def test_whole_ends_when_its_stages_have_and_knows_what_lay_behind(time_of: Clock) -> None:
+    calls: list[tuple[int, int]] = []
+    draw = whole(
+        lambda stage, done, total: calls.append((done, total)) if stage == WHOLE else None, {"A": 1, "Fit": 20}
+    )
+    for stage, done, total in (("A", 1, 1), ("Other", 0, 1), ("Fit", 6, 10), ("Fit", 8, 10), ("Fit", 10, 10)):
+        time_of.now += 1
         draw(stage, done, total)
-    assert [done for stage, done, total in calls if stage == "Whole build"] == [0, 333, 1000]
+    assert calls == [(10, 210), (30, 230), (40, 50), (50, 50)]
 
 
 def test_note_is_shown_once(capsys: Capture) -> None:
