@@ -15,7 +15,11 @@ from typing import Any
 README = Path(__file__).resolve().parents[2] / "README.md"
 RESULTS = Path(__file__).resolve().parent / "results"
 BUILDS = {"digits": "digits", "cifar10": "CIFAR-10", "imagenette": "Imagenette"}
-EVALUATIONS = {"evaluate_cifar10_ipc1": "CIFAR-10, 1 a class", "evaluate_cifar10_ipc10": "CIFAR-10, 10"}
+EVALUATIONS = {
+    "evaluate_cifar10_ipc1": "CIFAR-10, 1 a class",
+    "evaluate_cifar10_ipc10": "CIFAR-10, 10",
+    "evaluate_imagenette_ipc1": "Imagenette, 1",
+}
 
 
 def results(name: str) -> dict[str, Any]:
