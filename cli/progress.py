@@ -125,6 +125,7 @@ def whole(draw: Progress, seconds: Mapping[str, float]) -> Progress:
     began = time.monotonic()
     left = dict(seconds)
     timers: dict[str, tuple[float, int]] = {}  # when a stage began, and how far it was then
+    draw(WHOLE, 0, max(1, round(10 * sum(left.values()))))
 
     def both(stage: str, done: int, total: int) -> None:
         draw(stage, done, total)

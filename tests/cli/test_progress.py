@@ -100,7 +100,7 @@ def test_whole_ends_when_its_stages_have_and_knows_what_lay_behind(time_of: Cloc
     for stage, done, total in (("A", 1, 1), ("Other", 0, 1), ("Fit", 6, 10), ("Fit", 8, 10), ("Fit", 10, 10)):
         time_of.now += 1
         draw(stage, done, total)
-    assert calls == [(10, 210), (30, 230), (40, 50), (50, 50)]
+    assert calls == [(0, 210), (10, 210), (30, 230), (40, 50), (50, 50)]
 
 
 def test_note_is_shown_once(capsys: Capture) -> None:
