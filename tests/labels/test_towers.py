@@ -34,7 +34,7 @@ MORE_TOWERS: dict[str, dict[str, Any]] = {
     "MobileCLIP (FastViT)": timm("fastvit_mci0", 64),
     "MobileCLIP-B": timm("vit_base_mci_224", 224),
     "timm's ViT": timm("vit_tiny_patch16_224", 224),
-    "timm's ViT, relative positions": timm("vit_relpos_medium_patch16_cls_224", 224),
+    "timm's ViT, relative positions": timm("vit_relpos_small_patch16_224", 224),
     "timm's ResNet, pooled by attention": timm("resnet26d", 64, timm_pool="rot_attn", timm_proj=""),
     "SigLIP": timm("vit_base_patch16_siglip_224", 224, timm_proj=""),
     "EVA": timm("eva02_tiny_patch14_224", 224),
