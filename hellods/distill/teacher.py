@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
-from hellods.device import precision
+from hellods.device import in_parts, precision
 from hellods.distill.checkpoints import fit_weights, own_network, published, read_weights
 from hellods.distill.order import other_order
 from hellods.distill.recipe import MEAN, STD, Inputs, Recipe
@@ -80,8 +80,7 @@ class Teacher(nn.Module):
         """Return float32 (B, K) logits for normalized images, which are resized first if the network needs it."""
         if self.side and normalized.shape[-2:] != (self.side, self.side):
             normalized = TF.resize(normalized, [self.side, self.side], antialias=True)
-        logits: Tensor = self.network(normalized)
-        return logits.float()
+        return in_parts(self.network, normalized).float()
 
     def provenance(self) -> dict[str, Any]:
         """Return architecture, SHA-256 of all its tensors, number of parameters, mean and deviation, side."""

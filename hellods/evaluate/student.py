@@ -28,7 +28,6 @@ CHECKS: Final = 10  # points of a training curve
 SAMPLE: Final = 1000  # held-out images that a point is measured on
 AHEAD: Final = 1 << 22  # values of the views that are rendered and labelled at once, over as many epochs as it takes
 BATCH: Final = 250  # held-out images at once
-LABELED: Final = {"cpu": 64, "cuda": 512}  # views that are labelled at once: on a CPU as many as its cache holds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,8 +204,10 @@ class Feed:
             epochs = torch.cat([torch.full_like(some, epoch) for epoch, some in chosen])
             with self.clock("views"):
                 seen, truth = self._view(epochs, indices)
-            with self.clock("labels"):
-                labels = None if lesson.labels is None else self._label(lesson.labels, seen)
+            labels = None
+            if lesson.labels is not None:
+                with self.clock("labels"), torch.no_grad():
+                    labels = lesson.labels(seen)
             with self.clock("compare"):
                 self._compare(seen, labels, truth)
             lengths = [len(some) for _, some in chosen]
@@ -243,11 +244,6 @@ class Feed:
             here = replace(here, partner=replace(drawn.partner, index=places[len(indices) :]))
         truth = F.one_hot(lesson.targets[images], len(lesson.held_out.classes)).float()
         return render(lesson.pixels(images).to(self.device), here), blend(truth, here).to(self.device)
-
-    @staticmethod
-    @torch.no_grad()
-    def _label(labels: LabelMaker, seen: Tensor) -> Tensor:
-        return torch.cat([labels(part) for part in torch.split(seen, LABELED.get(seen.device.type, LABELED["cuda"]))])
 
     @torch.no_grad()
     def _compare(self, seen: Tensor, labels: Tensor | None, truth: Tensor) -> None:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hellods.device import in_parts
 from hellods.errors import FormatError, LabelError
 from hellods.labels.backbones import BACKBONES, Backbone, remedy
 from hellods.labels.config import Head, ProjectorConfig, Quantization
@@ -139,6 +140,9 @@ class Projector(nn.Module):
         if images.shape[2:] != (facts.side, facts.side):
             pixels = F.interpolate(pixels, size=(facts.side, facts.side), mode=facts.interpolation, antialias=True)
         pixels = ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return in_parts(self._embed, pixels)
+
+    def _embed(self, pixels: Tensor) -> Tensor:
         features = self.tower(pixels)
         # CoCa's tower returns its tokens beside the pooled features.
         return F.normalize(features[0] if isinstance(features, tuple) else features, dim=-1)
