@@ -45,4 +45,4 @@ def in_parts(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     if limit is None or torch.is_grad_enabled():
         return network(images)
     height, width = images.shape[2:]
-    return torch.cat([network(part) for part in images.split(max(1, limit // (height * width)))])
+    return torch.cat([network(part) for part in torch.split(images, max(1, limit // (height * width)))])
