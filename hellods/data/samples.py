@@ -19,7 +19,7 @@ from hellods.format.header import Header
 from hellods.labels.arithmetic import arithmetic
 from hellods.labels.config import ProjectorConfig
 from hellods.record import from_json
-from hellods.views.draw import Draw, draw
+from hellods.views.draw import Draw, draw, middle
 from hellods.views.render import render
 
 if TYPE_CHECKING:  # open_clip costs seconds to import, and a worker never makes labels
@@ -194,16 +194,8 @@ class Samples:
             return None
         side = (facts.height, facts.width)
         if not options.train:
-            return _centre(options.view.size, side, indices)
+            return middle(options.view.size, side, indices)
         return draw(options.view, side, facts.count, options.seed, epochs, indices)
-
-
-def _centre(size: int, side: tuple[int, int], indices: Tensor) -> Draw:
-    """The largest square in the middle, neither flipped nor shuffled nor mixed."""
-    short = min(side)
-    box = indices.new_tensor([(side[0] - short) // 2, (side[1] - short) // 2, short, short]).expand(len(indices), 4)
-    whole = indices.new_zeros(len(indices), 1)
-    return Draw(size=size, index=indices, box=box, flip=whole[:, 0], rows=whole, columns=whole)
 
 
 def _show(images: Tensor, drawn: Draw | None, places: Tensor) -> Tensor:

@@ -107,6 +107,20 @@ def draw(views: Views, side: tuple[int, int], count: int, seed: int, epoch: int 
     return replace(view, partner=partner, patch=_patch(views.size, words))
 
 
+def middle(size: int, side: tuple[int, int], indices: Tensor) -> Draw:
+    """Return the views of who looks without chance: the largest square in the middle of each image, and nothing else.
+
+    Args:
+        size: pixels per side of a view.
+        side: height and width of every image.
+        indices: int64 (B,); the views come on their device.
+    """
+    short = min(side)
+    box = indices.new_tensor([(side[0] - short) // 2, (side[1] - short) // 2, short, short]).expand(len(indices), 4)
+    whole = indices.new_zeros(len(indices), 1)
+    return Draw(size=size, index=indices, box=box, flip=whole[:, 0], rows=whole, columns=whole)
+
+
 def blend(values: Tensor, draw: Draw) -> Tensor:
     """Return (B, K) values blended as the views are: each image's own by its share, its partner's for the rest.
 

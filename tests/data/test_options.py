@@ -93,12 +93,6 @@ def test_centre_view_is_the_whole_of_a_square_image(archive: Path, pixels: Tenso
         assert torch.allclose(labels, soft(projector, render(pixels, whole)), atol=HALF)
 
 
-def test_centre_view_of_a_wide_image_is_its_middle() -> None:
-    from hellods.data.samples import _centre
-
-    assert _centre(8, (30, 41), torch.tensor([5, 2])).box.tolist() == [[0, 5, 30, 30]] * 2
-
-
 def test_views_repeat_after_as_many_epochs(archive: Path, seen: Callable[..., Tensor]) -> None:
     dataset = HelloDataset(archive, views=2, normalize=False)
     for epoch in (0, 1, 0, 1, 0):

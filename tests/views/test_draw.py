@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms import RandomResizedCrop
 
 from hellods.record import from_json, to_json
-from hellods.views.draw import RATIOS, draw
+from hellods.views.draw import RATIOS, draw, middle
 from hellods.views.rule import Views
 
 from . import views_reference as reference
@@ -184,6 +184,15 @@ def test_crops_lie_inside_the_image(side: tuple[int, int]) -> None:
 @pytest.mark.parametrize(("side", "box"), [((400, 90), [140, 0, 120, 90]), ((90, 400), [0, 140, 90, 120])])
 def test_image_that_no_attempt_fits_gives_its_center(side: tuple[int, int], box: list[int]) -> None:
     assert boxes(Views(size=8, scale=(1.0, 1.0)), side).unique(dim=0).tolist() == [box]
+
+
+@pytest.mark.parametrize(
+    ("side", "box"), [((30, 41), [0, 5, 30, 30]), ((41, 30), [5, 0, 30, 30]), ((7, 7), [0, 0, 7, 7])]
+)
+def test_middle_is_the_largest_square_as_it_stands(side: tuple[int, int], box: list[int]) -> None:
+    found = middle(8, side, torch.tensor([5, 2]))
+    assert (found.size, found.index.tolist(), found.box.tolist()) == (8, [5, 2], [box] * 2)
+    assert [value.tolist() for value in (found.flip, found.rows, found.columns)] == [[0, 0], [[0], [0]], [[0], [0]]]
 
 
 def test_half_of_the_views_are_flipped() -> None:
