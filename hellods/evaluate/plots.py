@@ -1,57 +1,17 @@
-"""Plots of a report, as SVG that takes its font and its colors from the page around it. Needs matplotlib."""
+"""Plots of a report, each as SVG. Needs matplotlib."""
 
-import html
-import io
-import re
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, cycle
 from math import floor
 from statistics import fmean
 from typing import Any, Final, NamedTuple
 
-import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-# What the page calls each color, and what it is on light paper: drawn so, then handed to the page by name.
-PALETTE: Final = {
-    "paper": "#ffffff",
-    "ink": "#1a1d21",
-    "muted": "#5c6670",
-    "faint": "#cfd6dd",
-    "line": "#e6e9ed",
-    "accent": "#0a66c2",
-}
-PAPER, INK, MUTED, FAINT, LINE, ACCENT = PALETTE.values()
-
-NARROW: Final = 358  # pixels; the page shows one of the two
-WIDE: Final = 1000
-TEXT: Final = 13  # pixels
-GLYPH: Final = 0.56 * TEXT  # pixels, of a letter in most fonts
-STYLE: Final = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,  # a dollar in a class name is a dollar
-    "font.size": TEXT,
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.axisbelow": True,
-    "axes.titlecolor": MUTED,
-    "axes.titlesize": TEXT,
-    "axes.titlelocation": "left",
-    "grid.color": LINE,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "xtick.major.pad": 9,
-}
+from hellods.evaluate.drawing import ACCENT, FAINT, GLYPH, INK, MUTED, PAPER, TEXT, canvas, to_svg
 
 
 def accuracy(name: str, archives: Sequence[Mapping[str, Any]]) -> str:
@@ -62,7 +22,7 @@ def accuracy(name: str, archives: Sequence[Mapping[str, Any]]) -> str:
     top = 100 * max([0.01, *(max(*measured["last"]["values"], measured["best"]["mean"]) for measured in found)])
 
     def draw(width: int) -> Figure:
-        figure, axes = _figure(width, len(rows) * 32 + 48, left=112, bottom=44, right=6)
+        figure, axes = canvas(width, len(rows) * 32 + 48, left=112, bottom=44, right=6)
         for_labels = (width - 118) / (width - 118 - 90)
         axes.set(xlim=(0, top * for_labels), ylim=(len(rows) - 0.4, -0.6), xlabel="accuracy, %", yticks=[])
         axes.set_xticks(
@@ -78,7 +38,7 @@ def accuracy(name: str, archives: Sequence[Mapping[str, Any]]) -> str:
                 axes.vlines(100 / len(archive["classes"]), row - 0.5, row + 0.5, MUTED, linewidth=1)
         return figure
 
-    return _svg(name, "Accuracy of every arm", draw)
+    return to_svg(name, "Accuracy of every arm", draw)
 
 
 def _bar(axes: Axes, row: int, arm: str, measured: Mapping[str, Any]) -> None:
@@ -115,7 +75,7 @@ def against_bytes(name: str, points: Sequence[Point]) -> str:
     limits = (max(0, 10 * floor(min(heights) / 10 - 0.5)), max(heights) + 5)
 
     def draw(width: int) -> Figure:
-        figure, axes = _figure(width, 440 if width > 500 else 540, left=30, bottom=50, right=24, top=26)
+        figure, axes = canvas(width, 440 if width > 500 else 540, left=30, bottom=50, right=24, top=26)
         axes.set(
             xscale="log",
             xlim=(min(sizes) / 2, 2 * max(sizes)),
@@ -138,7 +98,7 @@ def against_bytes(name: str, points: Sequence[Point]) -> str:
         _label(axes, points)
         return figure
 
-    return _svg(name, "Accuracy against bytes", draw)
+    return to_svg(name, "Accuracy against bytes", draw)
 
 
 SHIFTS: Final = [  # from a point to its label: pixels, and the label's share left of there; the better ones first
@@ -196,7 +156,7 @@ def per_class(name: str, classes: Sequence[str], arms: Sequence[Sequence[float]]
     def draw(width: int) -> Figure:
         names = [f"{between} more" if k is None else _short(classes[k], width // 22) for k in rows]
         left = 14 + round(GLYPH * max(map(len, names)))
-        figure, axes = _figure(width, len(rows) * 20 + 48, left=left, bottom=44, right=10)
+        figure, axes = canvas(width, len(rows) * 20 + 48, left=left, bottom=44, right=10)
         axes.set(xlim=(0, max(1, 103 * max(map(max, arms)))), ylim=(len(rows) - 0.4, -0.6), xlabel="accuracy, %")
         axes.spines["bottom"].set_visible(False)
         axes.grid(axis="x")
@@ -209,7 +169,7 @@ def per_class(name: str, classes: Sequence[str], arms: Sequence[Sequence[float]]
                     axes.plot([accuracy], [row], **mark)
         return figure
 
-    return _svg(name, "Accuracy of every class", draw)
+    return to_svg(name, "Accuracy of every class", draw)
 
 
 Values = Mapping[int, Sequence[float]]  # by epoch, of every seed
@@ -221,7 +181,7 @@ def curves(name: str, what: str, arms: Mapping[str, Values]) -> str:
     last = max(epoch for epochs in arms.values() for epoch in epochs)
 
     def draw(width: int) -> Figure:
-        figure, axes = _figure(width, 340, left=40, bottom=46, right=126, top=28)
+        figure, axes = canvas(width, 340, left=40, bottom=46, right=126, top=28)
         axes.set(title=what, xlabel="epoch")
         axes.grid(axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -241,7 +201,7 @@ def curves(name: str, what: str, arms: Mapping[str, Values]) -> str:
         _name_ends(axes, last, {arm: fmean(epochs[max(epochs)]) for arm, epochs in arms.items()})
         return figure
 
-    return _svg(name, f"{what} by epoch", draw, wide=500)
+    return to_svg(name, f"{what} by epoch", draw, wide=500)
 
 
 def _name_ends(axes: Axes, epoch: int, ends: Mapping[str, float]) -> None:
@@ -276,36 +236,3 @@ def _ink(accent: bool) -> dict[str, Any]:
 
 def _short(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
-def _figure(width: int, height: int, *, left: int, bottom: int, right: int, top: int = 4) -> tuple[Figure, Axes]:
-    """Return a figure, and axes in it with such margins, all in pixels."""
-    figure = Figure(figsize=(width / 72, height / 72), dpi=72)
-    box = (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
-    return figure, figure.add_axes(box)
-
-
-def _svg(name: str, says: str, draw: Callable[[int], Figure], wide: int = WIDE) -> str:
-    """Return the drawing for wide and for narrow pages; `name` keeps the ids of one page's drawings apart."""
-    drawn = []
-    for kind, width in (("wide", wide), ("narrow", NARROW)):
-        buffer = io.StringIO()
-        style = {**STYLE, "svg.hashsalt": f"{name} {kind}"}
-        with matplotlib.style.context(["default", style]), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's browser chooses the font
-            metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-            draw(width).savefig(buffer, format="svg", metadata=metadata, transparent=True)
-        _, opening, text = buffer.getvalue().partition("<svg")
-        for pattern, replacement in INLINE.items():
-            text = re.sub(pattern, replacement, text, flags=re.DOTALL)
-        drawn.append(f'{opening} class="{kind}" role="img" aria-label="{html.escape(says)}"{text}')
-    return "".join(drawn)
-
-
-INLINE: Final = {  # what matplotlib writes: what a drawing inside a page has instead
-    r' width="[^"]*pt" height="[^"]*pt"': "",
-    r"<defs>\s*<style.*?</style>\s*</defs>\s*": "",  # it would style the whole page
-    r'<g id="[^"]*"': "<g",  # the same in every drawing
-    r'font-family: [^;"]*(; )?': "",
-    **{rf"\b(fill|stroke): {color}\b": rf"\1: var(--{name}, {color})" for name, color in PALETTE.items()},
-}
