@@ -16,8 +16,9 @@ from hellods.distill.initialize import pick
 from hellods.distill.sources import squares
 from hellods.errors import FormatError
 from hellods.evaluate.arms import Arm
+from hellods.evaluate.feed import Lesson
 from hellods.evaluate.makers import Storage, ship, spread, store, stored
-from hellods.evaluate.student import Lesson, Outcome, learn, pilot
+from hellods.evaluate.student import Outcome, learn, pilot
 from hellods.evaluate.subject import BATCH, Subject, encoded_bytes
 from hellods.format.files import replacing
 from hellods.labels import LabelMaker

@@ -1,0 +1,144 @@
+"""Feed: what one student learns from, made step by step."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import count, islice
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms.v2 import functional as TF
+
+from hellods.distill.sources import Source
+from hellods.evaluate.fidelity import SEEN, fidelity
+from hellods.evaluate.presets import Protocol
+from hellods.labels import LabelMaker
+from hellods.views.draw import blend, draw
+from hellods.views.render import render
+from hellods.views.rule import Views
+
+AHEAD: Final = 1 << 22  # values of the views that are rendered and labelled at once, over as many epochs as it takes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """What one student learns from, and what it is measured with."""
+
+    pixels: Callable[[Tensor], Tensor]  # int64 (B,) -> uint8 (B, 3, H, W), on the device
+    side: int  # H and W
+    targets: Tensor  # int64 (N,)
+    views: Views
+    labels: LabelMaker | None  # None: the true classes, as mixed
+    repeat: int | None = None  # the same views, with the same labels, come again after so many epochs
+    protocol: Protocol  # resolved
+    steps: int  # in each of the protocol's epochs
+    held_out: Source
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    teacher: LabelMaker | None = None  # with whom the labels are compared
+
+
+class Clock:
+    """Seconds by what they were spent on; `with clock("labels"): …`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds = {"views": 0.0, "labels": 0.0, "compare": 0.0, "check": 0.0}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = self._now()
+        yield
+        self.seconds[name] += self._now() - start
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.monotonic()
+
+
+class Feed:
+    """Yields what each step learns: normalized views, and (logits or None, the share of every class).
+
+    Views are rendered and labelled ahead, over several epochs where the batches are small.
+    """
+
+    def __init__(self, lesson: Lesson, seed: int, device: torch.device, clock: Clock) -> None:
+        self.lesson, self.seed, self.device, self.clock = lesson, seed, device, clock
+        self.views = 0  # rendered so far
+        self._compared: list[tuple[Tensor, Tensor | None, Tensor]] = []
+
+    def __iter__(self) -> Iterator[tuple[Tensor, tuple[Tensor | None, Tensor]]]:
+        lesson, size = self.lesson, self.lesson.views.size
+        left = lesson.protocol.epochs * lesson.steps
+        batches = self._order()
+        while left:
+            first = next(batches)
+            ahead = min(left, max(1, AHEAD // (len(first[1]) * 3 * size * size)))
+            left -= ahead
+            chosen = [first, *islice(batches, ahead - 1)]
+            indices = torch.cat([some for _, some in chosen])
+            epochs = torch.cat([torch.full_like(some, epoch) for epoch, some in chosen])
+            with self.clock("views"):
+                seen, truth = self._view(epochs, indices)
+            labels = None
+            if lesson.labels is not None:
+                with self.clock("labels"), torch.no_grad():
+                    labels = lesson.labels(seen)
+            with self.clock("compare"):
+                self._compare(seen, labels, truth)
+            lengths = [len(some) for _, some in chosen]
+            parts = [torch.split(values, lengths) for values in (seen, truth)]
+            own = [None] * ahead if labels is None else torch.split(labels, lengths)
+            for part, shares, label in zip(*parts, own, strict=True):
+                yield prepared(lesson, part), (label, shares)
+
+    def fidelity(self) -> dict[str, Any] | None:
+        """Return how the labels of some views compare with the teacher's; None without labels."""
+        if not self._compared:
+            return None
+        labels, teacher, truth = zip(*self._compared, strict=True)
+        return fidelity(torch.cat(labels), None if teacher[0] is None else torch.cat(teacher), torch.cat(truth))
+
+    def _order(self) -> Iterator[tuple[int, Tensor]]:
+        """Yield (how often the images were seen before, indices) for ever, each time in another order."""
+        generator = torch.Generator().manual_seed(self.seed)
+        for epoch in count():
+            order = torch.randperm(len(self.lesson.targets), generator=generator)
+            for indices in torch.split(order, self.lesson.protocol.batch_size or 1):
+                yield epoch, indices
+
+    def _view(self, epochs: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return uint8 views and float32 (B, K), how much of each class they show."""
+        lesson = self.lesson
+        epochs = epochs % lesson.repeat if lesson.repeat else epochs
+        drawn = draw(lesson.views, (lesson.side, lesson.side), len(lesson.targets), self.seed, epochs, indices)
+        self.views += len(indices)
+        needed = torch.cat([drawn.index, drawn.partner.index] if drawn.partner else [drawn.index])
+        images, places = torch.unique(needed, return_inverse=True)
+        here = replace(drawn, index=places[: len(indices)])
+        if drawn.partner:
+            here = replace(here, partner=replace(drawn.partner, index=places[len(indices) :]))
+        truth = F.one_hot(lesson.targets[images], len(lesson.held_out.classes)).float()
+        return render(lesson.pixels(images).to(self.device), here), blend(truth, here).to(self.device)
+
+    @torch.no_grad()
+    def _compare(self, seen: Tensor, labels: Tensor | None, truth: Tensor) -> None:
+        lesson = self.lesson
+        if labels is not None:
+            total = lesson.protocol.epochs * lesson.steps * (lesson.protocol.batch_size or 1)
+            # As many as are due by the end of these, so that all of the training counts alike.
+            due = self.views * min(SEEN, total) // total - sum(len(part) for part, _, _ in self._compared)
+            if due:
+                theirs = lesson.teacher(seen[:due]) if lesson.teacher else None
+                self._compared.append((labels[:due], theirs, truth[:due]))
+
+
+def prepared(lesson: Lesson, images: Tensor) -> Tensor:
+    """Return float32 images as the student takes them."""
+    scaled = TF.normalize(TF.to_dtype(images, torch.float32, scale=True), list(lesson.mean), list(lesson.std))
+    ready: Tensor = scaled.contiguous(memory_format=torch.channels_last)
+    return ready
