@@ -1,4 +1,4 @@
-"""ARMS: what is compared, each as (images, label maker, loss) by name. Torch-free."""
+"""ARMS: what is compared, each as (images, labels) by name. Torch-free."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +9,10 @@ from hellods.errors import RecipeError
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """Whose images, whose labels, and by which loss they are learnt."""
+    """Whose images, and whose labels: with `truth`, the classes as mixed, the loss is the cross-entropy."""
 
     images: Literal["archive", "random", "all"]  # random, all: real images
     labels: Literal["hello", "teacher", "truth"]
-    loss: Literal["soft", "hard"] = "soft"  # soft: the protocol's; hard: cross-entropy with the classes, as mixed
     bits: int | None = None  # of the teacher's weights, when it is shipped
     stored: int | None = None  # the labels are stored, in so many times the bytes of the archive's label maker
     says: str
@@ -22,7 +21,7 @@ class Arm:
 ARMS: Final = {
     "hello": Arm(images="archive", labels="hello", says="the archive's images and labels"),
     "teacher": Arm(images="archive", labels="teacher", says="its images, labelled by the teacher as training goes"),
-    "hard": Arm(images="archive", labels="truth", loss="hard", says="its images, and their classes alone"),
+    "hard": Arm(images="archive", labels="truth", says="its images, and their classes alone"),
     "random-hello": Arm(images="random", labels="hello", says="as many random real images, the archive's labels"),
     "random-teacher": Arm(images="random", labels="teacher", says="as many random real images, the teacher's labels"),
     "shipped-int8": Arm(images="archive", labels="teacher", bits=8, says="the teacher shipped with 8 bits a weight"),
@@ -32,7 +31,7 @@ ARMS: Final = {
     ),
     "stored-10x": Arm(images="archive", labels="teacher", stored=10, says="the same, ten times as large"),
     "stored-100x": Arm(images="archive", labels="teacher", stored=100, says="the same, a hundred times as large"),
-    "full": Arm(images="all", labels="truth", loss="hard", says="all real images, their classes, as many steps"),
+    "full": Arm(images="all", labels="truth", says="all real images, their classes, as many steps"),
 }
 
 

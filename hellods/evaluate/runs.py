@@ -71,7 +71,7 @@ def digest(subject: Subject, arm: Arm, seed: int, precision: str) -> str:
     decides = {
         "images": arm.images,
         "labels": arm.labels,
-        "loss": arm.loss,
+        "loss": "hard" if arm.labels == "truth" else "soft",  # follows from the labels; kept outcomes are found by it
         "bits": arm.bits,
         # All real images are learnt without anything of the archive, but for how its images are seen.
         "archive": None if arm.images == "all" else subject.content_id,

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,17 @@ def test_seed_precision_and_arm_change_the_key(subject: Subject, monkeypatch: py
     others += [key(subject, name) for name in ARMS if name != "random-teacher" and not name.startswith("stored")]
     monkeypatch.setattr(runs, "versions", lambda: {"torch": "0"})
     assert len({before, *others, key(subject, "random-teacher")}) == len(others) + 2
+
+
+def test_keys_stay_as_they_were_so_that_kept_outcomes_are_found(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "versions", lambda: {"torch": "0"})
+    known = subject
+    for what in ("archive", "teacher's weights", "real images", "held-out images"):
+        known = CHANGES[what](known)
+    keys = sha256("".join(key(known, name) for name in ARMS).encode())
+    assert keys.hexdigest() == "40f17d73b11dee3ab59407cd5ae7140f577dec85eb0579f4b70271d92d88328f"
 
 
 @pytest.mark.parametrize("what", ["archive", "teacher's weights"])
