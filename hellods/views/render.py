@@ -69,15 +69,31 @@ def _unmixed(images: Tensor, draw: Draw) -> Tensor:
     columns = torch.where(flipped, columns.flip(1), columns)
     column_weights = torch.where(flipped, column_weights.flip(1), column_weights)
 
-    views = images.new_empty(len(draw.index), 3, draw.size, draw.size)
     values = 3 * max(images.shape[2], draw.size) * max(images.shape[3], draw.size)
     part = max(1, (CPU_PART if images.device.type == "cpu" else PART) // values)
-    for start in range(0, len(views), part):
-        some = slice(start, start + part)
-        short = _mix(images.index_select(0, draw.index[some]).float(), rows[some], row_weights[some]).floor_()
-        turned = short.transpose(2, 3).contiguous()
-        views[some] = _mix(turned, columns[some], column_weights[some]).to(torch.uint8).transpose(2, 3)
+    parts = [slice(start, start + part) for start in range(0, len(draw.index), part)]
+    if part == 1:  # of an image alone no more is read than its crop
+        rows, tall = _windows(rows)
+        columns, wide = _windows(columns)
+        places = zip(draw.index.tolist(), tall, wide, strict=True)
+        sources = (images[index : index + 1, :, down, across] for index, down, across in places)
+    else:
+        sources = (images.index_select(0, draw.index[some]) for some in parts)
+
+    views = images.new_empty(len(draw.index), 3, draw.size, draw.size)
+    for some, source in zip(parts, sources, strict=True):
+        shown = source.to(torch.float32, memory_format=torch.contiguous_format)
+        short = _mix(shown, rows[some], row_weights[some]).floor_()
+        mixed = _mix(short.transpose(2, 3).contiguous(), columns[some], column_weights[some])
+        views[some].copy_(mixed.transpose(2, 3))  # which rounds down
     return views
+
+
+def _windows(pixels: Tensor) -> tuple[Tensor, list[slice]]:
+    """Source pixels (B, S, T) counted from the first that each image needs, and the slices that they lie in."""
+    first, last = pixels.amin((1, 2)), pixels.amax((1, 2))
+    slices = [slice(start, stop + 1) for start, stop in zip(first.tolist(), last.tolist(), strict=True)]
+    return pixels - first[:, None, None], slices
 
 
 def _taps(length: Tensor, start: Tensor, strips: Tensor, side: int, size: int) -> tuple[Tensor, Tensor]:

@@ -56,14 +56,17 @@ def by_reference(images: Tensor, drawn: Draw) -> Tensor:
     strip=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     mix=st.sampled_from(MIXES),
     seed=st.integers(0, 1 << 20),
+    part=st.sampled_from([1, module.CPU_PART]),  # an image at a time, or all at once
 )
 def test_views_are_those_of_the_integer_reference(
-    size: int, shuffle: int, strip: tuple[int, int], mix: Any, seed: int
+    size: int, shuffle: int, strip: tuple[int, int], mix: Any, seed: int, part: int
 ) -> None:
     side = (strip[0] * shuffle, strip[1] * shuffle)
     images = pictures(3, *side, seed=seed)
     drawn = draw(Views(size=size, shuffle=shuffle, mix=mix), side, 3, seed, 0, torch.tensor([2, 0, 1]))
-    assert torch.equal(render(images, drawn), by_reference(images, drawn))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CPU_PART", part)
+        assert torch.equal(render(images, drawn), by_reference(images, drawn))
 
 
 @pytest.mark.parametrize(("length", "size"), [(4096, 1), (1, 4096), (4096, 4095), (4095, 4096), (224, 32), (160, 224)])
@@ -140,7 +143,9 @@ def test_view_does_not_depend_on_precision_settings() -> None:
         torch.set_float32_matmul_precision(before)
 
 
-def test_view_does_not_depend_on_the_memory_layout() -> None:
+@pytest.mark.parametrize("part", [1, module.CPU_PART])
+def test_view_does_not_depend_on_the_memory_layout(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CPU_PART", part)
     images = smooth(4, 48)
     drawn = draw(Views(size=40), (48, 48), 4, 1, 2, torch.arange(4))
     turned = images.contiguous(memory_format=torch.channels_last)
