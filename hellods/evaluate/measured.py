@@ -103,6 +103,8 @@ def _bytes(name: str, archive: Json) -> str:
         "Accuracy against bytes",
         figure(plots.against_bytes(f"{name}-bytes", [point(arm, archive, arms[arm]) for arm in arms]), BYTES),
         table_of_arms(arms, columns, more=assumed),
+        "<p><small>Rest: of the archive's file, what is neither images nor labels. What only its label maker needs, "
+        "its probe and its description, is counted where its labels are learnt.</small></p>",
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from hellods.evaluate.question import Question
 from hellods.evaluate.runs import PARTS, Run, steps_of
+from hellods.evaluate.sizes import rest_bytes
 from hellods.evaluate.subject import Subject
 from hellods.record import to_json
 
@@ -61,7 +62,8 @@ def arm_of(results: Sequence[Result]) -> dict[str, Any]:
     return {
         "says": run.arm.says,
         # Random images differ from seed to seed, and so do their bytes.
-        "bytes": {part: round(mean(kept["bytes"][part] for _, kept in results)) for part in PARTS},
+        "bytes": {part: round(mean(kept["bytes"][part] for _, kept in results)) for part in PARTS}
+        | {"rest": rest_bytes(run.subject, run.arm)},
         "needs_base": run.arm.labels == "hello",
         "accuracy": {
             "last": spread([outcome["accuracy"] for outcome in outcomes]),

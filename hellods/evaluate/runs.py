@@ -18,8 +18,9 @@ from hellods.errors import FormatError
 from hellods.evaluate.arms import Arm
 from hellods.evaluate.feed import Lesson
 from hellods.evaluate.makers import Storage, ship, spread, store, stored
+from hellods.evaluate.sizes import encoded_bytes, image_bytes
 from hellods.evaluate.student import Outcome, learn, pilot
-from hellods.evaluate.subject import BATCH, Subject, encoded_bytes
+from hellods.evaluate.subject import BATCH, Subject
 from hellods.format.files import replacing
 from hellods.labels import LabelMaker
 from hellods.progress import Progress
@@ -28,7 +29,7 @@ from hellods.views.draw import draw
 from hellods.views.render import render
 
 PACKAGES: Final = ("hellods", "torch", "torchvision", "open_clip_torch", "timm")
-PARTS: Final = ("images", "labels", "rest")  # of what is sent
+PARTS: Final = ("images", "labels")  # whose bytes are kept with an outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,7 @@ def kept(run: Run) -> dict[str, Any] | None:
         if value["key"] != run.key:
             raise ValueError("of another run")
         Outcome(**value["outcome"])  # knows the keys that it needs
-        if value["bytes"].keys() != set(PARTS):
+        if not value["bytes"].keys() >= set(PARTS):
             raise ValueError("without its bytes")
         return value
     except (ValueError, KeyError, TypeError, AttributeError) as cause:
@@ -133,14 +134,13 @@ def finish(run: Run, device: torch.device, precision: torch.dtype, progress: Pro
 
 
 def lesson_of(run: Run, device: torch.device) -> tuple[Lesson, dict[str, int]]:
-    """Return what the student of a run learns from, and the bytes of its images, its labels and all else."""
+    """Return what the student of a run learns from, and the bytes of its images and its labels."""
     subject, arm = run.subject, run.arm
-    images, targets, image_bytes = pictures(subject, arm, run.seed)
+    images, targets, size = pictures(subject, arm, run.seed)
     # Real images are whole: to exchange their strips would only harm them.
     views = subject.views if arm.images == "archive" else replace(subject.views, shuffle=1)
     facts, storage = subject.header.images, storage_of(subject, arm) if arm.stored else None
     labels, label_bytes = labels_of(subject, arm, storage, run.seed, device)
-    rest = subject.path.stat().st_size - subject.label_bytes - sum(archive_bytes(subject))
     lesson = Lesson(
         pixels=images,
         side=facts.height,
@@ -155,21 +155,20 @@ def lesson_of(run: Run, device: torch.device) -> tuple[Lesson, dict[str, int]]:
         std=facts.std,
         teacher=subject.teacher,
     )
-    sizes = (image_bytes, label_bytes, 0 if arm.images == "all" else rest)
-    return lesson, dict(zip(PARTS, sizes, strict=True))
+    return lesson, {"images": size, "labels": label_bytes}
 
 
 def pictures(subject: Subject, arm: Arm, seed: int) -> tuple[Callable[[Tensor], Tensor], Tensor, int]:
     """Return an arm's images, int64 (B,) -> uint8 (B, 3, H, W), the class of each, and their bytes."""
     source, side = subject.source, subject.header.images.height
     if arm.images == "archive":
-        return subject.images.__getitem__, subject.targets, sum(archive_bytes(subject))
+        return subject.images.__getitem__, subject.targets, sum(image_bytes(subject))
     if arm.images == "all":
         return partial(squares, source, side=side), source.targets, source.provenance()["bytes"]
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.cat([pick(source, label, count, generator) for label, count in enumerate(subject.counts)])
     images = squares(source, chosen, side)
-    _, index = archive_bytes(subject)
+    _, index = image_bytes(subject)
     return images.__getitem__, source.targets[chosen], encoded_bytes(images, subject) + index
 
 
@@ -197,12 +196,6 @@ def storage_of(subject: Subject, arm: Arm) -> Storage:
     """Return how an arm's labels are stored."""
     budget = subject.label_bytes * (arm.stored or 0)
     return store(budget, len(subject.images), subject.protocol.epochs, len(subject.header.classes))
-
-
-def archive_bytes(subject: Subject) -> tuple[int, int]:
-    """Return the bytes of the archive's images, and of their index."""
-    lengths = {section.name: section.length for section in subject.header.sections}
-    return lengths["images"], lengths["images.index"]
 
 
 def expected_seconds(run: Run, device: torch.device, precision: torch.dtype) -> float:

@@ -20,7 +20,6 @@ from hellods.evaluate.bench import Bench
 from hellods.evaluate.presets import Protocol, resolve
 from hellods.evaluate.question import Question
 from hellods.format.archive import Archive
-from hellods.format.codecs import encode
 from hellods.format.header import Header
 from hellods.labels import LabelMaker
 from hellods.labels.backbones import BACKBONES
@@ -244,11 +243,3 @@ def too_few(source: Source, targets: Tensor) -> dict[str, str]:
         return {}
     label = int((real - ours).argmin())
     return {"random": f"class {source.classes[label]!a} has {real[label]} real images, and {ours[label]} are needed"}
-
-
-def encoded_bytes(images: Tensor, subject: Subject) -> int:
-    """Return the bytes of uint8 images (N, 3, H, W) when stored as the archive stores its own."""
-    codec = subject.header.images.codec
-    quality = subject.recipe.quality or (None if codec in ("png", "webp") else 90)
-    pixels = images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    return sum(len(encode(image, codec, quality)) for image in pixels)

@@ -55,9 +55,8 @@ def test_every_number_of_an_arm_follows_from_the_kept_runs(
         )
         assert [c["accuracy"] for c in arm["curves"]] == [o["curve"] for o in outcomes]
         assert [c["loss"] for c in arm["curves"]] == [o["losses"] for o in outcomes]
-        assert arm["bytes"] == {
-            part: round(mean(v["bytes"][part] for v in values)) for part in ("images", "labels", "rest")
-        }
+        for part in ("images", "labels"):
+            assert arm["bytes"][part] == round(mean(v["bytes"][part] for v in values))
         for part in ("views", "student"):
             assert arm["seconds_per_epoch"][part] == pytest.approx(
                 mean(o["seconds"][part] for o in outcomes) / 2, abs=1e-6
