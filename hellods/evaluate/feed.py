@@ -68,6 +68,7 @@ class Feed:
 
     def __init__(self, lesson: Lesson, seed: int, device: torch.device, clock: Clock) -> None:
         self.lesson, self.seed, self.device, self.clock = lesson, seed, device, clock
+        self.sizes = batch_sizes(len(lesson.targets), lesson.protocol.batch_size or 1)
         self.views = 0  # rendered so far
         self._compared: list[tuple[Tensor, Tensor | None, Tensor]] = []
 
@@ -108,7 +109,7 @@ class Feed:
         generator = torch.Generator().manual_seed(self.seed)
         for epoch in count():
             order = torch.randperm(len(self.lesson.targets), generator=generator)
-            for indices in torch.split(order, self.lesson.protocol.batch_size or 1):
+            for indices in torch.split(order, self.sizes):
                 yield epoch, indices
 
     def _view(self, epochs: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,12 +130,26 @@ class Feed:
     def _compare(self, seen: Tensor, labels: Tensor | None, truth: Tensor) -> None:
         lesson = self.lesson
         if labels is not None:
-            total = lesson.protocol.epochs * lesson.steps * (lesson.protocol.batch_size or 1)
+            total = lesson.protocol.epochs * lesson.steps * max(self.sizes)
             # As many as are due by the end of these, so that all of the training counts alike.
             due = self.views * min(SEEN, total) // total - sum(len(part) for part, _, _ in self._compared)
             if due:
                 theirs = lesson.teacher(seen[:due]) if lesson.teacher else None
                 self._compared.append((labels[:due], theirs, truth[:due]))
+
+
+def batch_sizes(images: int, most: int) -> list[int]:
+    """Return how many images each step of an epoch sees: `most`, and the last one what is left over.
+
+    One image alone joins the step before: where a network's maps have shrunk to one pixel, BatchNorm cannot learn from
+    a single one.
+    """
+    sizes, left = [most] * (images // most), images % most
+    if left == 1 and sizes:
+        sizes[-1] += 1
+    elif left:
+        sizes.append(left)
+    return sizes
 
 
 def prepared(lesson: Lesson, images: Tensor) -> Tensor:

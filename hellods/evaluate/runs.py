@@ -16,7 +16,7 @@ from hellods.distill.initialize import pick
 from hellods.distill.sources import squares
 from hellods.errors import FormatError
 from hellods.evaluate.arms import Arm
-from hellods.evaluate.feed import Lesson
+from hellods.evaluate.feed import Lesson, batch_sizes
 from hellods.evaluate.makers import Storage, ship, spread, store, stored
 from hellods.evaluate.sizes import encoded_bytes, image_bytes
 from hellods.evaluate.student import Outcome, learn, pilot
@@ -99,7 +99,7 @@ def versions() -> dict[str, str]:
 
 def steps_of(subject: Subject) -> int:
     """Return the steps in each of the protocol's epochs; real data are seen for as many as the archive."""
-    return -(-len(subject.images) // (subject.protocol.batch_size or 1))
+    return len(batch_sizes(len(subject.images), subject.protocol.batch_size or 1))
 
 
 def kept(run: Run) -> dict[str, Any] | None:

@@ -98,7 +98,7 @@ def open_subject(path: str, question: Question, bench: Bench) -> Subject:
     recipe, side = recipe_of(header, path), header.images.height
     source, held_out = bench.sources(recipe.seed)
     check_classes(path, header, source)
-    create(protocol.student, len(header.classes), views.size)  # before every image is decoded
+    check_student(protocol, len(header.classes), views.size)  # before every image is decoded
     bench.check(recipe.seed)
     check_unseen(path, header, source, held_out)
     missing = {}
@@ -171,6 +171,24 @@ def check_classes(path: str, header: Header, source: Source) -> None:
             f"{source.name}: class {first} is {theirs[first]!a}, in {path} it is {ours[first]!a}; rename the folders "
             "so that they sort in the archive's order"
         )
+
+
+def check_student(protocol: Protocol, classes: int, size: int) -> None:
+    """Return if there is such a student for views of that size and for the protocol's batches.
+
+    Raises:
+        RecipeError: it is unknown, cannot take the views, or cannot learn from one at a time.
+    """
+    network = create(protocol.student, classes, size)
+    if protocol.batch_size == 1:
+        try:
+            with torch.random.fork_rng(devices=[]):  # for its dropout
+                network.train()(torch.zeros(1, 3, size, size))
+        except ValueError as cause:  # BatchNorm's, where maps have shrunk to one pixel
+            raise RecipeError(
+                f"network {protocol.student!r} cannot learn from batches of one image of {size} px: {cause}; choose "
+                "another, or larger batches"
+            ) from cause
 
 
 def check_unseen(path: str, header: Header, source: Source, held_out: Source) -> None:

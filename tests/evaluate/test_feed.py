@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hellods.evaluate import feed
-from hellods.evaluate.feed import Clock, Feed, Lesson
+from hellods.evaluate.feed import Clock, Feed, Lesson, batch_sizes
 from hellods.views.rule import Views
 
 from .lessons import CLASSES, COUNT, SIDE, brightness, lesson, random_images
@@ -106,6 +106,31 @@ def test_another_order_does_not_change_the_stored_views() -> None:
 def test_a_set_larger_than_the_steps_is_seen_on_and_on() -> None:
     wanted = replace(lesson(), steps=2)
     assert [len(images) for images, _ in fed(wanted)] == [5, 5, 4, 5, 5, 4]
+
+
+@pytest.mark.parametrize(
+    ("images", "most", "expected"),
+    [
+        (20, 10, [10, 10]),
+        (22, 10, [10, 10, 2]),
+        (21, 10, [10, 11]),
+        (11, 10, [11]),
+        (9, 10, [9]),
+        (1, 10, [1]),
+        (2, 1, [1, 1]),
+    ],
+)
+def test_an_image_that_would_be_alone_joins_the_step_before(images: int, most: int, expected: list[int]) -> None:
+    assert batch_sizes(images, most) == expected
+
+
+def test_no_more_labels_are_compared_than_wanted_when_the_last_step_is_larger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "SEEN", 10)
+    wanted = Feed(replace(lesson(batch_size=13), steps=1), 0, CPU, Clock(CPU))
+    assert [len(images) for images, _ in wanted] == [COUNT] * 3
+    found = wanted.fidelity()
+    assert found is not None
+    assert found["views"] == 10
 
 
 def test_only_the_images_of_some_batches_are_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,10 @@ from hellods.distill.sources import squares
 from hellods.errors import FormatError
 from hellods.evaluate import runs
 from hellods.evaluate.arms import ARMS
+from hellods.evaluate.feed import Clock, Feed
 from hellods.evaluate.makers import ship
 from hellods.evaluate.presets import Protocol
-from hellods.evaluate.runs import Run, digest, kept, lesson_of, runs_of, storage_of
+from hellods.evaluate.runs import Run, digest, kept, lesson_of, runs_of, steps_of, storage_of
 from hellods.evaluate.sizes import image_bytes
 from hellods.evaluate.student import Outcome, learn
 from hellods.evaluate.subject import Subject
@@ -68,6 +69,13 @@ def test_steps_views_and_held_out_images_are_the_same_for_every_arm(subject: Sub
         (2, subject.protocol, subject.views)
     }
     assert all(lesson.held_out is subject.held_out for lesson in lessons)
+
+
+@pytest.mark.parametrize(("batch_size", "steps"), [(10, 2), (19, 1), (18, 2), (6, 4), (20, 1)])
+def test_steps_are_those_that_the_images_are_fed_in(batch_size: int, steps: int, subject: Subject) -> None:
+    other = replace(subject, protocol=replace(subject.protocol, batch_size=batch_size))
+    lesson, _ = lesson_of(run_of(other, "hard"), CPU)
+    assert (steps_of(other), len(Feed(lesson, 0, CPU, Clock(CPU)).sizes)) == (steps, steps)
 
 
 def test_real_images_are_whole_so_their_strips_stay(subject: Subject) -> None:

@@ -193,6 +193,10 @@ def test_no_more_views_are_compared_than_wanted_and_they_are_spread(monkeypatch:
     assert len(compared) > 25  # of sixty steps
 
 
+def test_a_student_whose_maps_shrink_to_one_pixel_learns_though_one_image_is_left_over() -> None:
+    assert taught(replace(lesson(student="resnet18", batch_size=13), steps=1)).views == 3 * COUNT
+
+
 def test_a_student_that_cannot_take_the_images_is_named() -> None:
     with pytest.raises(RecipeError, match="convnet4 halves images 4 times: 8 px is too small"):
         taught(lesson(student="convnet4"))

@@ -214,6 +214,7 @@ def test_archives_that_are_judged_by_different_images_are_not_compared(
     [
         ({"student": "convnet6"}, "convnet6 halves images 6 times: 32 px is too small"),
         ({"student": "convnot"}, "network 'convnot' is unknown"),
+        ({"student": "mobilenet_v2", "batch_size": 1}, "'mobilenet_v2' cannot learn from batches of one image"),
         ({"shuffle": 3}, "image side 32 is not divisible by shuffle 3"),
     ],
 )
