@@ -16,11 +16,12 @@ from hellods.distill.initialize import pick
 from hellods.distill.sources import squares
 from hellods.errors import FormatError
 from hellods.evaluate.arms import Arm
+from hellods.evaluate.checks import BATCH
 from hellods.evaluate.feed import Lesson, batch_sizes
 from hellods.evaluate.makers import Storage, ship, spread, store, stored
 from hellods.evaluate.sizes import encoded_bytes, image_bytes
 from hellods.evaluate.student import Outcome, learn, pilot
-from hellods.evaluate.subject import BATCH, Subject
+from hellods.evaluate.subject import Subject
 from hellods.format.files import replacing
 from hellods.labels import LabelMaker
 from hellods.progress import Progress

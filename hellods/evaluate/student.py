@@ -22,7 +22,8 @@ from hellods.train import Schedule, predict, train
 
 CHECKS: Final = 10  # points of a training curve
 SAMPLE: Final = 1000  # held-out images that a point is measured on
-BATCH: Final = 250  # held-out images at once
+BATCH: Final = 250  # held-out images at once,
+PIXELS: Final = 1 << 24  # or as many as have so many pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,8 @@ def learn(
     running: list[Tensor] = []
 
     def right(indices: Tensor) -> Tensor:
-        batches = (prepared(lesson, squared(lesson, some).to(device)) for some in torch.split(indices, BATCH))
+        parts = torch.split(indices, at_once(lesson))
+        batches = (prepared(lesson, squared(lesson, some).to(device)) for some in parts)
         return predict(network, batches, precision) == held_out.targets[indices]
 
     def loss(logits: Tensor, target: tuple[Tensor | None, Tensor]) -> Tensor:
@@ -142,7 +144,7 @@ def pilot(lesson: Lesson, device: torch.device, precision: torch.dtype) -> float
             precision=precision,
         )
         spent.append(time.monotonic() - start)
-    some = torch.arange(len(lesson.held_out))[:BATCH]
+    some = torch.arange(len(lesson.held_out))[: at_once(lesson)]
     with clock("check"):
         predict(network, [prepared(lesson, squared(lesson, some).to(device))], precision)
     all_steps = protocol.epochs * lesson.steps
@@ -174,6 +176,11 @@ def criterion(protocol: Protocol, logits: Tensor, labels: Tensor | None, truth: 
         ours, theirs = (F.log_softmax(value / (protocol.temperature or 1.0), dim=1) for value in (logits, labels))
         soft = F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
     return soft + protocol.hard_weight * F.cross_entropy(logits, truth) if protocol.hard_weight else soft
+
+
+def at_once(lesson: Lesson) -> int:
+    """Return how many held-out images the student is asked about at once."""
+    return max(1, min(BATCH, PIXELS // lesson.views.size**2))
 
 
 def squared(lesson: Lesson, indices: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from hellods.evaluate.feed import Lesson
 from hellods.evaluate.presets import Protocol
 from hellods.evaluate.student import Outcome, criterion, learn, pilot, squared
 
-from .lessons import CLASSES, COUNT, NAMES, brightness, lesson
+from .lessons import CLASSES, COUNT, NAMES, SIDE, brightness, lesson
 
 CPU = torch.device("cpu")
 
@@ -93,6 +93,22 @@ def test_held_out_images_are_cut_as_rdeds() -> None:
     images = squared(wanted, torch.tensor([3]))
     expected = TF.center_crop(TF.resize(held.image(3), [16, 16], antialias=True), [14, 14])
     assert torch.equal(images[0], expected)
+
+
+@pytest.mark.parametrize(("pixels", "expected"), [(1 << 24, 31), (7 * SIDE**2, 7), (1, 1)])
+def test_of_large_held_out_images_fewer_are_judged_at_once(
+    pixels: int, expected: int, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def spy(lesson: Lesson, indices: Tensor) -> Tensor:
+        asked.append(len(indices))
+        return squared(lesson, indices)
+
+    monkeypatch.setattr(student, "PIXELS", pixels)
+    monkeypatch.setattr(student, "squared", spy)
+    assert taught(lesson()).per_class == outcome.per_class
+    assert max(asked) == expected
 
 
 @pytest.mark.parametrize("size", [*range(2, 48), 64, 96, 128, 224])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hellods.distill.sources import open_source
 from hellods.errors import HelloError, RecipeError, SourceError
-from hellods.evaluate import bench, subject
+from hellods.evaluate import bench, checks, subject
 from hellods.evaluate.arms import ARMS
 from hellods.evaluate.evaluate import prepare
 from hellods.evaluate.presets import Protocol
@@ -233,6 +233,15 @@ def test_images_that_are_not_square_are_refused(bare_archive: Path, few_digits: 
     stream = encode(torch.zeros(2, 4, 3, dtype=torch.uint8).numpy(), "png", None)
     write(tmp_path / "wide.hello", header, image_sections([stream]) | {"targets": bytes(4)})
     assert "images of 2 × 4 px: students need squares" in refused(tmp_path / "wide.hello", few_digits, tmp_path / "out")
+
+
+def test_views_far_larger_than_students_can_take_are_refused_before_a_student_is_made(
+    bare_archive: Path, few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(checks, "create")
+    path = rewritten(bare_archive, tmp_path / "vast.hello", views={"size": 4096})
+    message = f"{path}: views of 4096 px: students learn from 1024 px at most"
+    assert refused(path, few_digits, tmp_path / "out") == message
 
 
 @pytest.mark.parametrize("recipe", [{}, {"images_per_class": 0}, {"seed": "many"}, {"seed": -1}])
