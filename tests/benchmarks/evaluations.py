@@ -34,7 +34,7 @@ FOUR = ("hello", "teacher", "hard", "random")
 class Measurement:
     """An archive and what is asked of it."""
 
-    images: str  # a key of SETS
+    images: str  # a key of SETS, or digits
     recipe: Mapping[str, Any]
     arms: tuple[str, ...] = tuple(ARMS)
     seeds: int = 3
@@ -59,6 +59,12 @@ def convnet(images_per_class: int, arms: tuple[str, ...], seeds: int) -> Measure
 
 
 MEASUREMENTS = {
+    "digits": Measurement(
+        images="digits",
+        recipe={},
+        arms=(*FOUR, "full"),
+        protocol=Protocol(epochs=100),  # enough for all of them
+    ),
     "cifar10-ipc1": Measurement(images="cifar10", recipe={"images_per_class": 1}),
     "cifar10-ipc10": Measurement(images="cifar10", recipe={"images_per_class": 10}),
     "cifar10-ipc50": Measurement(images="cifar10", recipe={"images_per_class": 50}, arms=FOUR, seeds=1),
@@ -71,8 +77,9 @@ MEASUREMENTS = {
 
 def prepared(measurement: Measurement, folder: Path) -> Inputs:
     """Return where the real images and the teacher are; the images are written if they are missing."""
-    prepare = [sys.executable, str(shared() / "data" / "prepare.py"), str(folder), SETS[measurement.images]]
-    subprocess.run(prepare, check=True)
+    if measurement.images in SETS:
+        prepare = [sys.executable, str(shared() / "data" / "prepare.py"), str(folder), SETS[measurement.images]]
+        subprocess.run(prepare, check=True)
     made_from = inputs(measurement.images, folder)
     if not measurement.convnet:
         return made_from
