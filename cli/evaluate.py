@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -93,8 +93,8 @@ def command(
 
         draw("Load torch", 1, 1)
         if planned:
-            plan = prepare(files, question, out, overwrite=overwrite, progress=draw)
-            text = foreseen(plan, forecast(plan, draw))
+            plan = prepare(files, question, out, overwrite=overwrite, train=False, progress=draw)
+            text = foreseen(plan, forecast(plan, draw), plan.bench.training())
         else:
             call = shlex.join(["hellods", *sys.argv[1:]])
             report = evaluate(files, question, out, overwrite=overwrite, command=call, progress=draw)
@@ -137,10 +137,13 @@ def percent(value: Mapping[str, Any]) -> str:
     return f"{100 * value['mean']:.1f}{deviation}"
 
 
-def foreseen(plan: "Plan", seconds: Mapping[tuple[str, str], float]) -> str:
-    """Return what a plan would train, an arm a line, and how long that takes."""
+def foreseen(plan: "Plan", seconds: Mapping[tuple[str, str], float], teachers: Sequence[float]) -> str:
+    """Return what a plan would train, teachers first, an arm a line, and how long that takes."""
     missing = plan.missing
-    lines, total = [], 0.0
+    lines, total = [], sum(teachers)
+    if teachers:
+        name, count = escape(plan.bench.question.teacher or ""), f"{len(teachers)} to train, the teacher"
+        lines += [f"{name:15} {count:24}{clock(total):>8}", ""]
     for subject, lacking in zip(plan.subjects, plan.not_run, strict=True):
         name = subject.path.name
         facts = (

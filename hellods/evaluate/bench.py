@@ -1,26 +1,53 @@
 """Bench: the real images and the teacher, had once for all archives that are compared."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import Final
 
 import torch
 from safetensors.torch import save
 
 from hellods.distill.checkpoints import fit_weights, read_weights
+from hellods.distill.plan import STEPS, cost
 from hellods.distill.recipe import Inputs, Recipe
-from hellods.distill.sources import Source, open_source
+from hellods.distill.sources import Folder, Source, open_source
 from hellods.distill.teacher import Teacher, check_teacher, get_teacher
 from hellods.evaluate.question import Question
 from hellods.format.files import replacing
 from hellods.nets import create
 from hellods.progress import Progress
 
-TRAINED = "train:"
+TRAINED: Final = "train:"
+
+
+class Hashed(Folder):
+    """Images that `check` reads for their digest, and `decode` decodes."""
+
+    decoded = False
+
+    def _examine(self, index: int) -> tuple[int, bytes, str | None, str | None]:
+        data = self._read(index)
+        return len(data), sha256(data).digest(), None, None
+
+    def decode(self, progress: Progress) -> None:
+        """Decode every image once.
+
+        Raises:
+            SourceError: names the files that cannot be used.
+        """
+        if not self.decoded:
+            Folder(self.name, self.root, self.classes, self.files).check(progress)
+            self.decoded = True
 
 
 class Bench:
     """What archives are compared on.
+
+    Images are decoded before anything learns from them. Where outcomes are kept, nothing may have to, so there they are
+    read first, which tells whether they are the same as then.
 
     Args:
         question: names the real images and the teacher.
@@ -28,27 +55,33 @@ class Bench:
         folder: where a teacher that was trained here is kept. A GPU, or another number of threads, would train another
             one, and no student of the first would be of use to an evaluation that goes on.
         progress: told of what takes long.
+        train: train the teacher that is to be trained; else an untrained one, which answers as fast, stands for it.
 
     Raises:
         RecipeError: what the question says of the teacher cannot be.
     """
 
-    def __init__(self, question: Question, device: torch.device, folder: Path, progress: Progress) -> None:
-        self.question, self.device, self.folder, self.progress = question, device, folder, progress
+    def __init__(
+        self, question: Question, device: torch.device, folder: Path, progress: Progress, *, train: bool = True
+    ) -> None:
+        self.question, self.device, self.folder, self.progress, self.train = question, device, folder, progress, train
+        self.begun = any(folder.glob("*.json"))
         self.inputs = None if question.teacher is None else _inputs(question, question.teacher, device)
         self._sources: dict[int, tuple[Source, Source]] = {}
         self._checked: list[Source] = []
-        self._teachers: dict[tuple[int, int, int], tuple[Teacher, float]] = {}
+        self._teachers: dict[tuple[int, int, int], tuple[Teacher, float | None]] = {}
         self._files: dict[Path, Teacher] = {}
+        self._untrained: list[Callable[[Progress], Teacher]] = []
 
     def sources(self, seed: int) -> tuple[Source, Source]:
         """Return the images to learn from and those held out, as `open_source`; nothing is decoded yet."""
         if seed not in self._sources:
-            self._sources[seed] = open_source(self.question.data, seed=seed)
+            learned, held_out = open_source(self.question.data, seed=seed)
+            self._sources[seed] = self._hashed(learned), self._hashed(held_out)
         return self._sources[seed]
 
     def check(self, seed: int) -> None:
-        """Decode every image of these sources once.
+        """Read every image of these sources once, and decode it unless outcomes are kept.
 
         Raises:
             SourceError: names the files that cannot be used.
@@ -58,8 +91,20 @@ class Bench:
                 source.check(self.progress)
                 self._checked.append(source)
 
-    def teacher(self, recipe: Recipe, side: int) -> tuple[Teacher, float] | None:
+    def decode(self, seed: int) -> None:
+        """Decode every image of these sources once, if `check` did not.
+
+        Raises:
+            SourceError: names the files that cannot be used.
+        """
+        for source in self.sources(seed):
+            if isinstance(source, Hashed):
+                source.decode(self.progress)
+
+    def teacher(self, recipe: Recipe, side: int) -> tuple[Teacher, float | None] | None:
         """Return the teacher for images of that side, and its accuracy on held-out ones; None if none is named.
+
+        One that is not trained yet has no accuracy.
 
         Raises:
             HelloError: it cannot be had, or does not know the classes of the data.
@@ -69,11 +114,16 @@ class Bench:
         key = (recipe.seed, recipe.teacher_epochs, side)
         if key not in self._teachers:
             source, held_out = self.sources(recipe.seed)
-            teacher = self._get(self.inputs, recipe, side).to(self.device)
-            weak = self.question.allow_weak_teacher
-            accuracy = check_teacher(teacher, held_out, side, more=source, allow_weak=weak, progress=self.progress)
+            teacher, trained = self._get(self.inputs, recipe, side)
+            teacher, weak, accuracy = teacher.to(self.device), self.question.allow_weak_teacher, None
+            if trained:
+                accuracy = check_teacher(teacher, held_out, side, more=source, allow_weak=weak, progress=self.progress)
             self._teachers[key] = teacher, accuracy
         return self._teachers[key]
+
+    def training(self) -> list[float]:
+        """Return the seconds that each teacher takes that is to be trained, from its first steps."""
+        return [found.seconds for begin in self._untrained if (found := cost(begin, STEPS, 1, 0))]
 
     def keep(self) -> None:
         """Write the teachers that were trained here."""
@@ -84,19 +134,31 @@ class Bench:
                 temporary.write_bytes(save(state))
         self._files.clear()
 
-    def _get(self, inputs: Inputs, recipe: Recipe, side: int) -> Teacher:
+    def _get(self, inputs: Inputs, recipe: Recipe, side: int) -> tuple[Teacher, bool]:
+        """Return the teacher, and whether it is trained."""
         source, _ = self.sources(recipe.seed)
+        learn = partial(get_teacher, inputs, recipe, source, side)
         if not inputs.teacher.startswith(TRAINED):
-            return get_teacher(inputs, recipe, source, side, self.progress)
+            return learn(self.progress), True
         name, mean, std = inputs.teacher.removeprefix(TRAINED), inputs.teacher_mean, inputs.teacher_std
         decides = [name, source.provenance()["sha256"], side, recipe.seed, recipe.teacher_epochs, mean, std]
         file = self.folder / f"teacher-{sha256(json.dumps(decides).encode()).hexdigest()[:16]}.safetensors"
-        if file.exists():
-            network = create(name, len(source.classes), side)
+        trained = file.exists()
+        if self.train and not trained:
+            self.decode(recipe.seed)
+            self._files[file] = learn(self.progress)
+            return self._files[file], True
+        network = create(name, len(source.classes), side)
+        if trained:
             fit_weights(network, read_weights(str(file)), str(file), len(source.classes))
-            return Teacher(network, source.classes, architecture=name, mean=mean, std=std)
-        teacher = self._files[file] = get_teacher(inputs, recipe, source, side, self.progress)
-        return teacher
+        else:
+            self._untrained.append(learn)
+        return Teacher(network, source.classes, architecture=name, mean=mean, std=std), trained
+
+    def _hashed(self, source: Source) -> Source:
+        if self.begun and isinstance(source, Folder):
+            return Hashed(source.name, source.root, source.classes, source.files)
+        return source
 
 
 def _inputs(question: Question, teacher: str, device: torch.device) -> Inputs:

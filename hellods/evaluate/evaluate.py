@@ -98,9 +98,13 @@ def prepare(
     out: str | os.PathLike[str],
     *,
     overwrite: bool = False,
+    train: bool = True,
     progress: Progress = silent,
 ) -> Plan:
-    """Return the plan that `evaluate` would carry out; no student is trained, nothing is written.
+    """Return the plan that `evaluate` carries out; no student is trained, nothing is written.
+
+    Unless to `train` it is wanted, a teacher that is to be trained is not: the plan says how long it would take, and
+    how long its students would, but cannot be carried out.
 
     Raises:
         HelloError: as `evaluate`.
@@ -109,7 +113,7 @@ def prepare(
     precision = question.precision or ("bf16" if device.type == "cuda" else "fp32")
     arms = choose(question.arms)
     folder = Path(out)
-    bench = Bench(question, device, folder / "runs", progress)
+    bench = Bench(question, device, folder / "runs", progress, train=train)
     facts = [asked(path, question) for path in paths]
     check_folder(folder, [(content_id, protocol) for _, content_id, protocol, _ in facts], overwrite)
     subjects = [open_subject(path, question, bench) for path in paths]
@@ -125,7 +129,11 @@ def prepare(
             raise RecipeError(f"{subject.path}: none of the arms {', '.join(arms)} can be run")
         runs += runs_of(subject, possible, question.seeds, precision, bench.folder)
         not_run.append(lacking)
-    return Plan(runs=runs, not_run=not_run, subjects=subjects, bench=bench, device=device, precision=precision)
+    plan = Plan(runs=runs, not_run=not_run, subjects=subjects, bench=bench, device=device, precision=precision)
+    if plan.missing:
+        for subject in subjects:
+            bench.decode(subject.recipe.seed)
+    return plan
 
 
 def forecast(plan: Plan, progress: Progress = silent) -> dict[tuple[str, str], float]:

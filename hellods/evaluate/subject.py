@@ -98,7 +98,7 @@ def open_subject(path: str, question: Question, bench: Bench) -> Subject:
     recipe, side = recipe_of(header, path), header.images.height
     source, held_out = bench.sources(recipe.seed)
     check_classes(path, header, source)
-    check_student(protocol, len(header.classes), views.size)  # before every image is decoded
+    check_student(protocol, len(header.classes), views.size)  # before every image is read
     bench.check(recipe.seed)
     check_unseen(path, header, source, held_out)
     missing = {}

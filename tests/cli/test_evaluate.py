@@ -154,6 +154,17 @@ def test_plan_says_what_would_be_trained_and_how_long_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_plan_has_a_line_for_the_teacher_that_is_to_be_trained(
+    digits_archive: Path, few_digits: Path, tmp_path: Path
+) -> None:
+    asked = ("--data", str(few_digits), "--epochs", "2", "--arms", "teacher", "--teacher", "train:convnet3", "--quiet")
+    status, out, _ = run(str(digits_archive), *asked, "--plan", "--out", str(tmp_path / "report"))
+    lines = out.splitlines()
+    assert (status, lines[0].split()[:5]) == (0, ["train:convnet3", "1", "to", "train,", "the"])
+    assert lines[4].split()[:4] == ["teacher", "3", "to", "train"]
+    assert list(tmp_path.iterdir()) == []
+
+
 def archive(**changes: Any) -> dict[str, Any]:
     """Return what a report says of an archive with one arm, as far as a table needs it."""
     accuracy = {"last": {"mean": 0.5, "std": None}, "best": {"mean": 0.625}}

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from hellods.errors import FormatError, HelloError
+from hellods.distill import sources
+from hellods.errors import FormatError, HelloError, SourceError
 from hellods.evaluate import bench, evaluate
 from hellods.evaluate.evaluate import forecast, prepare
 from hellods.evaluate.question import Question
@@ -40,6 +41,44 @@ def test_a_teacher_that_was_trained_is_kept_for_the_next_time(
     assert plan.missing == []
     assert plan.subjects[0].teacher is not None
     assert plan.subjects[0].teacher.provenance()["sha256"] == read["teacher"]["sha256"]
+
+
+def test_no_image_is_decoded_where_every_student_is_at_hand(
+    bare_archive: Path, few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = ask(few_digits, arms=("hard", "full"))
+    first = answered([bare_archive], question, tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.delattr(sources, "decode")
+        again = answered([bare_archive], question, tmp_path / "out")
+    assert again == first | {"date": again["date"]}
+
+
+def test_an_image_that_broke_since_is_named_before_a_student_is_trained_on(
+    bare_archive: Path, few_digits: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(few_digits, tmp_path / "data"))
+    answered([bare_archive], ask(data, arms=("hard",)), tmp_path / "out")
+    (data / "train" / "3" / "00.png").write_bytes(b"no image")
+    with pytest.raises(SourceError, match=r"train/3/00\.png"):
+        answered([bare_archive], ask(data, arms=("full",)), tmp_path / "out")
+    (data / "val" / "3" / "03.png").write_bytes(b"no image")  # what students are judged by
+    with pytest.raises(SourceError, match=r"/3/0[03]\.png"):
+        answered([bare_archive], ask(data, arms=("hard",)), tmp_path / "out")
+
+
+def test_what_was_refused_is_refused_where_students_are_kept(
+    bare_archive: Path, few_digits: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(few_digits, tmp_path / "data"))
+    question = ask(data, arms=("hard",))
+    answered([bare_archive], question, tmp_path / "out")
+    with pytest.raises(SourceError, match=r"is not what .* was made from"):
+        answered([bare_archive], replace(question, data=str(data / "train")), tmp_path / "out")
+    (data / "train" / "9").rename(data / "train" / "nine")
+    (data / "val" / "9").rename(data / "val" / "nine")
+    with pytest.raises(SourceError, match="no images of 9"):
+        answered([bare_archive], question, tmp_path / "out")
 
 
 def test_another_teacher_is_another_one(whole: Path, digits_archive: Path, everything: Question) -> None:
@@ -182,14 +221,26 @@ def test_archives_stand_side_by_side_and_share_what_they_can(
 def test_a_plan_trains_and_writes_nothing(
     bare_archive: Path, few_digits: Path, taught: list[int], tmp_path: Path
 ) -> None:
-    question = ask(few_digits, arms=("hard", "teacher"), seeds=2, teacher="train:convnet3", allow_weak_teacher=True)
-    plan = prepare([str(bare_archive)], question, tmp_path / "out")
+    stages: set[str] = set()
+    question = ask(few_digits, arms=("hard", "teacher"), seeds=2, teacher="train:convnet3")
+    plan = prepare(
+        [str(bare_archive)], question, tmp_path / "out", train=False, progress=lambda *call: stages.add(call[0])
+    )
     assert [(run.name, run.seed) for run in plan.missing] == [("teacher", 0), ("teacher", 1), ("hard", 0), ("hard", 1)]
+    assert plan.subjects[0].teacher_accuracy is None
+    assert "Teacher" not in stages
     seconds = forecast(plan)
     assert set(seconds) == {(str(bare_archive), "teacher"), (str(bare_archive), "hard")}
     assert min(seconds.values()) > 0
+    assert [taken > 0 for taken in plan.bench.training()] == [True]
     assert taught == []
     assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_takes_the_teacher_that_is_kept(whole: Path, digits_archive: Path, everything: Question) -> None:
+    plan = prepare([str(digits_archive)], replace(everything, arms=("teacher",), seeds=3), whole, train=False)
+    assert [run.seed for run in plan.missing] == [2]
+    assert plan.bench.training() == []
 
 
 def test_what_is_kept_is_not_forecast(whole: Path, digits_archive: Path, everything: Question) -> None:
