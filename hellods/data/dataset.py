@@ -11,11 +11,13 @@ from torch.utils.data import Dataset, default_collate
 
 from hellods.data.epochs import Epochs
 from hellods.data.lazy import CPU, LazyLabel
+from hellods.data.memory import floats
 from hellods.data.options import Kind, Mix, Options, archived, chosen
 from hellods.data.samples import Samples
 from hellods.errors import LabelError
 from hellods.format.archive import Archive
 from hellods.format.header import Header
+from hellods.views.render import CPU_PART
 from hellods.views.rule import Views
 
 
@@ -27,8 +29,8 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
     maker's answer to that very view.
 
     The epoch of a sample is how often its index was drawn before, over all workers, until `set_epoch` is called.
-    Images are decoded once in each process that needs them: forked workers inherit what the parent has decoded,
-    spawned ones decode for themselves.
+    An image is decoded when it is first needed, and kept for all processes that this one starts; where the system
+    cannot share memory with processes that are not forked, each of those decodes for itself.
 
     Args:
         path: of a `.hello` file.
@@ -84,8 +86,10 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
             base=base,
         )
         epochs = Epochs(header.images.count)
-        self.__setstate__({"options": options, "transform": transform, "normalize": normalize, "epochs": epochs})
+        state = {"options": options, "transform": transform, "normalize": normalize, "epochs": epochs, "memory": None}
+        self.__setstate__(state)
         self._samples.header = header
+        _ = self._samples.images  # their memory, before workers are forked
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -93,11 +97,12 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
             "transform": self.transform,
             "normalize": self.normalize,
             "epochs": self.epochs,
+            "memory": self._samples.memory,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # The file is opened again with the first sample: an error here would kill a worker without a message.
-        self._samples = Samples.of(state["options"])
+        self._samples = Samples.of(state["options"], state["memory"])
         self.epochs: Epochs = state["epochs"]
         self.transform: Callable[[Tensor], Any] | None = state["transform"]
         self.normalize: bool = state["normalize"]
@@ -185,8 +190,8 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         return batch
 
     def resident(self, device: torch.device) -> bool:
-        """Whether all images are decoded and on `device`; they are, from now on, where they fit."""
-        return self._samples.images.whole(device) is not None
+        """Whether all images are decoded and on `device`."""
+        return self._samples.images.complete(device) is not None
 
     def _draw(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         known = range(len(self))  # refuses what is out of range, takes what counts from the end
@@ -198,6 +203,16 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         images = views
         if self.normalize:
             facts = self._samples.header.images
-            mean, std = (torch.tensor(value, device=views.device).view(3, 1, 1) for value in (facts.mean, facts.std))
-            images = (views.float() / 255 - mean) / std
+            images = normalized(views, facts.mean, facts.std)
         return images if self.transform is None else [self.transform(image) for image in images]
+
+
+def normalized(views: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Return float32 (B, 3, H, W): uint8 views as values in 0..1, less the mean and divided by the deviation."""
+    middle, unit = (torch.tensor(value, device=views.device).view(3, 1, 1) for value in (mean, std))
+    images = floats(views.shape, views.device)
+    # A CPU does one step after the other while the values are in its cache.
+    part = max(1, CPU_PART // views.shape[1:].numel()) if views.device.type == "cpu" else len(views)
+    for some, seen in zip(torch.split(images, part), torch.split(views, part), strict=True):
+        some.copy_(seen).div_(255).sub_(middle).div_(unit)
+    return images

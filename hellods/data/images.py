@@ -4,87 +4,154 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Final
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from hellods.data import memory as memories
 from hellods.data.lazy import CPU
 from hellods.format.archive import Archive
 from hellods.format.codecs import decode
 from hellods.format.header import Header
 
-UNKNOWN: Final = 1 << 62  # bytes; where the system does not say, all images are tried
-
 logger = logging.getLogger("hellods")
 
 
-def room(device: torch.device) -> int:
-    """Return how many bytes of images a process may keep: half of a GPU's free memory, a quarter of the machine's.
+class Store(NamedTuple):
+    """Room for all images of an archive, and which of them are there."""
 
-    The workers of a DataLoader share a quarter. Decoding takes twice the room for a moment.
-    """
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free // 2
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else UNKNOWN
-    worker = get_worker_info()
-    return memory // 4 // (1 if worker is None else 1 + worker.num_workers)
+    pixels: Tensor  # uint8 (N, 3, H, W)
+    known: Tensor  # bool (N,), on the CPU
 
 
 class Images:
-    """All images on the device if they fit there, else all in the host's memory, else decoded for each batch."""
+    """Images that are decoded when they are first needed, and kept: on the host, and on the device where they fit.
 
-    def __init__(self, header: Header, open_archive: Callable[[], Archive]) -> None:
+    What the host keeps is one memory for this process and those that it starts, whichever of them decodes. Where the
+    host has no room, images are decoded for each batch.
+
+    Attributes:
+        memory: of the host; None where it has no room.
+    """
+
+    def __init__(
+        self, header: Header, open_archive: Callable[[], Archive], memory: memories.Shared | None = None
+    ) -> None:
         self._facts, self._open = header.images, open_archive
-        self._whole: dict[torch.device, Tensor | None] = {}
+        self._size = 3 * self._facts.count * self._facts.height * self._facts.width
+        self._stores: dict[torch.device, Store | None] = {}
+        self._complete: set[torch.device] = set()
+        self.memory = memories.reserve(self._size + self._facts.count) if memory is None else memory
+        if self.memory is None:
+            self._tell(CPU, "they are decoded for each batch")
 
-    def whole(self, device: torch.device) -> Tensor | None:
-        """Return all images, uint8 (N, 3, H, W) on `device`, decoded once; None where they do not fit."""
-        device = torch.empty(0, device=device).device  # "cuda" is "cuda:0"
-        if device not in self._whole:
-            self._whole[device] = self._load(device)
-        return self._whole[device]
+    def complete(self, device: torch.device) -> Tensor | None:
+        """Return all images, uint8 (N, 3, H, W) on `device`; None as long as they are not decoded and there."""
+        store = self._store(device)
+        if store is None or not (device in self._complete or store.known.all()):
+            return None
+        self._complete.add(device)
+        return store.pixels
+
+    def holding(self, rows: Tensor, device: torch.device) -> Callable[[], Tensor] | None:
+        """Return what returns room for all images, uint8 (N, 3, H, W) on `device`, where those of `rows` are there.
+
+        Threads begin at once with those that must be decoded.
+
+        Args:
+            rows: int64 (B,), on the CPU.
+
+        Returns:
+            None where they do not fit.
+        """
+        store = self._store(device)
+        if store is None:
+            return None
+        missing = torch.unique(rows[~store.known[rows]])
+        if not len(missing):
+            return lambda: store.pixels
+        come = self._decode(missing, store.pixels, missing) if device == CPU else self._carry(missing, store.pixels)
+
+        def images() -> Tensor:
+            come()
+            store.known[missing] = True
+            return store.pixels
+
+        return images
 
     def some(self, rows: Tensor, device: torch.device) -> Callable[[], Tensor]:
         """Return what returns images, uint8 (B, 3, H, W) on `device`, of int64 (B,) rows on the CPU.
 
-        If they must be decoded, threads begin with it at once.
+        Threads begin at once with those that must be decoded.
         """
-        host, cuda = self.whole(CPU), device.type == "cuda"
-        collect = self._decoded(rows) if host is None else partial(torch.index_select, host, 0, rows)
+        facts, cuda, host = self._facts, device.type == "cuda", self.holding(rows, CPU)
+        # A copy from pinned memory runs beside what the GPU computes.
+        found = torch.empty(len(rows), 3, facts.height, facts.width, dtype=torch.uint8, pin_memory=cuda)
+        come = self._decode(rows, found, torch.arange(len(rows))) if host is None else None
 
         def images() -> Tensor:
-            # A copy from pinned memory runs beside what the GPU computes.
-            found = torch.empty(len(rows), 3, self._facts.height, self._facts.width, dtype=torch.uint8, pin_memory=cuda)
-            return collect(out=found).to(device, non_blocking=cuda)
+            if come is not None:
+                come()
+            if host is not None:
+                torch.index_select(host(), 0, rows, out=found)
+            return found.to(device, non_blocking=cuda)
 
         return images
 
-    def _load(self, device: torch.device) -> Tensor | None:
-        facts = self._facts
-        size = 3 * facts.count * facts.height * facts.width
-        if size > room(device):
-            remedy = "they are decoded for each batch" if device == CPU else "they stay in the host's memory"
-            if get_worker_info() is None:
-                logger.warning("%d bytes of images are more than %s has room for: %s", size, device, remedy)
+    def _store(self, device: torch.device) -> Store | None:
+        device = torch.empty(0, device=device).device  # "cuda" is "cuda:0"
+        if device not in self._stores:
+            self._stores[device] = self._kept() if device == CPU else self._near(device)
+        return self._stores[device]
+
+    def _kept(self) -> Store | None:
+        if self.memory is None:
             return None
-        if device != CPU:
-            host = self.whole(CPU)
-            return None if host is None else host.to(device)
-        with self._open() as archive:
-            return torch.from_numpy(archive.pixels()).permute(0, 3, 1, 2).contiguous()
+        pixels, known = torch.split(self.memory.bytes, [self._size, self._facts.count])
+        return Store(pixels.view(self._facts.count, 3, self._facts.height, self._facts.width), known.view(torch.bool))
 
-    def _decoded(self, rows: Tensor) -> Callable[..., Tensor]:
+    def _near(self, device: torch.device) -> Store | None:
         facts = self._facts
+        if self._size > memories.room(device):
+            self._tell(device, "they stay in the host's memory")
+            return None
+        pixels = torch.empty(facts.count, 3, facts.height, facts.width, dtype=torch.uint8, device=device)
+        return Store(pixels, torch.zeros(facts.count, dtype=torch.bool))
 
-        def picture(stream: bytes, where: str) -> Tensor:
-            return torch.tensor(decode(stream, facts.codec, facts.height, facts.width, where)).permute(2, 0, 1)
+    def _tell(self, device: torch.device, remedy: str) -> None:
+        if get_worker_info() is None:
+            logger.warning("%d bytes of images are more than %s has room for: %s", self._size, device, remedy)
 
-        pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    def _carry(self, rows: Tensor, pixels: Tensor) -> Callable[[], None]:
+        """Begin to bring images of the host to their places in `pixels`, on a device; what is returned ends it."""
+        come = self.some(rows, pixels.device)
+
+        def end() -> None:
+            pixels[rows.to(pixels.device)] = come()
+
+        return end
+
+    def _decode(self, rows: Tensor, pixels: Tensor, places: Tensor) -> Callable[[], None]:
+        """Begin to decode images to `places` in `pixels`, on the CPU; what is returned ends it."""
+        facts, target = self._facts, pixels.numpy()
+
+        def picture(stream: bytes, where: str, place: int) -> None:
+            target[place] = decode(stream, facts.codec, facts.height, facts.width, where).transpose(2, 0, 1)
+
+        worker = get_worker_info()
+        threads = (os.cpu_count() or 1) // (1 if worker is None else worker.num_workers)
+        pool = ThreadPoolExecutor(max(1, min(8, threads)))  # Pillow decodes without the GIL
         with self._open() as archive:
-            coming = [pool.submit(picture, archive.image(row), f"{archive.name}: image {row}") for row in rows.tolist()]
+            coming = [
+                pool.submit(picture, archive.image(row), f"{archive.name}: image {row}", place)
+                for row, place in zip(rows.tolist(), places.tolist(), strict=True)
+            ]
         pool.shutdown(wait=False)
-        return lambda out: torch.stack([future.result() for future in coming], out=out)
+
+        def end() -> None:
+            for future in coming:
+                future.result()
+
+        return end

@@ -12,6 +12,7 @@ from torch import Tensor
 from hellods.data.images import Images
 from hellods.data.kept import Kept
 from hellods.data.lazy import LABELERS, check_fork, check_worker
+from hellods.data.memory import Shared
 from hellods.data.options import Options, archived
 from hellods.data.probe import PROBE_SEED, check_probe
 from hellods.format import wire
@@ -33,16 +34,22 @@ LABEL_VALUES: Final = 1 << 27
 class Samples:
     """The images, views and labels of one archive. Each part is read when it is first needed, then kept."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, memory: Shared | None = None) -> None:
         self.options = options
+        self._given = memory
         self._checked: set[torch.device] = set()
 
     @classmethod
-    def of(cls, options: Options) -> Self:
-        """Return the samples for these options that live in this process, or new ones."""
+    def of(cls, options: Options, memory: Shared | None) -> Self:
+        """Return the samples for these options that live in this process, or new ones.
+
+        Args:
+            options: of the data set.
+            memory: of the images in the process that started this one.
+        """
         found = LABELERS.get(options.id)
         if not isinstance(found, cls):
-            found = LABELERS[options.id] = cls(options)
+            found = LABELERS[options.id] = cls(options, memory)
         return found
 
     @property
@@ -64,9 +71,14 @@ class Samples:
         with self.options.open() as archive:
             return torch.tensor(archive.targets(), dtype=torch.int64)
 
+    @property
+    def memory(self) -> Shared | None:
+        """What the images are kept in, for processes that this one starts."""
+        return self.images.memory if "images" in vars(self) else self._given
+
     @cached_property
     def images(self) -> Images:
-        return Images(self.header, self.options.open)
+        return Images(self.header, self.options.open, self._given)
 
     @cached_property
     def projector(self) -> "Projector":
@@ -130,7 +142,7 @@ class Samples:
     def begin(self, epochs: Tensor, indices: Tensor, device: torch.device) -> Callable[[], Tensor]:
         """Return what returns `view`; where images must be decoded for it, threads begin at once."""
         check_fork(device)
-        whole = self.images.whole(device)
+        whole = self.images.complete(device)
         if whole is not None:
             places = indices.to(device)
             drawn = self._draw(epochs.to(device), places)
@@ -138,6 +150,9 @@ class Samples:
         drawn = self._draw(epochs, indices)
         partner = None if drawn is None else drawn.partner
         shown = indices if partner is None else torch.cat([indices, partner.index])
+        holding = self.images.holding(shown, device)
+        if holding is not None:
+            return lambda: _show(holding(), drawn, indices.to(device))
         rows, found = torch.unique(shown, return_inverse=True)
         images = self.images.some(rows, device)
         places, others = found[: len(indices)], found[len(indices) :]

@@ -1,15 +1,19 @@
 import logging
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from hellods import Archive, FormatError, HelloDataset, HelloLoader
 from hellods.data import images as module
-from hellods.data.images import Images, room
+from hellods.data import memory
+from hellods.data.images import Images
 from hellods.data.lazy import CPU
 
 COUNT = 20  # images in the archive that conftest.py writes
@@ -23,21 +27,62 @@ def images(archive: Path) -> Callable[[], Images]:
 
 
 @pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The images that this process decoded, as messages name them."""
+    names: list[str] = []
+    decode = module.decode
+
+    def noted(stream: bytes, codec: str, height: int, width: int, where: str) -> Any:
+        names.append(where)
+        return decode(stream, codec, height, width, where)
+
+    monkeypatch.setattr(module, "decode", noted)
+    return names
+
+
+@pytest.fixture
 def cramped(monkeypatch: pytest.MonkeyPatch) -> None:
     """No memory has room for all images."""
-    monkeypatch.setattr(module, "room", lambda device: 100)
+    monkeypatch.setattr(memory, "room", lambda device: 100)
 
 
 def test_images_are_those_of_the_file(images: Callable[[], Images], pixels: Tensor) -> None:
     found = images()
-    assert torch.equal(found.whole(CPU), pixels)
     assert torch.equal(found.some(torch.tensor([7, 2, 7]), CPU)(), pixels[[7, 2, 7]])
+    holding = found.holding(torch.arange(COUNT), CPU)
+    assert holding is not None
+    assert torch.equal(holding(), pixels)
+
+
+def test_an_image_is_decoded_once_when_it_is_needed(
+    images: Callable[[], Images], pixels: Tensor, decoded: list[str]
+) -> None:
+    found = images()
+    for rows in ([7, 2, 7], [2, 7, 3]):
+        wanted = torch.tensor(rows)
+        holding = found.holding(wanted, CPU)
+        assert holding is not None
+        assert torch.equal(holding()[wanted], pixels[wanted])
+    assert sorted(name.rpartition(" ")[2] for name in decoded) == ["2", "3", "7"]
+
+
+def test_images_are_complete_when_all_are_decoded(images: Callable[[], Images], pixels: Tensor) -> None:
+    found = images()
+    for part in torch.arange(COUNT).split(8):
+        assert found.complete(CPU) is None
+        holding = found.holding(part, CPU)
+        assert holding is not None
+        holding()
+    complete = found.complete(CPU)
+    assert complete is not None
+    assert torch.equal(complete, pixels)
 
 
 @pytest.mark.usefixtures("cramped")
 def test_images_without_room_are_decoded_for_each_batch(images: Callable[[], Images], pixels: Tensor) -> None:
     found = images()
-    assert found.whole(CPU) is None
+    assert found.complete(CPU) is None
+    assert found.holding(torch.tensor([7]), CPU) is None
     assert torch.equal(found.some(torch.tensor([7, 2, 7]), CPU)(), pixels[[7, 2, 7]])
 
 
@@ -53,7 +98,7 @@ def test_lack_of_room_is_said_once(archive: Path, caplog: pytest.LogCaptureFixtu
 def test_samples_do_not_depend_on_room(options: dict[str, str], archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = list(HelloLoader(HelloDataset(archive, seed=5, **options), 8))
     with monkeypatch.context() as patch:
-        patch.setattr(module, "room", lambda device: 100)
+        patch.setattr(memory, "room", lambda device: 100)
         found = list(HelloLoader(HelloDataset(archive, seed=5, **options), 8))
         one = HelloDataset(archive, seed=5, **options)[3]
     for (image, label), (expected_image, expected_label) in zip(found, expected, strict=True):
@@ -77,14 +122,48 @@ def test_broken_image_is_named_where_it_is_decoded(make: Callable[..., Path], ar
 
 
 def test_room_is_a_share_of_the_machine() -> None:
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert room(CPU) == memory // 4
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert memory.room(CPU) == whole // 4
+
+
+@pytest.mark.parametrize(("how", "workers"), [("fork", 2), ("spawn", 1)])
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="no memory that all processes share")
+def test_workers_decode_for_all_processes(how: str, workers: int, archive: Path, decoded: list[str]) -> None:
+    dataset = HelloDataset(archive, labels="hard")
+    for _ in DataLoader(dataset, 4, num_workers=workers, multiprocessing_context=how):
+        pass
+    assert dataset.resident(CPU)
+    dataset.batch(range(COUNT))
+    assert [name for name in decoded if str(archive) in name] == []
+
+
+def test_copy_in_another_program_keeps_its_own_images(archive: Path, pixels: Tensor) -> None:
+    dataset = HelloDataset(archive, labels="hard", view=None, normalize=False)
+    data = pickle.dumps(dataset)
+    dataset.batch(range(COUNT))
+    del dataset
+    copied = pickle.loads(data)
+    assert not copied.resident(CPU)
+    assert torch.equal(copied.batch(range(COUNT))[0], pixels)
+
+
+def test_memory_that_cannot_be_passed_on_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "memfd_create")
+    shared = memory.reserve(10)
+    assert shared is not None
+    monkeypatch.setattr(memory, "get_spawning_popen", lambda: object())
+    assert pickle.loads(pickle.dumps(shared)) is None
+
+
+def test_memory_that_the_system_refuses_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "room", lambda device: 1 << 62)
+    assert memory.reserve(1 << 60) is None
 
 
 @pytest.mark.gpu
 def test_images_without_room_on_the_gpu_come_from_the_host(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = list(HelloLoader(HelloDataset(archive), 8))
-    monkeypatch.setattr(module, "room", lambda device: 100 if device.type == "cuda" else 1 << 30)
+    monkeypatch.setattr(memory, "room", lambda device: 100 if device.type == "cuda" else 1 << 30)
     for (image, label), (expected_image, expected_label) in zip(
         HelloLoader(HelloDataset(archive), 8, device="cuda"), expected, strict=True
     ):

@@ -104,7 +104,7 @@ def test_ranks_share_a_pass(archive: Path) -> None:
 def test_resumed_loader_goes_on_with_the_next_batch(
     batches: int, fixed: bool, room: int, archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hellods.data.images.room", lambda device: room)
+    monkeypatch.setattr("hellods.data.memory.room", lambda device: room)
 
     def run(loader: HelloLoader, epochs: range) -> Iterator[tuple[Any, torch.Tensor]]:
         for epoch in epochs:
