@@ -123,12 +123,16 @@ def _plain(value: Any, operation: Callable[..., Any]) -> Any:
 def _ask(label: LazyLabel, device: torch.device) -> Tensor:
     handles = _handles(label).reshape(-1, 3)
     labelers = {labeler.id: labeler for labeler in label._labelers}
-    values = torch.empty(len(handles), label._width, device=device)
-    for key in dict.fromkeys(handles[:, 0].tolist()):
+    keys = list(dict.fromkeys(handles[:, 0].tolist()))
+    for key in keys:
         if key not in labelers:
             raise LabelError("the HelloDataset of these labels is gone from this process: keep it while they are used")
         if list(labelers[key].classes) != list(label._labelers[0].classes):
             raise LabelError("one batch mixes labels of data sets whose classes differ: load them apart")
+    if len(keys) == 1:
+        return labelers[keys[0]].label(handles[:, 1], handles[:, 2], device).view(_shape(label))
+    values = torch.empty(len(handles), label._width, device=device)
+    for key in keys:
         rows = (handles[:, 0] == key).nonzero()[:, 0]
         values[rows.to(device)] = labelers[key].label(handles[rows, 1], handles[rows, 2], device)
     return values.view(_shape(label))
@@ -176,7 +180,9 @@ def _stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None
     if len(widths) > 1:
         raise LabelError(f"one batch mixes labels of {' and '.join(map(str, sorted(widths)))} classes: load them apart")
     labelers = dict.fromkeys(labeler for label in labels for labeler in label._labelers)
-    return LazyLabel.of(torch.stack([_handles(label) for label in labels]), widths.pop(), tuple(labelers))
+    with torch._C.DisableTorchFunctionSubclass():
+        handles = torch.stack(labels)  # type: ignore[arg-type]
+    return LazyLabel.of(handles, widths.pop(), tuple(labelers))
 
 
 def _rebuild(handles: Any, width: int) -> LazyLabel:
