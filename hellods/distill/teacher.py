@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
-from hellods.device import in_parts, precision
+from hellods.device import precision
 from hellods.distill.checkpoints import fit_weights, own_network, published, read_weights
 from hellods.distill.order import other_order
 from hellods.distill.recipe import MEAN, STD, Inputs, Recipe
 from hellods.distill.resume import digest
 from hellods.distill.sources import Source, sample, squares
 from hellods.errors import RecipeError, SourceError
+from hellods.labels.arithmetic import in_parts
 from hellods.nets import create, logits_shape
 from hellods.progress import Progress, silent, track
 from hellods.record import decimal

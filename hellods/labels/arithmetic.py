@@ -1,10 +1,11 @@
-"""The arithmetic that labels are made in, and how far its answers may lie from those of another machine."""
+"""The arithmetic that labels are made in, how many at once, and how far they may lie from another machine's."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 import torch
+from torch import Tensor
 from torch.backends import cudnn
 
 from hellods.labels.config import Precision
@@ -14,6 +15,10 @@ DTYPES: Final[dict[Precision, torch.dtype]] = {"fp32": torch.float32, "bf16": to
 # Relative to the largest logit. hello-tiny in bf16 and fp16 on a CPU lies 8e-3 and 1e-3 from fp32; in fp32 on other
 # processors and libraries it stays below 1e-5, and another activation function (QuickGELU for GELU) begins at 1e-2.
 TOLERANCES: Final[dict[Precision, float]] = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
+
+# Pixels that a network answers at once. A CPU is fastest while the activations stay in its cache: on an AMD EPYC a
+# MobileNetV2 at 224 px takes 16 ms an image in fives and 24 ms in batches of 64. On a GPU it is what memory allows.
+AT_ONCE: Final = {"cpu": 1 << 18, "cuda": 1 << 25}
 
 
 @contextmanager
@@ -37,3 +42,12 @@ def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def in_parts(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Return `network(images)`, (B, ...), for images (B, 3, H, W), of few at a time, unless gradients are wanted."""
+    limit = AT_ONCE.get(images.device.type)
+    if limit is None or torch.is_grad_enabled():
+        return network(images)
+    height, width = images.shape[2:]
+    return torch.cat([network(part) for part in torch.split(images, max(1, limit // (height * width)))])

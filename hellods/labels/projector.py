@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hellods.device import in_parts
 from hellods.errors import FormatError, LabelError
+from hellods.labels.arithmetic import in_parts
 from hellods.labels.backbones import BACKBONES, Backbone, remedy
 from hellods.labels.config import Head, ProjectorConfig, Quantization
 from hellods.labels.lowrank import adapt, merge, settle

@@ -28,8 +28,9 @@ from torchvision.transforms import v2
 from hellods.data.options import archived
 from hellods.distill.sources import open_source, squares
 from hellods.distill.teacher import Teacher, load_teacher
+from hellods.evaluate.feed import Lesson
 from hellods.evaluate.presets import Protocol, resolve
-from hellods.evaluate.student import Lesson, learn
+from hellods.evaluate.student import learn
 from hellods.format.archive import Archive
 from hellods.nets import create
 from hellods.train import predict
