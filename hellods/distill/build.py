@@ -17,7 +17,7 @@ from torch import Tensor
 from hellods.data.probe import make_probe
 from hellods.device import usable, where
 from hellods.distill.arrange import arrange, crops_of_any_size, make_projector, resolve
-from hellods.distill.fit import fit_projector
+from hellods.distill.fit import fit_projector, settle_projector
 from hellods.distill.initialize import INITIALIZERS, Layout, check_enough
 from hellods.distill.measure import measure
 from hellods.distill.prototypes import prototypes
@@ -88,7 +88,10 @@ def build(
         work = work.given(
             taught=teacher.provenance(), answers=digest({"logits": answers}), projector=to_json(projector.config)
         )
-        fit_projector(projector, teacher, source, crops_of_any_size(views), fit, progress, kept=work.stage("projector"))
+        crops = crops_of_any_size(views)
+        fit_projector(projector, teacher, source, crops, fit, progress, kept=work.stage("projector"))
+        if recipe.quantization != "fp16":
+            settle_projector(projector, source, crops, fit, progress, kept=work.stage("settle"))
         projector.load(projector.state())  # from here on just what the archive holds
     with clock("images"):
         chosen = initial_images(recipe, source, teacher, layout, progress, work.stage("images"))

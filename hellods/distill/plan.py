@@ -5,13 +5,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import torch
 
 from hellods.device import usable
 from hellods.distill.arrange import arrange, crops_of_any_size, make_projector, resolve
-from hellods.distill.fit import fit_projector
+from hellods.distill.fit import fit_projector, settle_projector
 from hellods.distill.initialize import INITIALIZERS, Layout, check_enough
 from hellods.distill.measure import measure
 from hellods.distill.recipe import Inputs, Recipe
@@ -80,6 +81,11 @@ def plan(inputs: Inputs, recipe: Recipe, progress: Progress = silent) -> tuple[C
     beginnings += [
         (lambda watch: check_teacher(teacher, held_out, side, more=source, progress=watch), STEPS, 1),
         (lambda watch: fit_projector(projector, teacher, source, crops_of_any_size(views), fit, watch), STEPS, 1),
+    ]
+    if recipe.quantization != "fp16":
+        settle = partial(settle_projector, projector, source, crops_of_any_size(views), fit)
+        beginnings += [(settle, STEPS, 1)]
+    beginnings += [
         (
             lambda watch: INITIALIZERS[recipe.initializer](source, teacher, few, generator, watch),
             CLASSES,

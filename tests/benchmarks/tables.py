@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -18,7 +17,10 @@ BUILDS = {"digits": "digits", "cifar10": "CIFAR-10", "imagenette": "Imagenette"}
 EVALUATIONS = {
     "evaluate_cifar10_ipc1": "CIFAR-10, 1 a class",
     "evaluate_cifar10_ipc10": "CIFAR-10, 10",
+    "evaluate_cifar10_ipc50": "CIFAR-10, 50",
     "evaluate_imagenette_ipc1": "Imagenette, 1",
+    "evaluate_imagenette_ipc10": "Imagenette, 10",
+    "evaluate_digits": "digits, 10",
 }
 
 
@@ -47,15 +49,6 @@ def builds() -> str:
         ["10 images a class", *made],
         [[label, *map(cell, made.values())] for label, cell in lines.items()],
     )
-
-
-def students() -> str:
-    """Return a row for each way to train the same student on digits: its accuracy, mean and deviation of the seeds."""
-    measured = results("students")
-    rows = [
-        [arm, f"{percent(mean(values))} ± {100 * stdev(values):.1f}"] for arm, values in measured["accuracy"].items()
-    ]
-    return markdown(["digits: a `convnet3` trained on", "accuracy on held-out images"], rows)
 
 
 def evaluations() -> str:
@@ -94,7 +87,6 @@ def base() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "builds": builds,
     "evaluations": evaluations,
-    "students": students,
     "base": base,
 }
 

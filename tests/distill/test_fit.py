@@ -1,12 +1,16 @@
 """Fitting: the projector comes closer to the teacher on views that it has not seen, deltas alone learn."""
 
+from copy import deepcopy
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from hellods.distill import fit as module
-from hellods.distill.fit import Fit, fit_projector
+from hellods.distill.fit import ENERGY, Fit, fit_projector, settle_projector
 from hellods.distill.sources import Pixels
+from hellods.labels.config import Quantization
 from hellods.labels.projector import Projector
 from hellods.views.draw import draw
 from hellods.views.render import render
@@ -63,3 +67,21 @@ def test_fitting_leaves_the_base_model_as_it_is() -> None:
 def test_same_seed_gives_the_same_projector() -> None:
     first, second = (fitted(48).state() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_settled_in_few_bits_it_says_what_it_said_before(quantization: Quantization) -> None:
+    made = fitted(640)
+    images = source().images
+    before = made(images).detach()
+    made.config = replace(made.config, quantization=quantization)
+    rounded = deepcopy(made)
+    rounded.settle(ENERGY)
+    fit = Fit(images=10_240, batch_size=16, learning_rate=0.002, head_learning_rate=0.03, hard_weight=0.1, seed=0)
+    settle_projector(made, source(), Views(size=32), fit)
+    stored = projector()
+    stored.config = made.config
+    stored.load(made.state())
+    off, worse = ((maker(images).detach() - before).square().mean() for maker in (stored, rounded))
+    assert off < worse
+    assert torch.equal(stored(images), made(images))
