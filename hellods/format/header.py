@@ -136,6 +136,9 @@ def _faults(header: Header) -> Iterator[str]:
     for name in wire.REQUIRED:
         if name not in names:
             yield f"section {name!r} is missing [H12]"
+    described = header.projector is not None and header.projector.get("tower") is not None
+    if described != ("backbone" in names):
+        yield f"section 'backbone' {'is missing' if described else 'has no projector.tower'} [H12]"
     yield from _image_faults(header.images)
     lengths = {section.name: section.raw_length for section in header.sections}
     if lengths["images.index"] != 8 * header.images.count:
@@ -164,6 +167,8 @@ def _section_faults(section: Section) -> Iterator[str]:
     if section.encoding == "zstd" and not section.length < section.raw_length <= most_raw(section.length):
         most = most_raw(section.length)
         yield f"{section.length} bytes of zstd for {section.raw_length}, expected more than that up to {most} [C1]"
+    if section.name == "backbone" and section.raw_length > wire.MAX_BACKBONE:
+        yield f"{section.raw_length} bytes, the limit is {wire.MAX_BACKBONE} [C6]"
 
 
 def most_raw(length: int) -> int:

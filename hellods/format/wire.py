@@ -44,8 +44,9 @@ SECTION_NAME: Final = r"[a-z0-9][a-z0-9._-]{0,63}"
 # H11 Of a section, no length is negative, the digest is lower-case hexadecimal, and `identity` changes no length.
 SHA256: Final = r"[0-9a-f]{64}"
 
-# H12 The required sections stand. Known ones are critical, but for the ancillary; the images stay as their codec made
-#     them, so that a reader reaches them without zstd.
+# H12 The required sections stand, and `backbone` if, and only if, `projector` has a `tower` that is not null. Known
+#     ones are critical, but for the ancillary; the images stay as their codec made them, so that a reader reaches them
+#     without zstd.
 KNOWN: Final = ("images", "images.index", "targets", "projector", "probe", "backbone", "card")  # the order of writing
 REQUIRED: Final = ("images", "images.index", "targets")
 ANCILLARY: Final = ("probe", "card")
@@ -97,3 +98,15 @@ DTYPES: Final = {
 MAX_RANK: Final = 8  # dimensions
 
 # C5  `card` is UTF-8.
+
+# C6  `backbone` has a limit of its own: images and labels weigh far less than a larger base model would.
+MAX_BACKBONE: Final = 128 << 20  # bytes, decompressed
+
+# C7  `projector` holds the tensors that its object in the header asks for on the base model that this names, or holds:
+#     names, shapes and types fit, and numbers are finite. There is a description for each class.
+
+# C8  `backbone` holds each float tensor NAME of the image tower that `projector.tower` describes, as `tower.NAME`; and,
+#     if the head starts at texts, their embeddings as `texts`, a row for each class. They are F16 where this holds
+#     each number of a tensor, else F32, and finite. `tower.sha256` is that over the tower's tensors in F32, sorted by
+#     NAME: of each `NAME [shape]`, a line end, and the numbers. `tower` is data: no name in it leads to a network, a
+#     file or code, and a reader makes no more numbers of it than the section holds, but for a constant factor.

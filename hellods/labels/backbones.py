@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,8 @@ import torch
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
-from hellods.errors import LabelError
-from hellods.labels.config import Preprocess
+from hellods.errors import FormatError, LabelError
+from hellods.labels.config import Preprocess, ProjectorConfig
 from hellods.labels.hub import fetch
 
 ASSETS = Path(__file__).parent.parent / "assets"
@@ -32,6 +32,7 @@ class Backbone:
     preprocess: Preprocess
     sha256: str
     swap: Callable[[], None] = lambda: None  # GELU for QuickGELU and the reverse, in tower and texts: to find a fault
+    texts: Tensor | None = None  # (K, D), of the archive's own classes, where `embed` has no text tower to make them
 
 
 def load_open_clip(base: str) -> Backbone:
@@ -46,7 +47,7 @@ def load_open_clip(base: str) -> Backbone:
     """
     name, options = resolve(base)
     try:
-        with _quiet():
+        with quiet():
             if "pretrained" in options:
                 facts = open_clip.get_pretrained_cfg(options["model_name"], options["pretrained"])
                 own = {key: facts[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in facts}
@@ -54,7 +55,7 @@ def load_open_clip(base: str) -> Backbone:
             model = open_clip.create_model(**options, require_pretrained=True)
             tokenizer = open_clip.get_tokenizer(options["model_name"])
     except Exception as cause:  # open_clip raises whatever its loaders and the network raise
-        raise LabelError(f"base model {base!r} cannot be loaded: {_first_line(cause)}. {remedy(base)}") from cause
+        raise LabelError(f"base model {base!r} cannot be loaded: {first_line(cause)}. {remedy(base)}") from cause
     model.eval().requires_grad_(False)
 
     def embed(texts: Sequence[str]) -> Tensor:
@@ -69,10 +70,36 @@ def load_open_clip(base: str) -> Backbone:
         side=sides.pop(), mean=tuple(facts["mean"]), std=tuple(facts["std"]), interpolation=facts["interpolation"]
     )
     scale = model.logit_scale.exp().item()
-    return Backbone(name, model.visual, embed, scale, preprocess, digest(model), lambda: swap_activations(model))
+    return Backbone(
+        name, model.visual, embed, scale, preprocess, digest(model.state_dict()), lambda: swap_activations(model)
+    )
 
 
 BACKBONES: dict[str, Callable[[str], Backbone]] = {"open_clip": load_open_clip}
+
+
+def outside(config: ProjectorConfig, base: str | None) -> Backbone:
+    """Return the base model of an archive that does not hold it, or in place of the one that it holds.
+
+    Raises:
+        LabelError: it is missing, or another one.
+        FormatError: the archive says that it takes other images than it does.
+    """
+    if base is None and ":" in config.base:
+        hint = config.base.removeprefix("given:")
+        raise LabelError(
+            f"the labels need the base model {hint!a} (SHA-256 {config.base_sha256[:12]}…), which is not in the "
+            f"file and not one of open_clip's own: give it as --base local-dir:FOLDER (base='local-dir:FOLDER')"
+        )
+    backbone = BACKBONES[config.architecture](base or config.base)
+    if backbone.sha256 != config.base_sha256:
+        raise LabelError(
+            f"base model {base or config.base!a} has SHA-256 {backbone.sha256[:12]}…, but the archive was made "
+            f"with {config.base_sha256[:12]}…: its labels would be wrong. {remedy(config.base)}"
+        )
+    if config.preprocess != backbone.preprocess:
+        raise FormatError(f"projector: preprocess is not that of the base model, {backbone.preprocess} [C7]")
+    return backbone
 
 
 def resolve(base: str) -> tuple[str, dict[str, Any]]:
@@ -118,10 +145,10 @@ def swap_activations(model: nn.Module) -> None:
                 setattr(owner, name, nn.GELU() if isinstance(child, QuickGELU) else QuickGELU())
 
 
-def digest(model: nn.Module) -> str:
+def digest(tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of the float tensors that labels come from: name, shape and float32 bytes, sorted by name."""
     state = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         # What CoCa writes captions with has no part in labels.
         if tensor.is_floating_point() and not name.startswith("text_decoder."):
             state.update(f"{name} {list(tensor.shape)}\n".encode())
@@ -130,7 +157,7 @@ def digest(model: nn.Module) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep open_clip's warnings, which `options` settles, and the hub's retries off the screen.
 
     open_clip logs to the root logger, which would give the caller's program a handler that it never asked for.
@@ -151,5 +178,5 @@ def _chunks(texts: Sequence[str], size: int = 256) -> list[Sequence[str]]:
     return [texts[start : start + size] for start in range(0, len(texts), size)]
 
 
-def _first_line(cause: Exception) -> str:
+def first_line(cause: Exception) -> str:
     return (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")

@@ -1,11 +1,26 @@
 """What an archive says of its projector: plain facts, no torch."""
 
+import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 Quantization = Literal["fp16", "int8", "int4"]  # how deltas are stored
 Head = Literal["text", "prototypes"]  # where the head starts: at embedded descriptions, or at stored mean features
 Precision = Literal["fp32", "bf16", "fp16"]  # of the arithmetic that makes labels
+
+# Of a tower that a file describes: a file must not make its reader work for hours. open_clip's own stay within half.
+BOUNDS: Final = {
+    "embed_dim": (1, 1 << 16),
+    "image_size": (1, 1024),
+    "width": (1, 1 << 13),
+    "head_width": (1, 1 << 13),
+    "mlp_ratio": (0, 64),
+    "patch_size": (1, 1024),
+    "attn_pooler_queries": (1, 1 << 12),
+    "attn_pooler_heads": (1, 1 << 10),
+}
+MAX_LAYERS: Final = 128
+MAX_GRID: Final = 64  # patches along a side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +40,52 @@ class Preprocess:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tower:
+    """The image tower that an archive holds: its digest, and open_clip's names and values for what it is built from."""
+
+    sha256: str  # as base_sha256, but of the tower's tensors alone, by their names within it
+    embed_dim: int
+    image_size: int
+    quick_gelu: bool
+    layers: tuple[int, ...]  # one number for a transformer, four for a ResNet
+    width: int
+    head_width: int
+    mlp_ratio: float
+    patch_size: int | None
+    ls_init_value: float | None
+    no_ln_pre: bool
+    final_ln_after_pool: bool
+    pool_type: Literal["tok", "avg", "none"]
+    attentional_pool: bool
+    attn_pooler_queries: int
+    attn_pooler_heads: int
+    output_tokens: bool
+    timm_model_name: str | None  # a network of timm's, in place of all from `layers` on
+    timm_pool: Literal["avg", "token", "map", "abs_attn", "rot_attn", ""]
+    timm_proj: Literal["linear", "mlp", "none", ""] | None
+    timm_proj_bias: bool
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in BOUNDS.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ValueError(f"{name} {value} is not in {low}..{high}")
+        if len(self.layers) not in (1, 4) or min(self.layers) < 1 or sum(self.layers) > MAX_LAYERS:
+            raise ValueError(f"layers {self.layers!s:.40} are not one or four numbers above 0, in all {MAX_LAYERS}")
+        if self.patch_size is not None and self.image_size // self.patch_size > MAX_GRID:
+            raise ValueError(f"patches of {self.patch_size} in {self.image_size} px: more than {MAX_GRID} along a side")
+        # A plain name: timm takes one with a colon or a slash for an address.
+        if self.timm_model_name is not None and not re.fullmatch(r"[a-z0-9_]{1,64}", self.timm_model_name):
+            raise ValueError(f"timm_model_name {self.timm_model_name!a:.80} is not letters, digits and _")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProjectorConfig:
     """What is needed, beside the stored tensors and the base model, to make the same labels again."""
 
     architecture: Literal["open_clip"] = "open_clip"  # a key of BACKBONES, never an import path
     base: str  # `hello-tiny`, `MODEL/TAG`, or `given:NAME` for a base that only the user can provide
-    base_sha256: str
+    base_sha256: str  # of its float tensors, text tower included: name, shape and float32 bytes, sorted by name
     preprocess: Preprocess
     template: str  # or several, between `|`, whose embeddings are averaged
     descriptions: tuple[str, ...]  # one a class, set into the template
@@ -39,9 +94,12 @@ class ProjectorConfig:
     head_rank: int
     quantization: Quantization = "fp16"
     precision: Precision = "fp32"
+    tower: Tower | None = None  # that of the base, in the section `backbone`; None: the base is not in the file
 
     def __post_init__(self) -> None:
         if min(self.encoder_rank, self.head_rank) < 1:
             raise ValueError("ranks must be at least 1")
         if any(part.count("{}") != 1 for part in self.template.split("|")):
             raise ValueError(f"template {self.template!a} needs one {{}} for the class")
+        if self.tower is not None and self.tower.image_size != self.preprocess.side:
+            raise ValueError(f"tower.image_size is {self.tower.image_size}, preprocess.side {self.preprocess.side}")

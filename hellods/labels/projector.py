@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hellods.errors import FormatError, LabelError
+from hellods.errors import FormatError
 from hellods.labels.arithmetic import in_parts
-from hellods.labels.backbones import BACKBONES, Backbone, remedy
+from hellods.labels.backbones import BACKBONES, Backbone, outside
 from hellods.labels.config import Head, ProjectorConfig, Quantization
-from hellods.labels.lowrank import adapt, merge, settle
+from hellods.labels.embedded import restore, stored
+from hellods.labels.lowrank import adapt, bare, merge, settle
 from hellods.labels.quantize import BITS, pack, unpack
 
 
@@ -88,6 +89,7 @@ class Projector(nn.Module):
         classes: Sequence[str],
         state: dict[str, Tensor],
         *,
+        embedded: dict[str, Tensor] | None = None,
         base: str | None = None,
         other_activation: bool = False,
     ) -> Self:
@@ -97,30 +99,22 @@ class Projector(nn.Module):
             config: from the archive's header.
             classes: of the archive; their number must be that of the descriptions.
             state: the tensors of the archive's `projector` section.
-            base: overrides the base model that the archive names. One that open_clip does not know by itself must be
-                given, so that a file cannot choose what is downloaded.
+            embedded: the tensors of its `backbone` section, if it has one.
+            base: overrides the base model that the archive holds or names. One that open_clip does not know by itself
+                must be given, so that a file cannot choose what is downloaded.
             other_activation: compute with GELU where the base has QuickGELU, and the reverse.
 
         Raises:
             LabelError: the base model is missing, or differs from the one that the archive was made with.
             FormatError: the tensors do not fit the base model.
+            UnsupportedError: the base model is in the archive, and the installed timm does not know it.
         """
         if len(classes) != len(config.descriptions):
             raise FormatError(f"projector: {len(config.descriptions)} descriptions for {len(classes)} classes [C7]")
-        if base is None and ":" in config.base:
-            hint = config.base.removeprefix("given:")
-            raise LabelError(
-                f"the labels need the base model {hint!a} (SHA-256 {config.base_sha256[:12]}…), which is not in the "
-                f"file and not one of open_clip's own: give it as --base local-dir:FOLDER (base='local-dir:FOLDER')"
-            )
-        backbone = BACKBONES[config.architecture](base or config.base)
-        if backbone.sha256 != config.base_sha256:
-            raise LabelError(
-                f"base model {base or config.base!a} has SHA-256 {backbone.sha256[:12]}…, but the archive was made "
-                f"with {config.base_sha256[:12]}…: its labels would be wrong. {remedy(config.base)}"
-            )
-        if config.preprocess != backbone.preprocess:
-            raise FormatError(f"projector: preprocess is not that of the base model, {backbone.preprocess} [C7]")
+        if config.tower is not None and embedded is not None and base is None:
+            backbone = restore(config, config.tower, embedded)
+        else:
+            backbone = outside(config, base)
         if other_activation:
             backbone.swap()
         projector = cls(config, backbone, torch.Generator().manual_seed(0))
@@ -176,6 +170,10 @@ class Projector(nn.Module):
             else:
                 state[name] = value.half().contiguous()
         return state
+
+    def base(self) -> dict[str, Tensor]:
+        """Return the tensors of the base model that labels need, on the CPU: what `restore` takes as `embedded`."""
+        return stored(bare(self.tower), self._start if self.config.head == "text" else None)
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Take over stored tensors; deltas of a lower rank lower that of the projector's own.
@@ -241,6 +239,8 @@ class Projector(nn.Module):
 
 def texts(config: ProjectorConfig, backbone: Backbone) -> Tensor:
     """Return the normalized embeddings (K, D) of the descriptions, averaged over the templates."""
+    if backbone.texts is not None:
+        return backbone.texts
     parts = config.template.split("|")
     prompts = [part.replace("{}", description) for part in parts for description in config.descriptions]
     embedded = backbone.embed(prompts).view(len(parts), len(config.descriptions), -1)

@@ -60,7 +60,7 @@ def headers(draw: st.DrawFn) -> Header:
         classes=tuple(draw(st.lists(TEXTS.filter(bool), min_size=1, max_size=5, unique=True))),
         images=images,
         views=draw(FREE),
-        projector=draw(st.none() | FREE),
+        projector={**draw(FREE), "tower": {}} if "backbone" in optional else draw(st.none() | FREE),
         teacher=draw(FREE),
         recipe=draw(FREE),
         metrics=draw(FREE),

@@ -105,7 +105,9 @@ def resealed(generator: random.Random) -> bytes:
     sections: dict[str, bytes] = {}
     stored: dict[str, bytes] = {}
     edits = []
-    target = generator.choice(["header", "header", "images", "images.index", "targets", "projector", "frame", "card"])
+    sections["backbone"] = SECTIONS["projector"]
+    parts = ["images.index", "targets", "projector", "backbone", "card"]
+    target = generator.choice(["header", "header", "images", "frame", *parts])
     if target == "header":
         edits.append(lambda header: restructured(header, generator))
     elif target == "images":
@@ -114,11 +116,12 @@ def resealed(generator: random.Random) -> bytes:
     elif target == "frame":
         stored["projector"] = mutated(compress(SECTIONS["projector"]), generator)
     sections.update(images(own))
-    if target in ("images.index", "targets", "projector", "card"):
+    if target in parts:
         sections[target] = mutated({**SECTIONS, **sections}[target], generator)
 
     def edit(header: dict[str, Any]) -> None:
         header["images"]["codec"] = codec
+        header["projector"]["tower"] = {"width": 8}
         for change in edits:
             change(header)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import rfc8785
 
-import hellods.format
+import hellods
 from hellods.errors import DigestError, FormatError, HelloError, UnsupportedError
 from hellods.format.archive import Archive
 
@@ -60,6 +60,19 @@ def nested(depth: int) -> dict[str, Any]:
 def anew(name: str, **values: Any) -> Broken:
     extra = {"name": name, "length": 0, "raw_length": 0, "encoding": "identity", "sha256": "0" * 64, "critical": False}
     return lambda: forge(lambda header: header["sections"].append({**extra, **values}))
+
+
+def towering(header: dict[str, Any]) -> None:
+    header["projector"]["tower"] = {}
+
+
+def bare(header: dict[str, Any]) -> None:
+    header["projector"] = None
+
+
+def large(header: dict[str, Any]) -> None:
+    towering(header)
+    section(header, "backbone").update(length=(128 << 20) + 1, raw_length=(128 << 20) + 1)
 
 
 FRAME = compress(SECTIONS["projector"])
@@ -126,6 +139,9 @@ BROKEN: list[tuple[str, str, Broken]] = [
     ("H12", "no targets", content(targets=None)),
     ("H12", "images not critical", part("images", critical=False)),
     ("H12", "a critical card", part("card", critical=True)),
+    ("H12", "no backbone for a tower", head(projector={"tower": {}})),
+    ("H12", "a backbone without its tower", content(backbone=SECTIONS["projector"])),
+    ("H12", "a backbone without a projector", lambda: forge(bare, sections={"backbone": SECTIONS["projector"]})),
     ("H12", "compressed images", part("images", encoding="zstd", raw_length=1000)),
     ("H13", "unknown and critical", anew("x-needed", critical=True)),
     ("H14", "a section more than bytes", anew("x-more", length=1, raw_length=1)),
@@ -168,7 +184,9 @@ BROKEN: list[tuple[str, str, Broken]] = [
     ("C3", "truncated", first_image(stream(PIXELS[0])[:-20])),
     ("C3", "empty", first_image(b"")),
     ("C4", "not safetensors", content(projector=b"tensors" * 10)),
+    ("C4", "a backbone that is not safetensors", lambda: forge(towering, sections={"backbone": b"tensors" * 10})),
     ("C5", "not UTF-8", content(card=b"\xff")),
+    ("C6", "a large backbone", lambda: forge(large, sections={"backbone": SECTIONS["projector"]})),
 ]
 KINDS = {"H2": UnsupportedError, "H13": UnsupportedError, "H5": DigestError, "H16": DigestError, "H21": DigestError}
 
@@ -216,9 +234,10 @@ def test_file_that_shrinks_while_open_is_refused() -> None:
 
 
 def test_every_rule_has_a_message_and_a_test() -> None:
-    rooms = Path(hellods.format.__file__).parent
-    rules = re.findall(r"^# ([HC]\d+) ", (rooms / "wire.py").read_text(), re.MULTILINE)
-    cited = set(re.findall(r"\[([HC]\d+)\]", "".join(path.read_text() for path in rooms.glob("*.py"))))
-    assert rules == [f"H{i}" for i in range(1, 23)] + [f"C{i}" for i in range(1, 6)]
+    package = Path(hellods.__file__).parent
+    rules = re.findall(r"^# ([HC]\d+) ", (package / "format" / "wire.py").read_text(), re.MULTILINE)
+    rooms = [*package.glob("format/*.py"), *package.glob("labels/*.py")]
+    cited = set(re.findall(r"\[([HC]\d+)\]", "".join(path.read_text() for path in rooms)))
+    assert rules == [f"H{i}" for i in range(1, 23)] + [f"C{i}" for i in range(1, 9)]
     assert cited == set(rules)
-    assert {rule for rule, _, _ in BROKEN} == set(rules)
+    assert {rule for rule, _, _ in BROKEN} == set(rules) - {"C7", "C8"}  # which tests/labels breaks
