@@ -81,6 +81,11 @@ def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) 
 @option("encoder_rank", "Rank of the projector's deltas on the image tower.")
 @option("head_rank", "Rank of its delta on the head.")
 @option("quantization", "How deltas are stored.", click.Choice(get_args(Quantization)))
+@click.option(
+    "--embed-base/--no-embed-base",
+    default=Recipe.embed_base,
+    help="Whether the base model is in the file, so that it makes labels anywhere; up to 128 MiB.  [default: no]",
+)
 @option("fit_images", "Views that it is fitted on.  [default: 30 a real image, within limits]", int)
 @option("fit_effort", "What that default is multiplied by.")
 @option("fit_batch", "Views in a step of that.  [default: 128 up to 112 px, 32 at 224 px]", int)

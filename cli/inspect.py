@@ -69,7 +69,7 @@ def labels(projector: dict[str, Any] | None) -> list[str]:
     """Return what makes the labels; what is long stands in `--json`."""
     if projector is None:
         return ["hard labels alone: the file holds no projector"]
-    return facts({key: value for key, value in projector.items() if key not in ("descriptions", "preprocess")})
+    return facts({key: value for key, value in projector.items() if key not in ("descriptions", "preprocess", "tower")})
 
 
 def parts(header: Header, size: int) -> list[str]:
@@ -87,7 +87,9 @@ def parts(header: Header, size: int) -> list[str]:
         base = scalar(header.projector.get("base", "a base model"))
         given = "not in the file: give it with --base"
         home = "in this package" if base == "hello-tiny" else given if ":" in base else "public weights of open_clip"
-        lines.append(row("beside it", [f"{base.removeprefix('given:')} ({home})"]))
+        held = "nothing: the file holds its base model, " if "backbone" in named else ""
+        base = base.removeprefix("given:")
+        lines.append(row("beside it", [f"{held}{base}" if held else f"{base} ({home})"]))
     return lines
 
 

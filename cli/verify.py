@@ -20,13 +20,15 @@ def command(file: str, base: str | None, quiet: bool) -> None:
     with progress(quiet) as draw, Archive.open(file) as archive:
         archive.verify(draw)
         header = archive.header
-        probed = any(section.name == "probe" for section in header.sections)
+        names = {section.name for section in header.sections}
+        probed, embedded = "probe" in names, "backbone" in names
         if header.projector is not None:
             draw("Labels", 0, 1)
             # torch costs seconds to import, and an archive that is broken is refused before.
             from hellods.data.dataset import HelloDataset
 
-            HelloDataset(file, base=base).batch([0])  # the first label compares the probe
+            for used in dict.fromkeys([None, base] if embedded else [base]):
+                HelloDataset(file, base=used).batch([0])  # the first label compares the probe
             draw("Labels", 1, 1)
     labels = {
         (False, False): "no projector, so no labels to check",
@@ -35,4 +37,6 @@ def command(file: str, base: str | None, quiet: bool) -> None:
     }[header.projector is not None, probed]
     click.echo(f"{escape(file)}: {len(header.sections)} sections equal their digests")
     click.echo(f"{header.images.count:,} images decoded, each {header.images.height} × {header.images.width} px")
+    if embedded:
+        click.echo("the base model is in the file, and its tensors equal their SHA-256")
     click.echo(labels)

@@ -1,5 +1,6 @@
 """What tests of every room share: the real data, and one small archive made from real images."""
 
+import json
 import os
 import subprocess
 import sys
@@ -83,4 +84,38 @@ def digits_archive(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -
     path = tmp_path_factory.mktemp("built") / "digits.hello"
     recipe = Recipe(images_per_class=2, candidates=15, teacher_epochs=2, fit_images=256)
     build(Inputs(data=str(few_digits), allow_weak_teacher=True), recipe, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for `local-dir:` with a small CLIP of random weights in float32, and QuickGELU."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    facts = {
+        "embed_dim": 24,
+        "quick_gelu": True,
+        "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "layers": 2},
+        "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1},
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = open_clip.CLIP(**facts)  # type: ignore[arg-type]
+    folder = tmp_path_factory.mktemp("base") / "small"
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": facts, "preprocess_cfg": {}}))
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def embedded_archive(few_digits: Path, small_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small archive that holds its base model, one that only the user has."""
+    from hellods import Inputs, Recipe, build
+
+    path = tmp_path_factory.mktemp("embedded") / "digits.hello"
+    recipe = Recipe(images_per_class=1, candidates=15, teacher_epochs=1, fit_images=128, embed_base=True)
+    build(Inputs(data=str(few_digits), base=f"local-dir:{small_base}", allow_weak_teacher=True), recipe, path)
     return path

@@ -46,7 +46,8 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         temperature: that "soft" divides the logits by.
         transform: called last, on each image as it would be returned; the label describes the view before it.
         normalize: False returns the view as uint8.
-        base: the base model, where the archive names one that only the user can provide.
+        base: the base model, where the archive names one that only the user can provide; or in place of the one that
+            the archive holds.
 
     Raises:
         HelloError: not a `.hello` file that can be read.

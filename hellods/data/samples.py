@@ -92,13 +92,16 @@ class Samples:
     def _restore(self, *, other_activation: bool = False) -> "Projector":
         from hellods.labels.projector import Projector
 
-        path, header = self.options.path, self.header
+        path, header, base = self.options.path, self.header, self.options.base
         newer = header.version > (wire.MAJOR, wire.MINOR)  # its unknown keys are ignored
         config = from_json(ProjectorConfig, header.projector, f"{path}: header.projector", lenient=newer)
         with self.options.open() as archive:
             state = safetensors.torch.load(archive.read("projector"))
-        base = self.options.base
-        return Projector.restore(config, self.classes, state, base=base, other_activation=other_activation)
+            held = config.tower is not None and base is None
+            embedded = safetensors.torch.load(archive.read("backbone")) if held else None
+        return Projector.restore(
+            config, self.classes, state, embedded=embedded, base=base, other_activation=other_activation
+        )
 
     def _check(self, device: torch.device) -> None:
         """Answer the archive's probe on a device that no label was made on so far.

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from hellods.distill.embed import embed
 from hellods.distill.fit import Fit
 from hellods.distill.initialize import Layout
 from hellods.distill.recipe import Inputs, Recipe
@@ -83,10 +84,14 @@ def crops_of_any_size(views: Views) -> Views:
 
 
 def make_projector(inputs: Inputs, recipe: Recipe, classes: tuple[str, ...]) -> Projector:
-    """Return a projector that equals zero-shot CLIP, or waits for prototypes."""
+    """Return a projector that equals zero-shot CLIP, or waits for prototypes.
+
+    Raises:
+        HelloError: the base model cannot be had, or not be embedded if it shall.
+    """
     texts = describe(classes, inputs.descriptions)
     ranks = (recipe.encoder_rank, recipe.head_rank)
-    return Projector.create(
+    projector = Projector.create(
         inputs.base,
         texts,
         template=recipe.template,
@@ -95,6 +100,9 @@ def make_projector(inputs: Inputs, recipe: Recipe, classes: tuple[str, ...]) -> 
         quantization=recipe.quantization,
         head=recipe.head,
     )
+    if recipe.embed_base:
+        embed(projector, inputs.base)
+    return projector
 
 
 def describe(classes: tuple[str, ...], descriptions: Mapping[str, str] | None) -> tuple[str, ...]:

@@ -111,6 +111,8 @@ def build(
         "projector": save(projector.state()),
         "probe": save(probe),
     }
+    if recipe.embed_base:
+        sections["backbone"] = save(projector.base())
     with clock("write"):
         content_id = write(out, header, sections, overwrite=overwrite, progress=progress)
         work.remove()

@@ -45,6 +45,7 @@ class Recipe:
     encoder_rank: int = 8  # HeLlO, ImageNet
     head_rank: int = 64  # HeLlO, ImageNet-100
     quantization: Quantization = "int4"  # of the deltas: a fifth of the bytes of fp16, and students learn as much
+    embed_base: bool = False  # the base model's image tower is in the archive too, so that labels need nothing else
     fit_images: int | None = None  # views to fit on; None: 30 a real image, at most 160,000 (30,000 above 64 px)
     fit_effort: float = 1.0  # what that default is multiplied by
     fit_batch: int | None = None  # None: 128 up to 112 px, then as memory allows: 32 at 224 px

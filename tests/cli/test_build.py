@@ -91,6 +91,18 @@ def test_recipe_file_overrides_the_preset_and_options_override_both(
     assert asked["recipe"] == Recipe(side=64, fit_effort=0.5, flip=False, codec="jpeg")
 
 
+def test_base_is_embedded_when_asked_and_a_recipe_that_asks_can_be_overridden(
+    asked: dict[str, Any], tmp_path: Path
+) -> None:
+    run("d", "--out", "x", "--embed-base")
+    assert asked["recipe"] == Recipe(embed_base=True)
+    (tmp_path / "r.toml").write_text("embed_base = true\n")
+    run("d", "--out", "x", "--recipe", str(tmp_path / "r.toml"))
+    assert asked["recipe"] == Recipe(embed_base=True)
+    run("d", "--out", "x", "--recipe", str(tmp_path / "r.toml"), "--no-embed-base")
+    assert asked["recipe"] == Recipe()
+
+
 def test_recipe_file_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text("sied = 32\n")
     status, _, err = run("digits", "--out", str(tmp_path / "x"), "--recipe", str(tmp_path / "r.toml"))

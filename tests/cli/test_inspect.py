@@ -47,6 +47,20 @@ def test_bytes_of_the_parts_add_up_to_the_file(screen: str, archive_file: Path) 
     assert counts[-1] == sum(counts[:-1]) == archive_file.stat().st_size
 
 
+def test_base_model_in_the_file_is_said_with_its_bytes(embedded_archive: Path, digits_archive: Path) -> None:
+    screens = [
+        CliRunner().invoke(main, ["inspect", str(path)], catch_exceptions=False).stdout
+        for path in (embedded_archive, digits_archive)
+    ]
+    with Archive.open(embedded_archive) as archive:
+        (entry,) = (section for section in archive.header.sections if section.name == "backbone")
+    assert row(screens[0], "bytes").startswith("backbone ")
+    assert f" {entry.length:,}  zstd, {entry.raw_length:,} unpacked" in row(screens[0], "bytes")
+    assert row(screens[0], "beside it") == "nothing: the file holds its base model, small"
+    assert row(screens[1], "beside it") == "hello-tiny (in this package)"
+    assert "tower" not in screens[0]
+
+
 def test_measurements_are_marked_as_claims(screen: str) -> None:
     assert row(screen, "claims") == "agreement_on_views 0.8"
     assert "(the author's own, not checked)" in screen

@@ -2,7 +2,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from safetensors.torch import load, save
 
+from hellods.format.archive import Archive, write
 from hellods_cli import main
 
 
@@ -47,3 +49,27 @@ def test_another_base_model_is_refused(digits_archive: Path, shared: Path) -> No
     status, _, err = verify("--quiet", "--base", f"local-dir:{shared}/data/clip/mobilenetv2-in1k", digits_archive)
     assert (status, err.count("\n")) == (1, 1)
     assert "SHA-256" in err
+
+
+def test_base_model_in_the_file_is_checked_also_beside_a_given_one(
+    embedded_archive: Path, small_base: Path, tmp_path: Path
+) -> None:
+    status, out, _ = verify("--quiet", embedded_archive)
+    expected = [
+        "the base model is in the file, and its tensors equal their SHA-256",
+        "labels made again, equal to the probe",
+    ]
+    assert (status, out.splitlines()[2:]) == (0, expected)
+    with Archive.open(embedded_archive) as archive:
+        sections = {section.name: archive.read(section.name) for section in archive.header.sections}
+        tensors = load(sections["backbone"])
+        tensors["tower.ln_post.bias"] += 1
+        write(tmp_path / "x.hello", archive.header, sections | {"backbone": save(tensors)})
+    given = ["--base", f"local-dir:{small_base}"]
+    for options in ([], given):
+        status, _, err = verify("--quiet", *options, tmp_path / "x.hello")
+        assert (status, err) == (
+            1,
+            "Error: backbone: the tensors differ from the SHA-256 that projector.tower states [C8]\n",
+        )
+    assert verify("--quiet", *given, embedded_archive)[0] == 0
