@@ -58,8 +58,8 @@ class Subject:
 
     @property
     def label_bytes(self) -> int:
-        """Bytes of the archive's label maker."""
-        return sum(section.length for section in self.header.sections if section.name == "projector")
+        """Bytes of the archive's label maker, with its base model if the archive holds that."""
+        return sum(section.length for section in self.header.sections if section.name in ("projector", "backbone"))
 
     def lacking(self, arm: Arm) -> str | None:
         """Return why the arm cannot be run here, None if it can."""
@@ -153,7 +153,10 @@ def named(header: Header) -> str:
 def get_maker(
     path: str, header: Header, question: Question, missing: dict[str, str]
 ) -> tuple[LabelMaker | None, dict[str, str | int] | None]:
-    """Return the archive's label maker, and the public base model beside it; or None, and the reason in `missing`."""
+    """Return the archive's label maker, and the public base model beside it; or None, and the reason in `missing`.
+
+    There is none beside an archive that holds its own.
+    """
     dataset = HelloDataset(path, labels="logits", base=question.base)
     try:
         dataset.label_maker(torch.zeros(1, 3, header.images.height, header.images.width, dtype=torch.uint8))
@@ -161,6 +164,8 @@ def get_maker(
         missing["hello"] = str(cause)
         return None, None
     config = from_json(ProjectorConfig, header.projector, f"{path}: header.projector", lenient=True)
+    if config.tower is not None:
+        return dataset.label_maker, None
     tower = BACKBONES[config.architecture](question.base or config.base).tower
     size = 2 * sum(value.numel() for value in tower.state_dict().values())  # float16
     return dataset.label_maker, {

@@ -82,6 +82,18 @@ def test_when_nothing_can_be_run_the_arms_are_named(bare_archive: Path, few_digi
         prepare([str(bare_archive)], ask(few_digits, arms=("hello", "teacher")), tmp_path)
 
 
+# What is counted.
+
+
+def test_base_model_in_the_file_counts_among_its_labels_and_none_is_assumed(
+    embedded_archive: Path, few_digits: Path, tmp_path: Path
+) -> None:
+    plan = prepare([str(embedded_archive)], ask(few_digits, arms=("hello",)), tmp_path)
+    (found,) = plan.subjects
+    lengths = {section.name: section.length for section in found.header.sections}
+    assert (found.label_bytes, found.base) == (lengths["projector"] + lengths["backbone"], None)
+
+
 # What does not fit is refused.
 
 
