@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from hellods.views.draw import Draw
+from hellods.views.threads import spread
 
 # Pixel values in flight at once. On a CPU a part that fits the cache is several times as fast as a whole batch.
 CPU_PART: Final = 1 << 18
@@ -40,6 +41,18 @@ def render(images: Tensor, draw: Draw) -> Tensor:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"images are {images.dtype} {tuple(images.shape)}, expected torch.uint8 (N, 3, H, W)")
     draw = draw.to(images.device)
+    if images.device.type != "cpu":
+        return _render(images, draw)
+    views = images.new_empty(len(draw.index), 3, draw.size, draw.size)
+
+    def work(some: slice) -> None:
+        views[some] = _render(images, draw.part(some))
+
+    spread(work, len(views), 3 * draw.size**2)
+    return views
+
+
+def _render(images: Tensor, draw: Draw) -> Tensor:
     views = _unmixed(images, draw)
     if draw.partner is None:
         return views
@@ -72,13 +85,16 @@ def _unmixed(images: Tensor, draw: Draw) -> Tensor:
     values = 3 * max(images.shape[2], draw.size) * max(images.shape[3], draw.size)
     part = max(1, (CPU_PART if images.device.type == "cpu" else PART) // values)
     parts = [slice(start, start + part) for start in range(0, len(draw.index), part)]
+    tall, wide = (torch.full_like(top, side) for side in images.shape[2:])
     if part == 1:  # of an image alone no more is read than its crop
-        rows, tall = _windows(rows)
-        columns, wide = _windows(columns)
-        places = zip(draw.index.tolist(), tall, wide, strict=True)
+        rows, tall, downs = _windows(rows)
+        columns, wide, acrosses = _windows(columns)
+        places = zip(draw.index.tolist(), downs, acrosses, strict=True)
         sources = (images[index : index + 1, :, down, across] for index, down, across in places)
     else:
         sources = (images.index_select(0, draw.index[some]) for some in parts)
+    rows, row_weights = _bags(rows, row_weights, tall, part)
+    columns, column_weights = _bags(columns, column_weights, wide, part)
 
     views = images.new_empty(len(draw.index), 3, draw.size, draw.size)
     for some, source in zip(parts, sources, strict=True):
@@ -89,11 +105,22 @@ def _unmixed(images: Tensor, draw: Draw) -> Tensor:
     return views
 
 
-def _windows(pixels: Tensor) -> tuple[Tensor, list[slice]]:
-    """Source pixels (B, S, T) counted from the first that each image needs, and the slices that they lie in."""
+def _windows(pixels: Tensor) -> tuple[Tensor, Tensor, list[slice]]:
+    """Source pixels (B, S, T) counted from the first that each image needs, how many each needs, and which."""
     first, last = pixels.amin((1, 2)), pixels.amax((1, 2))
     slices = [slice(start, stop + 1) for start, stop in zip(first.tolist(), last.tolist(), strict=True)]
-    return pixels - first[:, None, None], slices
+    return pixels - first[:, None, None], last - first + 1, slices
+
+
+def _bags(pixels: Tensor, weights: Tensor, length: Tensor, part: int) -> tuple[Tensor, Tensor]:
+    """Numbers of lines, int64 (B, 3, S, T), and their weights, from those of one axis (B, S, T).
+
+    Lines are counted over the channels of `part` images at a time, which have `length` (B,) lines each.
+    """
+    place = torch.arange(len(pixels), device=pixels.device) % part
+    plane = 3 * place[:, None] + torch.arange(3, device=pixels.device)
+    bags = (plane * length[:, None])[:, :, None, None] + pixels[:, None]
+    return bags, weights[:, None].expand_as(bags).contiguous()
 
 
 def _taps(length: Tensor, start: Tensor, strips: Tensor, side: int, size: int) -> tuple[Tensor, Tensor]:
@@ -119,12 +146,9 @@ def _taps(length: Tensor, start: Tensor, strips: Tensor, side: int, size: int) -
     return pixel, weights.float() / 2048
 
 
-def _mix(images: Tensor, pixels: Tensor, weights: Tensor) -> Tensor:
-    """(B, 3, S, X) from (B, 3, L, X): weighted sums along dimension 2, plus 1/2."""
-    batch, channels, length, across = images.shape
-    size, taps = pixels.shape[1:]
-    plane = torch.arange(batch * channels, device=images.device).view(batch, channels, 1, 1) * length
-    bags = (plane + pixels[:, None]).view(-1, taps)
-    weights = weights[:, None].expand(-1, channels, -1, -1).reshape(-1, taps)
-    sums = embedding_bag(bags, images.view(-1, across), mode="sum", per_sample_weights=weights)
-    return sums.add_(0.5).view(batch, channels, size, across)
+def _mix(images: Tensor, bags: Tensor, weights: Tensor) -> Tensor:
+    """(B, 3, S, X) from (B, 3, L, X): weighted sums of lines, plus 1/2."""
+    batch, channels, size, taps = bags.shape
+    lines = images.view(-1, images.shape[3])
+    sums = embedding_bag(bags.view(-1, taps), lines, mode="sum", per_sample_weights=weights.view(-1, taps))
+    return sums.add_(0.5).view(batch, channels, size, -1)

@@ -130,6 +130,21 @@ def test_view_does_not_depend_on_the_batch(mix: Any, monkeypatch: pytest.MonkeyP
     assert torch.equal(whole, in_parts)
 
 
+@pytest.mark.parametrize("mix", MIXES)
+def test_view_does_not_depend_on_threads(mix: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = smooth(10, 48)
+    drawn = draw(Views(size=24, shuffle=2, mix=mix), (48, 48), 10, 1, 2, torch.arange(10))
+    before, found = torch.get_num_threads(), []
+    monkeypatch.setattr("hellods.views.threads.SHARE", 1)
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(render(images, drawn))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*found)
+
+
 def test_view_does_not_depend_on_precision_settings() -> None:
     images = smooth(4, 48)
     drawn = draw(Views(size=40, mix="mixup"), (48, 48), 4, 1, 2, torch.arange(4))
