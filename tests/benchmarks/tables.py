@@ -64,6 +64,16 @@ def evaluations() -> str:
     return markdown(["accuracy in %", *archives, "bytes, CIFAR-10, 10"], rows)
 
 
+def teachers() -> str:
+    """Return a row for each teacher of the same images: its own accuracy, and that of a ConvNet-3 that it taught."""
+    rows = [["ConvNet-3, as RDED publishes it", "82.2 %", "50.2", "68.4"]]
+    for name, kind in {"ResNet-20": "", "ConvNet-3, of ours": "_convnet"}.items():
+        reports = [results(f"evaluate_cifar10{kind}_ipc{count}") for count in (10, 50)]
+        learnt = [spread(report["archives"][0]["arms"]["teacher"]["accuracy"]["last"]) for report in reports]
+        rows.append([name, percent(float(reports[0]["teacher"]["held_out_accuracy"])), *learnt])
+    return markdown(["CIFAR-10: teacher", "its own accuracy", "it teaches, 10 a class", "50 a class"], rows)
+
+
 def spread(value: dict[str, Any]) -> str:
     """Return mean ± deviation, in percent."""
     return f"{100 * value['mean']:.1f}" + ("" if value["std"] is None else f" ± {100 * value['std']:.1f}")
@@ -87,6 +97,7 @@ def base() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "builds": builds,
     "evaluations": evaluations,
+    "teachers": teachers,
     "base": base,
 }
 
