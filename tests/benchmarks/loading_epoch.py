@@ -1,0 +1,175 @@
+"""Time whole epochs of a ResNet-18 student at 224 px: fresh labels, kept labels, labels read from files, hard labels.
+
+    python tests/benchmarks/loading_epoch.py --folder WORK
+
+Files are as FKD and SRe2L store labels: for each batch the crops, the flips and float16 probabilities, here as tensors
+alone, so that reading runs no code; the images are JPEG files that workers decode. Kept labels are those of views=10
+after the tenth epoch. All see views of one rule, unmixed.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torchvision.transforms.functional as vision
+from common import record
+from loading_data import SIDE, VIEWS, alternate, archive, folder, keeps, made, parser, surroundings, wait
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import resnet18
+
+from hellods import HelloDataset, HelloLoader
+from hellods.device import precision
+from hellods.distill.recipe import MEAN, STD
+from hellods.views.draw import draw
+
+PERIOD = 10  # views, where labels are kept
+BATCH, COUNT = {"cpu": 32, "cuda": 128}, {"cpu": 96, "cuda": 10_000}
+
+
+class Stored(Dataset[tuple[Tensor, Tensor]]):
+    """Batches whose views and labels stand in files, one each."""
+
+    def __init__(self, files: Path, batches: Path) -> None:
+        self.images = sorted(map(str, files.glob("*/*")), key=lambda name: Path(name).name)
+        self.batches = sorted(map(str, batches.iterdir()))
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        stored = torch.load(self.batches[number], weights_only=True)
+        rows = zip(stored["index"].tolist(), stored["box"].tolist(), stored["flip"].tolist(), strict=True)
+        return torch.stack([self.view(*row) for row in rows]), stored["labels"].float()
+
+    def view(self, index: int, box: list[int], flip: int) -> Tensor:
+        crop = vision.resized_crop(Image.open(self.images[index]).convert("RGB"), *box, [SIDE, SIDE])
+        return vision.normalize(vision.to_tensor(vision.hflip(crop) if flip else crop), MEAN, STD)
+
+
+def stored(path: Path, batch: int) -> Path:
+    """Return a folder with the views and labels of an archive's first epoch, a file for each batch."""
+
+    def fill(place: Path) -> None:
+        dataset = HelloDataset(path)
+        order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
+        for number, indices in enumerate(torch.split(order, batch)):
+            drawn = draw(VIEWS, (SIDE, SIDE), len(dataset), 0, 0, indices)
+            dataset.set_epoch(0)
+            _, labels = dataset.batch(indices.tolist())
+            values = {"index": indices, "box": drawn.box, "flip": drawn.flip, "labels": labels.half()}
+            torch.save(values, place / f"{number:05}.pt")
+
+    return made(path.with_suffix(f".labels{batch}"), fill)
+
+
+def loaders(path: Path, device: torch.device, batch: int) -> dict[str, Callable[[], Iterable[Any]]]:
+    """Return, by kind of label, what returns the batches of an epoch."""
+    hard, fresh = (HelloDataset(path, labels=kind) for kind in ("hard", "soft"))
+    kept = HelloDataset(path, views=PERIOD)
+    reader = DataLoader(
+        Stored(folder(path), stored(path, batch)),
+        batch_size=None,
+        num_workers=os.cpu_count() or 1,
+        persistent_workers=True,
+        pin_memory=device.type == "cuda",
+    )
+
+    def ours(dataset: HelloDataset) -> HelloLoader:
+        return HelloLoader(dataset, batch, shuffle=True, device=device)
+
+    loaders = {"hard": ours(hard), "kept": ours(kept), "fresh": ours(fresh), "files": reader}
+    for loader in loaders.values():  # images decoded, labels made, workers started
+        for _ in range(PERIOD if loader is loaders["kept"] else 1):
+            for _ in loader:
+                pass
+    return {name: loader.__iter__ for name, loader in loaders.items()}
+
+
+class Student:
+    """A ResNet-18 that learns from batches, in bfloat16 on a GPU that has it."""
+
+    def __init__(self, classes: int, device: torch.device) -> None:
+        torch.manual_seed(0)
+        self.device, self.dtype = device, precision(device)
+        self.network: nn.Module = resnet18(num_classes=classes).to(device, memory_format=torch.channels_last)
+        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.01, momentum=0.9)
+
+    def learn(self, images: Tensor, labels: Tensor) -> None:
+        images = images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+        labels = labels.to(self.device, non_blocking=True)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            loss = F.cross_entropy(self.network(images), labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+    def pass_by(self, images: Tensor, labels: Tensor) -> None:
+        """Take a batch and learn nothing."""
+        images.to(self.device, non_blocking=True)
+        labels.to(self.device, non_blocking=True)
+
+
+def operations(call: Callable[[], Any]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def main() -> None:
+    options = parser(__doc__)
+    keeps(options)
+    options.add_argument("--count", type=int, help=f"images; by default {COUNT}")
+    options.add_argument("--batch", type=int, help=f"by default {BATCH}")
+    chosen = options.parse_args()
+    device = torch.device(chosen.device)
+    batch = chosen.batch or BATCH[device.type]
+    path = archive(chosen.folder, chosen.count or COUNT[device.type])
+    epochs = loaders(path, device, batch)
+    dataset = HelloDataset(path)
+    student = Student(len(dataset.classes), device)
+    images, labels = dataset.batch([0], device)
+
+    def timed(batches: Callable[[], Iterable[Any]], use: Callable[[Tensor, Tensor], None]) -> Callable[[], float]:
+        def once() -> float:
+            wait(device)
+            start = time.perf_counter()
+            for batch in batches():
+                use(*batch)
+            wait(device)
+            return time.perf_counter() - start
+
+        return once
+
+    ways = {name: timed(batches, student.learn) for name, batches in epochs.items()}
+    alone = {f"{name}, no student": timed(batches, student.pass_by) for name, batches in epochs.items()}
+    ways["hard"]()  # the first steps of a student are longer
+    found = alternate(ways | alone, chosen.turns)
+    middle = {name: median(values) for name, values in found.items()}
+    work = {
+        "student": operations(lambda: student.learn(images.expand(2, -1, -1, -1), labels.expand(2, -1))) // 2,
+        "label": operations(
+            lambda: dataset.label_maker(torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8, device=device))
+        ),
+    }
+    result = {
+        "images": len(dataset),
+        "batch": batch,
+        "bytes_of_label_files": sum(file.stat().st_size for file in stored(path, batch).iterdir()),
+        "operations_an_image": work,
+        "times_hard_by_operations": round(1 + work["label"] / work["student"], 3),
+        "seconds": {name: [round(value, 3) for value in values] for name, values in found.items()},
+        "times_hard": {name: round(middle[name] / middle["hard"], 3) for name in ways},
+    }
+    record("loading_epoch", surroundings(device) | result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Time labels alone: the merged projector against the bare tower of open_clip, and what a matrix product would take.
+
+    python tests/benchmarks/loading_labels.py
+
+The towers have the shapes of CLIP's published models and random weights, which cost the same. The bare tower is given
+normalized pixels. All compute in real float32, without TF32, or under autocast in bfloat16. The floor is a tower's
+floating-point operations at the rate of one large matrix product, measured in the same turns.
+"""
+
+import copy
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from common import record
+from loading_data import SIDE, alternate, parser, surroundings, wait
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from hellods.distill.recipe import Recipe
+from hellods.labels.arithmetic import DTYPES, arithmetic
+from hellods.labels.backbones import Backbone
+from hellods.labels.config import Precision, Preprocess, ProjectorConfig
+from hellods.labels.projector import Projector
+
+CLASSES = 1000
+PRODUCT = {"cpu": 2048, "cuda": 8192}  # side of the matrices
+BATCH = {"cpu": 8, "cuda": 256}
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+
+
+def projector(name: str, visual: torch.nn.Module, width: int) -> Projector:
+    """Return a projector, not merged, over a tower whose features have that width."""
+    mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    recipe = Recipe()
+    config = ProjectorConfig(
+        base=f"given:{name}",
+        base_sha256="0" * 64,
+        preprocess=Preprocess(side=SIDE, mean=mean, std=std),
+        template=recipe.template,
+        descriptions=tuple(f"class {number}" for number in range(CLASSES)),
+        encoder_rank=recipe.encoder_rank,
+        head_rank=recipe.head_rank,
+    )
+
+    def embed(texts: Any) -> Tensor:
+        return F.normalize(torch.randn(len(texts), width), dim=1)
+
+    backbone = Backbone(config.base, visual, embed, 100.0, config.preprocess, config.base_sha256)
+    return Projector(config, backbone, torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def seconds(call: Callable[[], Any], device: torch.device) -> float:
+    """Return how long a call takes, by as many as fit in half a second."""
+    call()
+    wait(device)
+    start, calls = time.perf_counter(), 0
+    while time.perf_counter() - start < 0.5:
+        call()
+        wait(device)
+        calls += 1
+    return (time.perf_counter() - start) / calls
+
+
+def measure(name: str, device: torch.device, batch: int, turns: int) -> dict[str, Any]:
+    """Return what one tower costs in each way."""
+    torch.manual_seed(0)
+    bare = open_clip.create_model(name, load_weights=False).visual.eval().requires_grad_(False)
+    images = torch.randint(0, 256, (batch, 3, SIDE, SIDE), dtype=torch.uint8, device=device)
+    pixels = (images.float() / 255 - 0.5) / 0.25
+    with torch.no_grad():
+        width = bare(pixels[:1].cpu()).shape[1]
+    adapted, merged = (projector(name, copy.deepcopy(bare), width) for _ in range(2))
+    merged.merge()
+    for network in (bare, adapted, merged):
+        network.to(device)
+    head = F.normalize(torch.randn(CLASSES, width, device=device), dim=1)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        merged(images[:1])
+    operations = counter.get_total_flops()
+
+    def plain() -> Tensor:
+        return 100 * F.normalize(bare(pixels), dim=1) @ head.T
+
+    ways: dict[str, Callable[[], Any]] = {}
+    for precision in PRECISIONS:
+        side = PRODUCT[device.type]
+        left, right = (torch.randn(side, side, device=device, dtype=DTYPES[precision]) for _ in range(2))
+        ways[f"product, {precision}"] = lambda left=left, right=right: left @ right
+        ways[f"open_clip, {precision}"] = plain
+        ways[f"merged, {precision}"] = lambda: merged(images)
+        ways[f"adapters, {precision}"] = lambda: adapted(images)
+
+    def timed(way: str) -> Callable[[], float]:
+        def once() -> float:
+            with arithmetic(way.rpartition(" ")[2], device):  # type: ignore[arg-type]
+                return seconds(ways[way], device)
+
+        return once
+
+    found = alternate({way: timed(way) for way in ways}, turns)
+    middle = {way: median(values) for way, values in found.items()}
+    rates = {precision: 2 * side**3 / middle[f"product, {precision}"] for precision in PRECISIONS}
+    floors = {precision: operations / rate for precision, rate in rates.items()}
+    return {
+        "operations_an_image": operations,
+        "operations_a_second": {precision: round(rate) for precision, rate in rates.items()},
+        "floor_images_a_second": {precision: round(1 / floor, 2) for precision, floor in floors.items()},
+        "ways": {
+            way: {
+                "images_a_second": [round(batch / value, 2) for value in values],
+                "times_open_clip": round(middle[f"open_clip, {way[-4:]}"] / middle[way], 3),
+                "times_floor": round(middle[way] / batch / floors[way[-4:]], 2),
+            }
+            for way, values in found.items()
+            if not way.startswith("product")
+        },
+    }
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--towers", nargs="+", default=["RN50", "ViT-B-32", "ViT-B-16"])
+    options.add_argument("--batch", type=int, help=f"images at once; by default {BATCH}")
+    chosen = options.parse_args()
+    device = torch.device(chosen.device)
+    batch = chosen.batch or BATCH[device.type]
+    found = {name: measure(name, device, batch, chosen.turns) for name in chosen.towers}
+    record("loading_labels", surroundings(device) | {"batch": batch, "classes": CLASSES, "towers": found})
+
+
+if __name__ == "__main__":
+    main()
