@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from hellods.distill.recipe import PRESETS, Codec, Head, Initializer, Inputs, Mix, Quantization, Recipe
+from hellods.distill.recipe import PRESETS, Codec, FitOn, Head, Initializer, Inputs, Mix, Quantization, Recipe
 from hellods.distill.toml import read_knobs
 from hellods.errors import RecipeError
 from hellods.format.archive import Archive, check_target
 
 from .inspect import parts, title
 from .loop import loop
-from .options import only, options_of, three
+from .options import numbers, only, options_of, three
 from .progress import clock, progress, whole
 from .text import facts, row
 
@@ -86,13 +86,19 @@ def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) 
     default=Recipe.embed_base,
     help="Whether the base model is in the file, so that it makes labels anywhere; up to 128 MiB.  [default: no]",
 )
+@option(
+    "fit_on",
+    "Views of the file's own images, or of all real ones.  [default: own with train:NETWORK]",
+    click.Choice(get_args(FitOn)),
+)
 @option("fit_images", "Views that it is fitted on.  [default: 30 a real image, within limits]", int)
 @option("fit_effort", "What that default is multiplied by.")
-@option("fit_batch", "Views in a step of that.  [default: 128 up to 112 px, 32 at 224 px]", int)
+@option("fit_batch", "Views in a step of that.  [default: 32, fewer above 224 px]", int)
 @option("fit_learning_rate", "The learning rate of its image tower.")
 @option("head_learning_rate", "That of its head.")
 @option("hard_weight", "Weight of the true classes, beside the teacher's logits.")
 @option("teacher_epochs", "Epochs of train:NETWORK.")
+@option("teacher_stages", "Those whose logits are averaged.  [default: by images per class]", numbers, metavar="N,…")
 @option("seed", "Of everything random.")
 @option("device", "cpu, cuda, …")
 @option("name", "Name of the archive.  [default: of the data]", click.STRING)

@@ -20,6 +20,16 @@ def three(value: str | tuple[float, float, float]) -> tuple[float, float, float]
     return red, green, blue
 
 
+def numbers(value: str | tuple[int, ...]) -> tuple[int, ...]:
+    """Return whole numbers from text with commas between."""
+    if isinstance(value, tuple):  # of a recipe file
+        return value
+    try:
+        return tuple(int(part) for part in value.split(","))
+    except ValueError as cause:
+        raise click.BadParameter(f"{value!r} is not whole numbers such as 1,2") from cause
+
+
 def options_of(*kinds: type) -> Callable[..., Callable[[F], F]]:
     """Return a decorator for an option that is spelled as a field of one of `kinds`, and has its default."""
     defaults = {field.name: field.default for kind in kinds for field in fields(kind)}

@@ -28,6 +28,7 @@ class Schedule:
     learning_rate: float = 1e-3
     weight_decay: float = 0.01  # of matrices only, as in RDED
     multiplier: Literal["cosine", "half-cosine"] = "cosine"
+    epochs: int | None = None  # over which it falls; None: all that are trained
 
 
 class Kept:
@@ -99,7 +100,7 @@ def train(
     decay = schedule.weight_decay
     optimizer = torch.optim.AdamW(groups or _groups(network, decay), lr=schedule.learning_rate, weight_decay=decay)
     rates = [group["lr"] for group in optimizer.param_groups]
-    multiplier = MULTIPLIERS[schedule.multiplier]
+    multiplier, falling = MULTIPLIERS[schedule.multiplier], schedule.epochs or epochs
     with _mode(network, training=True), _random(network, seed):
         if kept.state:
             _restore(kept.state, network, optimizer)
@@ -109,7 +110,7 @@ def train(
             for step, (images, targets) in zip(range(first, steps), batches(epoch), strict=True):
                 done = epoch * steps + step
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                    group["lr"] = rate * multiplier(done, steps, epochs)
+                    group["lr"] = rate * multiplier(done, steps, falling)
                 with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
                     logits = network(images)
                 value = loss(logits.float(), targets)
@@ -120,9 +121,10 @@ def train(
                 # Now and then, since reading the loss stops a GPU.
                 if (done % 100 == 0 or done == total) and not value.isfinite():
                     raise RecipeError(f"{stage}: the loss is {value.item()} after {done} steps; learn slower")
+                if done % steps == 0:
+                    after(done // steps)  # may change what is kept
                 kept.keep(done, total, partial(_state, done, network, optimizer))
                 progress(stage, done, total)
-            after(epoch + 1)
 
 
 @torch.no_grad()

@@ -4,23 +4,29 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+import torch
+from torch import Tensor
+
 from hellods.distill.embed import embed
 from hellods.distill.fit import Fit
 from hellods.distill.initialize import Layout
 from hellods.distill.recipe import Inputs, Recipe
-from hellods.distill.sources import Source
+from hellods.distill.sources import Pixels, Source
 from hellods.errors import SourceError
 from hellods.labels.projector import Projector
 from hellods.views.rule import Views
 
-PIXELS: Final = 32 * 224**2  # of a batch: 2.4 GB for a MobileNetV2 tower with its deltas; up to 112 px it is the 128
+FEW: Final = 5  # images of a class
+BATCH: Final = 32  # many small steps come nearer to the teacher than few large ones
+PIXELS: Final = BATCH * 224**2  # of a batch: 2.4 GB for a MobileNetV2 tower with its deltas
 
 
-def resolve(recipe: Recipe, source: Source, tower: int) -> Recipe:
-    """Return the recipe with every default that depends on the images, or on the base model, filled in.
+def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recipe:
+    """Return the recipe with every default that depends on the images, the teacher or the base model filled in.
 
     Args:
         recipe: as the user gives it.
+        inputs: name the teacher.
         source: the images to learn from.
         tower: side in pixels of what the base model takes; views are resized to it.
     """
@@ -36,14 +42,21 @@ def resolve(recipe: Recipe, source: Source, tower: int) -> Recipe:
         flip=not source.handed if recipe.flip is None else recipe.flip,
         factor=factor,
         quality=recipe.quality if recipe.quality or lossless else 90,
+        teacher_stages=recipe.teacher_stages or stages(recipe.images_per_class, recipe.teacher_epochs),
+        fit_on=recipe.fit_on or ("own" if inputs.teacher.startswith("train:") else "real"),
         fit_images=budget if recipe.fit_images is None else recipe.fit_images,
         fit_batch=recipe.fit_batch or batch_within_memory(max(side, tower)),
     )
 
 
+def stages(images_per_class: int, epochs: int) -> tuple[int, ...]:
+    """Return the epochs of a training whose network teaches so many images best: for few its first, else its last."""
+    return tuple(range(1, 1 + max(1, round(epochs / 6)))) if images_per_class < FEW else (epochs,)
+
+
 def batch_within_memory(side: int) -> int:
     """Return a batch size for a fit: what it keeps for the backward pass grows with the pixels of a batch."""
-    return max(1, min(128, PIXELS // side**2))
+    return max(1, min(BATCH, PIXELS // side**2))
 
 
 def arrange(recipe: Recipe) -> tuple[Layout, Views, Fit]:
@@ -81,6 +94,14 @@ def arrange(recipe: Recipe) -> tuple[Layout, Views, Fit]:
 def crops_of_any_size(views: Views) -> Views:
     """Return what a projector is fitted on: crops as the images are made of; the whole photograph is one of them."""
     return replace(views, scale=(0.08, 1.0), shuffle=1)
+
+
+def lessons(recipe: Recipe, source: Source, images: Tensor, views: Views) -> tuple[Source, Views]:
+    """Return what a projector is fitted on: the images, uint8 (N, 3, S, S), as students see them, or real ones."""
+    if recipe.fit_on == "real":
+        return source, crops_of_any_size(views)
+    targets = torch.arange(len(source.classes)).repeat_interleave(recipe.images_per_class)
+    return Pixels(source.name, source.classes, targets.tolist(), images), views
 
 
 def make_projector(inputs: Inputs, recipe: Recipe, classes: tuple[str, ...]) -> Projector:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hellods.data.probe import make_probe
 from hellods.device import usable, where
-from hellods.distill.arrange import arrange, crops_of_any_size, make_projector, resolve
+from hellods.distill.arrange import arrange, lessons, make_projector, resolve
 from hellods.distill.fit import fit_projector, settle_projector
 from hellods.distill.initialize import INITIALIZERS, Layout, check_enough
 from hellods.distill.measure import measure
@@ -70,7 +70,7 @@ def build(
         projector = make_projector(inputs, recipe, source.classes).to(device)
         progress("Base model", 1, 1)
     with clock("data"):
-        recipe = resolve(recipe, source, projector.config.preprocess.side)
+        recipe = resolve(recipe, inputs, source, projector.config.preprocess.side)
         layout, views, fit = arrange(recipe)
         check_enough(source, layout, recipe.initializer)
         source.check(progress)
@@ -80,22 +80,21 @@ def build(
         teacher = get_teacher(inputs, recipe, source, layout.side, progress, work.stage("teacher")).to(device)
         allow_weak = inputs.allow_weak_teacher
         accuracy = check_teacher(teacher, held_out, layout.side, more=source, allow_weak=allow_weak, progress=progress)
-    with clock("projector"):
-        if recipe.head == "prototypes":
-            projector.begin(prototypes(projector, source, layout.side, progress))
-        # A network of the user's own is code, which only its answers tell apart.
-        answers = teacher(squares(source, torch.arange(min(len(source), 8)), layout.side))
-        work = work.given(
-            taught=teacher.provenance(), answers=digest({"logits": answers}), projector=to_json(projector.config)
-        )
-        crops = crops_of_any_size(views)
-        fit_projector(projector, teacher, source, crops, fit, progress, kept=work.stage("projector"))
-        if recipe.quantization != "fp16":
-            settle_projector(projector, source, crops, fit, progress, kept=work.stage("settle"))
-        projector.load(projector.state())  # from here on just what the archive holds
+    # A network of the user's own is code, which only its answers tell apart.
+    answers = teacher(squares(source, torch.arange(min(len(source), 8)), layout.side))
+    work = work.given(taught=teacher.provenance(), answers=digest({"logits": answers}))
     with clock("images"):
         chosen = initial_images(recipe, source, teacher, layout, progress, work.stage("images"))
         streams, images = through_codec(chosen, recipe, progress)
+    with clock("projector"):
+        if recipe.head == "prototypes":
+            projector.begin(prototypes(projector, source, layout.side, progress))
+        work = work.given(projector=to_json(projector.config), images=digest({"images": images}))
+        seen, how = lessons(recipe, source, images, views)
+        fit_projector(projector, teacher, seen, how, fit, progress, kept=work.stage("projector"))
+        if recipe.quantization != "fp16":
+            settle_projector(projector, seen, how, fit, progress, kept=work.stage("settle"))
+        projector.load(projector.state())  # from here on just what the archive holds
     with clock("check"):
         metrics = measure(projector, teacher, held_out, images, views, progress)
         probe = make_probe(projector.cpu(), images, views)

@@ -11,7 +11,7 @@ from typing import Final
 import torch
 
 from hellods.device import usable
-from hellods.distill.arrange import arrange, crops_of_any_size, make_projector, resolve
+from hellods.distill.arrange import arrange, lessons, make_projector, resolve
 from hellods.distill.fit import fit_projector, settle_projector
 from hellods.distill.initialize import INITIALIZERS, Layout, check_enough
 from hellods.distill.measure import measure
@@ -51,7 +51,7 @@ def plan(inputs: Inputs, recipe: Recipe, progress: Progress = silent) -> tuple[C
     device = usable(inputs.device)
     source, held_out = open_source(inputs.data, seed=recipe.seed)
     projector = make_projector(inputs, recipe, source.classes).to(device)
-    recipe = resolve(recipe, source, projector.config.preprocess.side)
+    recipe = resolve(recipe, inputs, source, projector.config.preprocess.side)
     layout, views, fit = arrange(recipe)
     check_enough(source, layout, recipe.initializer)
     classes, side = len(source.classes), layout.side
@@ -80,20 +80,18 @@ def plan(inputs: Inputs, recipe: Recipe, progress: Progress = silent) -> tuple[C
     generator = torch.Generator().manual_seed(0)
     beginnings += [
         (lambda watch: check_teacher(teacher, held_out, side, more=source, progress=watch), STEPS, 1),
-        (lambda watch: fit_projector(projector, teacher, source, crops_of_any_size(views), fit, watch), STEPS, 1),
-    ]
-    if recipe.quantization != "fp16":
-        settle = partial(settle_projector, projector, source, crops_of_any_size(views), fit)
-        beginnings += [(settle, STEPS, 1)]
-    beginnings += [
         (
             lambda watch: INITIALIZERS[recipe.initializer](source, teacher, few, generator, watch),
             CLASSES,
             looked_at(layout) / looked_at(few),
         ),
         (code, STEPS, 1),
-        (lambda watch: measure(projector, teacher, held_out, images, views, watch), STEPS, 1),
     ]
+    seen, how = lessons(recipe, source, images, views)
+    beginnings += [(lambda watch: fit_projector(projector, teacher, seen, how, fit, watch), STEPS, 1)]
+    if recipe.quantization != "fp16":
+        beginnings += [(partial(settle_projector, projector, seen, how, fit), STEPS, 1)]
+    beginnings += [(lambda watch: measure(projector, teacher, held_out, images, views, watch), STEPS, 1)]
     decoded = len(source) * 3 * side**2
     later = images.nbytes + (decoded if decoded <= KEPT else 0)
     costs = [cost(*stage, later) for stage in track(beginnings, len(beginnings), "Plan", progress)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from math import isfinite
 from typing import Any, Final, Literal, get_args
 
@@ -15,6 +16,7 @@ Codec = Literal["png", "jpeg", "webp", "avif"]
 Mix = Literal["none", "cutmix", "mixup"]
 Head = Literal["text", "prototypes"]
 Quantization = Literal["fp16", "int8", "int4"]
+FitOn = Literal["own", "real"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +42,17 @@ class Recipe:
     mix: Mix = "cutmix"  # RDED's students see CutMix
 
     teacher_epochs: int = 12  # of `train:ARCH`
+    teacher_stages: tuple[int, ...] | None = None  # epochs whose logits are averaged; None: by images per class
     head: Head = "text"  # starts at embedded class names, or at mean features of real images, which are stored
     template: str = "a photo of a {}"  # CLIP's own; several, between `|`, are averaged
     encoder_rank: int = 8  # HeLlO, ImageNet
     head_rank: int = 64  # HeLlO, ImageNet-100
     quantization: Quantization = "int4"  # of the deltas: a fifth of the bytes of fp16, and students learn as much
     embed_base: bool = False  # the base model's image tower is in the archive too, so that labels need nothing else
+    fit_on: FitOn | None = None  # views of the archive's own images, or of real ones; None: own with `train:ARCH`
     fit_images: int | None = None  # views to fit on; None: 30 a real image, at most 160,000 (30,000 above 64 px)
     fit_effort: float = 1.0  # what that default is multiplied by
-    fit_batch: int | None = None  # None: 128 up to 112 px, then as memory allows: 32 at 224 px
+    fit_batch: int | None = None  # None: 32 up to 224 px, then as memory allows
     fit_learning_rate: float = 0.002  # of the tower's deltas
     head_learning_rate: float = 0.03  # new classes need a head far from their texts, and soon
     hard_weight: float = 0.1  # of the cross-entropy with the true class, beside MSE on logits
@@ -77,9 +81,14 @@ class Recipe:
             if value is not None and not low <= value <= high:
                 raise RecipeError(f"{name} is {value}, expected {low} to {high}")
         names = {"initializer": Initializer, "codec": Codec, "mix": Mix, "head": Head, "quantization": Quantization}
+        names |= {"fit_on": FitOn} if self.fit_on else {}
         for name, kind in names.items():
             if getattr(self, name) not in get_args(kind):
                 raise RecipeError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(get_args(kind))}")
+        if self.teacher_stages is not None:
+            stages, last = self.teacher_stages, self.teacher_epochs
+            if not stages or not all(epoch < later for epoch, later in pairwise((0, *stages, last + 1))):
+                raise RecipeError(f"teacher_stages are {list(stages)}, expected rising epochs, 1 to {last}")
         if self.codec == "png" and self.quality is not None:
             raise RecipeError("quality does not apply to png, which is lossless: leave it out, or choose another codec")
         if self.side and self.factor and self.side % self.factor:

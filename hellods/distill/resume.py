@@ -23,7 +23,7 @@ from hellods.train import Kept
 logger = logging.getLogger("hellods")
 
 INTERVAL: Final = 30.0  # seconds between two writes of a stage, which may take one of them
-STAGES: Final = ("teacher", "projector", "settle", "images")
+STAGES: Final = ("teacher", "images", "projector", "settle")
 
 
 class Work:

@@ -17,6 +17,7 @@ from hellods.distill.order import other_order
 from hellods.distill.recipe import MEAN, STD, Inputs, Recipe
 from hellods.distill.resume import digest
 from hellods.distill.sources import Source, sample, squares
+from hellods.distill.trajectory import Trajectory
 from hellods.errors import RecipeError, SourceError
 from hellods.labels.arithmetic import in_parts
 from hellods.nets import create, logits_shape
@@ -113,6 +114,7 @@ def get_teacher(
             side,
             seed=recipe.seed,
             epochs=recipe.teacher_epochs,
+            stages=recipe.teacher_stages,
             mean=inputs.teacher_mean,
             std=inputs.teacher_std,
             device=inputs.device,
@@ -175,6 +177,7 @@ def train_teacher(
     *,
     seed: int,
     epochs: int,
+    stages: Sequence[int] | None = None,
     mean: Sequence[float] = MEAN,
     std: Sequence[float] = STD,
     device: torch.device | str = "cpu",
@@ -183,13 +186,27 @@ def train_teacher(
 ) -> Teacher:
     """Return a teacher trained from scratch on random crops (never mirrored: digits and text are not).
 
+    Args:
+        architecture: names the network.
+        source: what it learns from.
+        side: of the images, in pixels.
+        seed: of weights, order and crops.
+        epochs: of the whole training, over which the learning rate falls.
+        stages: epochs after which the logits of the network as it then is are averaged; the training ends with the last
+            of them. None: the last epoch alone.
+        mean: per channel, of pixels in 0..1.
+        std: likewise.
+        device: where it learns.
+        progress: told of every step.
+        kept: told of every step.
+
     Raises:
         RecipeError: an unknown architecture, or one that does not learn.
         SourceError: an image cannot be used.
     """
-    network = (
-        create(architecture, len(source.classes), side, seed=seed).to(device).to(memory_format=torch.channels_last)
-    )
+    stages = stages or (epochs,)
+    network = create(architecture, len(source.classes), side, seed=seed)
+    trajectory = Trajectory(network.to(device).to(memory_format=torch.channels_last), stages)
     views = Views(size=side, scale=(0.35, 1.0), flip=False)
     generator = torch.Generator().manual_seed(seed)
     batch_size = min(max(len(source) // 40, 16), 128, len(source))  # small sets need small batches to see many steps
@@ -207,19 +224,20 @@ def train_teacher(
             yield normalize(seen, mean, std), source.targets[indices].to(device)
 
     train(
-        network,
+        trajectory,
         batches,
         F.cross_entropy,
-        epochs=epochs,
+        epochs=max(stages),
         steps=steps,
-        schedule=Schedule(),
+        schedule=Schedule(epochs=epochs),
         stage="Teacher",
         seed=seed,
         precision=precision(device),
+        after=trajectory.reach,
         kept=kept,
         progress=progress,
     )
-    return Teacher(network, source.classes, architecture=architecture, mean=mean, std=std)
+    return Teacher(trajectory.teacher(), source.classes, architecture=architecture, mean=mean, std=std)
 
 
 def check_teacher(

@@ -3,13 +3,19 @@
 import tomllib
 from dataclasses import fields
 from pathlib import Path
-from types import NoneType
-from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 from hellods.distill.recipe import Recipe
 from hellods.errors import RecipeError
 
-WORDS: Final = {int: "a whole number", float: "a number", bool: "true or false", str: "a text in quotes"}
+WORDS: Final = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text in quotes",
+    tuple: "a list of whole numbers",
+}
 
 
 def to_toml(recipe: Recipe) -> str:
@@ -38,6 +44,8 @@ def read_knobs(path: Path) -> dict[str, Any]:
         kind = _kind(hints[name])
         if type(value) is int and kind is float:
             knobs[name] = float(value)
+        elif kind is tuple and isinstance(value, list) and all(type(item) is int for item in value):
+            knobs[name] = tuple(value)
         elif type(value) is not kind:
             raise RecipeError(f"{path}: {name}: found {value!a}, expected {WORDS[kind]}")
     try:
@@ -48,15 +56,17 @@ def read_knobs(path: Path) -> dict[str, Any]:
 
 
 def _kind(hint: Any) -> type:
-    if get_origin(hint) is Literal:
-        return str
-    inner: list[type] = [kind for kind in get_args(hint) if kind is not NoneType]
-    return inner[0] if inner else hint
+    if get_origin(hint) in (Union, UnionType):
+        return _kind(next(kind for kind in get_args(hint) if kind is not NoneType))
+    kind: type = str if get_origin(hint) is Literal else get_origin(hint) or hint
+    return kind
 
 
-def _literal(value: str | float | bool) -> str:
+def _literal(value: str | float | bool | tuple[int, ...]) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return str(list(value))
     if not isinstance(value, str):
         return repr(value)
     plain = (c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08X}" for c in value)

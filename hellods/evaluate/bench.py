@@ -15,6 +15,7 @@ from hellods.distill.plan import STEPS, cost
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.sources import Folder, Source, open_source
 from hellods.distill.teacher import Teacher, check_teacher, get_teacher
+from hellods.distill.trajectory import average
 from hellods.evaluate.question import Question
 from hellods.format.files import replacing
 from hellods.nets import create
@@ -69,7 +70,7 @@ class Bench:
         self.inputs = None if question.teacher is None else _inputs(question, question.teacher, device)
         self._sources: dict[int, tuple[Source, Source]] = {}
         self._checked: list[Source] = []
-        self._teachers: dict[tuple[int, int, int], tuple[Teacher, float | None]] = {}
+        self._teachers: dict[tuple[int, int, tuple[int, ...] | None, int], tuple[Teacher, float | None]] = {}
         self._files: dict[Path, Teacher] = {}
         self._untrained: list[Callable[[Progress], Teacher]] = []
 
@@ -111,7 +112,7 @@ class Bench:
         """
         if self.inputs is None:
             return None
-        key = (recipe.seed, recipe.teacher_epochs, side)
+        key = (recipe.seed, recipe.teacher_epochs, recipe.teacher_stages, side)
         if key not in self._teachers:
             source, held_out = self.sources(recipe.seed)
             teacher, trained = self._get(self.inputs, recipe, side)
@@ -141,14 +142,15 @@ class Bench:
         if not inputs.teacher.startswith(TRAINED):
             return learn(self.progress), True
         name, mean, std = inputs.teacher.removeprefix(TRAINED), inputs.teacher_mean, inputs.teacher_std
-        decides = [name, source.provenance()["sha256"], side, recipe.seed, recipe.teacher_epochs, mean, std]
+        epochs, stages = recipe.teacher_epochs, recipe.teacher_stages or (recipe.teacher_epochs,)
+        decides = [name, source.provenance()["sha256"], side, recipe.seed, epochs, stages, mean, std]
         file = self.folder / f"teacher-{sha256(json.dumps(decides).encode()).hexdigest()[:16]}.safetensors"
         trained = file.exists()
         if self.train and not trained:
             self.decode(recipe.seed)
             self._files[file] = learn(self.progress)
             return self._files[file], True
-        network = create(name, len(source.classes), side)
+        network = average([create(name, len(source.classes), side) for _ in stages])
         if trained:
             fit_weights(network, read_weights(str(file)), str(file), len(source.classes))
         else:

@@ -111,7 +111,7 @@ def test_existing_file_is_kept_before_any_work(report: Report, tmp_path: Path) -
 
 def test_interrupted_build_leaves_nothing(inputs: Inputs, tmp_path: Path) -> None:
     def interrupt(stage: str, done: int, total: int) -> None:
-        if stage == "Projector" and done == 2:
+        if stage == "Images" and done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -41,6 +41,10 @@ def test_a_value_out_of_range_is_refused_by_name(knob: str, value: object) -> No
     [
         ({"codec": "png", "quality": 90}, "png"),
         ({"side": 33, "factor": 2}, "33 cannot be cut into 2"),
+        ({"teacher_stages": ()}, r"teacher_stages are \[\], expected rising epochs, 1 to 12"),
+        ({"teacher_stages": (1, 1)}, "rising"),
+        ({"teacher_stages": (0, 1)}, "rising"),
+        ({"teacher_epochs": 4, "teacher_stages": (1, 5)}, "1 to 4"),
     ],
 )
 def test_knobs_that_do_not_go_together_are_refused(knobs: dict[str, Any], words: str) -> None:
@@ -68,5 +72,5 @@ def test_heads_and_quantizations_are_those_of_the_projector() -> None:
 
 
 def test_recipe_survives_the_header() -> None:
-    recipe = Recipe(side=32, fit_learning_rate=0.0007, quality=80, fit_images=1000)
+    recipe = Recipe(side=32, fit_learning_rate=0.0007, quality=80, fit_images=1000, teacher_stages=(1, 2))
     assert from_json(Recipe, to_json(recipe), "recipe") == recipe

@@ -16,11 +16,19 @@ from hellods.errors import RecipeError
     rate=st.floats(0, 10),
     flip=st.none() | st.booleans(),
     quality=st.none() | st.integers(1, 100),
+    stages=st.none() | st.sets(st.integers(1, 12), min_size=1).map(lambda epochs: tuple(sorted(epochs))),
 )
 def test_recipe_survives_its_file(
-    tmp_path_factory: pytest.TempPathFactory, text: str, rate: float, flip: bool | None, quality: int | None
+    tmp_path_factory: pytest.TempPathFactory,
+    text: str,
+    rate: float,
+    flip: bool | None,
+    quality: int | None,
+    stages: tuple[int, ...] | None,
 ) -> None:
-    recipe = Recipe(template=text + "{}", fit_learning_rate=rate, flip=flip, quality=quality, side=32)
+    recipe = Recipe(
+        template=text + "{}", fit_learning_rate=rate, flip=flip, quality=quality, side=32, teacher_stages=stages
+    )
     file = tmp_path_factory.getbasetemp() / "recipe.toml"
     file.write_text(to_toml(recipe), encoding="utf-8")
     assert Recipe(**read_knobs(file)) == recipe
@@ -43,6 +51,9 @@ def test_whole_number_is_a_number_too(tmp_path: Path) -> None:
         ("hard_weight = '0.1'", "hard_weight: found '0.1', expected a number"),
         ("hard_weight = nan", "hard_weight is nan, expected 0 to 1000"),
         ("codec = ['png']", "codec: found ['png'], expected a text in quotes"),
+        ("teacher_stages = 1", "teacher_stages: found 1, expected a list of whole numbers"),
+        ("teacher_stages = [1, 2.0]", "teacher_stages: found [1, 2.0], expected a list of whole numbers"),
+        ("teacher_stages = [2, 1]", "teacher_stages are [2, 1], expected rising epochs, 1 to 12"),
         ("codec = 'gif'", "codec is 'gif', expected one of png, jpeg"),
         ("side = 4", "side is 4, expected 8 to 4096"),
         ("side 32", "not TOML: "),
