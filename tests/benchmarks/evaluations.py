@@ -21,7 +21,7 @@ from builds import SETS, inputs
 from common import RESULTS, shared
 
 from hellods.distill.build import build
-from hellods.distill.recipe import Inputs, Recipe
+from hellods.distill.recipe import PRESETS, Inputs, Recipe
 from hellods.evaluate.arms import ARMS
 from hellods.evaluate.evaluate import evaluate
 from hellods.evaluate.presets import Protocol
@@ -39,7 +39,7 @@ class Measurement:
     arms: tuple[str, ...] = tuple(ARMS)
     seeds: int = 3
     protocol: Protocol = field(default_factory=Protocol)
-    convnet: bool = False  # under the ConvNet-3 teacher
+    teacher: str | None = None  # None: that of builds.py; else train:NETWORK, or the function of WORK/FUNCTION.py
 
 
 def imagenette(images_per_class: int) -> Measurement:
@@ -55,7 +55,13 @@ def imagenette(images_per_class: int) -> Measurement:
 def convnet(images_per_class: int, arms: tuple[str, ...], seeds: int) -> Measurement:
     """RDED's own setting; its label maker is the teacher, so the projector is hardly fitted."""
     recipe = {"images_per_class": images_per_class, "fit_images": 128}
-    return Measurement(images="cifar10", recipe=recipe, arms=arms, seeds=seeds, convnet=True)
+    return Measurement(images="cifar10", recipe=recipe, arms=arms, seeds=seeds, teacher="convnet3")
+
+
+def best(images_per_class: int, seeds: int) -> Measurement:
+    """What the package does by itself: its own teacher, of the student's kind, and as long a fit as pays."""
+    recipe = {"images_per_class": images_per_class, **PRESETS["best"]}
+    return Measurement(images="cifar10", recipe=recipe, arms=FOUR, seeds=seeds, teacher="train:convnet3")
 
 
 MEASUREMENTS = {
@@ -70,6 +76,9 @@ MEASUREMENTS = {
     "cifar10-ipc50": Measurement(images="cifar10", recipe={"images_per_class": 50}, arms=FOUR, seeds=1),
     "cifar10-convnet-ipc10": convnet(10, ("teacher",), 3),
     "cifar10-convnet-ipc50": convnet(50, ("teacher",), 1),
+    "cifar10-best-ipc1": best(1, 3),
+    "cifar10-best-ipc10": best(10, 3),
+    "cifar10-best-ipc50": best(50, 1),
     "imagenette-ipc1": imagenette(1),
     "imagenette-ipc10": imagenette(10),
 }
@@ -81,10 +90,13 @@ def prepared(measurement: Measurement, folder: Path) -> Inputs:
         prepare = [sys.executable, str(shared() / "data" / "prepare.py"), str(folder), SETS[measurement.images]]
         subprocess.run(prepare, check=True)
     made_from = inputs(measurement.images, folder)
-    if not measurement.convnet:
+    name = measurement.teacher
+    if name is None:
         return made_from
-    weights = folder / "convnet3.safetensors"
-    return replace(made_from, teacher=f"{folder / 'convnet3.py'}:convnet3", teacher_weights=str(weights))
+    if name.startswith("train:"):
+        return replace(made_from, teacher=name, teacher_weights=None)
+    weights = folder / f"{name}.safetensors"
+    return replace(made_from, teacher=f"{folder / name}.py:{name}", teacher_weights=str(weights))
 
 
 def main() -> None:
