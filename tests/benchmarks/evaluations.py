@@ -39,13 +39,14 @@ class Measurement:
     arms: tuple[str, ...] = tuple(ARMS)
     seeds: int = 3
     protocol: Protocol = field(default_factory=Protocol)
+    base: str | None = None  # None: that of builds.py
     teacher: str | None = None  # None: that of builds.py; else train:NETWORK, or the function of WORK/FUNCTION.py
 
 
-def imagenette(images_per_class: int) -> Measurement:
+def imagenette(images_per_class: int, **recipe: Any) -> Measurement:
     return Measurement(
         images="imagenette",
-        recipe={"images_per_class": images_per_class, "side": 128, "fit_images": 3072, "fit_batch": 32},
+        recipe={"images_per_class": images_per_class, "side": 128, **recipe},
         arms=FOUR,
         seeds=1,
         protocol=Protocol(student="resnet18"),
@@ -79,8 +80,9 @@ MEASUREMENTS = {
     "cifar10-best-ipc1": best(1, 3),
     "cifar10-best-ipc10": best(10, 3),
     "cifar10-best-ipc50": best(50, 1),
-    "imagenette-ipc1": imagenette(1),
-    "imagenette-ipc10": imagenette(10),
+    "imagenette-ipc1": imagenette(1, fit_images=3072),
+    "imagenette-ipc10": imagenette(10, fit_images=3072),
+    "imagenette-tiny-ipc10": replace(imagenette(10), base="hello-tiny", arms=("hello",)),
 }
 
 
@@ -90,6 +92,7 @@ def prepared(measurement: Measurement, folder: Path) -> Inputs:
         prepare = [sys.executable, str(shared() / "data" / "prepare.py"), str(folder), SETS[measurement.images]]
         subprocess.run(prepare, check=True)
     made_from = inputs(measurement.images, folder)
+    made_from = replace(made_from, base=measurement.base or made_from.base)
     name = measurement.teacher
     if name is None:
         return made_from
