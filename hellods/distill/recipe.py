@@ -102,7 +102,7 @@ class Recipe:
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
     "fast": {"fit_effort": 0.1},
     "default": {},
-    "best": {"fit_effort": 3.0},
+    "best": {"fit_effort": 2.0},
 }
 
 
