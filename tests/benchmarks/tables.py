@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -94,11 +95,59 @@ def base() -> str:
     )
 
 
+def images() -> str:
+    """Return a row for each way to load images: how many a second, and how many times as fast as ImageFolder."""
+    measured = results("loading_images")
+    codecs = {codec: measured[codec]["ways"] for codec in ("jpeg", "avif")}
+    rows = [
+        [name, *(rate(codecs[codec][name][kind]) for codec in codecs for kind in ("first", "later"))]
+        for name in codecs["jpeg"]
+    ]
+    columns = [f"{codec.upper()}, {kind} epoch" for codec in codecs for kind in ("first", "later")]
+    return markdown(["images a second (times ImageFolder)", *columns], rows)
+
+
+def rate(value: dict[str, Any]) -> str:
+    return f"{median(value['images_a_second']):,.0f} ({value['times_image_folder']:.1f})"
+
+
+def labels() -> str:
+    """Return a row for each tower: labels a second of the merged projector, against open_clip's bare tower."""
+    rows = []
+    for tower, measured in results("loading_labels")["towers"].items():
+        for precision in ("fp32", "bf16"):
+            ways = {way: measured["ways"][f"{way}, {precision}"] for way in ("merged", "open_clip", "adapters")}
+            ours = ways.pop("merged")
+            times = [ours["times_open_clip"] / way["times_open_clip"] for way in ways.values()]
+            seen = [f"{median(ours['images_a_second']):,.1f}", *(f"{value:.2f}" for value in times)]
+            rows.append([f"{tower}, {precision}", *seen, f"{100 / ours['times_floor']:.0f} %"])
+    against = ["times open_clip", "times adapters unmerged", "of a matrix product's rate"]
+    head = ["labels of views of 224 px", "a second", *against]
+    return markdown(head, rows)
+
+
+def epoch() -> str:
+    """Return a row for each kind of label: what a student's epoch takes, against hard labels."""
+    measured = results("loading_epoch")
+    kinds = {
+        "hard": "hard labels",
+        "kept": "soft labels, views=10, after the tenth epoch",
+        "fresh": "soft labels of fresh views",
+        "files": "soft labels and views read from files, images from JPEG files",
+    }
+    rows = [[says, f"{measured['times_hard'][kind]:.3f}"] for kind, says in kinds.items()]
+    rows.append(["fresh, by floating-point operations alone", f"{measured['times_hard_by_operations']:.3f}"])
+    return markdown(["an epoch of a ResNet-18 at 224 px, in those of hard labels", ""], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "builds": builds,
     "evaluations": evaluations,
     "teachers": teachers,
     "base": base,
+    "images": images,
+    "labels": labels,
+    "epoch": epoch,
 }
 
 
