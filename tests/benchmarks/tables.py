@@ -7,7 +7,8 @@ Between `<!-- table: NAME -->` and `<!-- end of table -->` stands what TABLES[NA
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,6 +16,11 @@ from typing import Any
 README = Path(__file__).resolve().parents[2] / "README.md"
 RESULTS = Path(__file__).resolve().parent / "results"
 BUILDS = {"digits": "digits", "cifar10": "CIFAR-10", "imagenette": "Imagenette"}
+OWN = {
+    "evaluate_cifar10_best_ipc1": "CIFAR-10, 1 a class",
+    "evaluate_cifar10_best_ipc10": "CIFAR-10, 10",
+    "evaluate_cifar10_best_ipc50": "CIFAR-10, 50",
+}
 EVALUATIONS = {
     "evaluate_cifar10_ipc1": "CIFAR-10, 1 a class",
     "evaluate_cifar10_ipc10": "CIFAR-10, 10",
@@ -52,17 +58,20 @@ def builds() -> str:
     )
 
 
-def evaluations() -> str:
-    """Return a row for each arm, a column for each archive: the student's accuracy, mean and deviation of the seeds."""
-    archives = {title: results(name)["archives"][0] for name, title in EVALUATIONS.items()}
+def evaluations(titles: Mapping[str, str], sized: str) -> str:
+    """Return a row for each arm, a column for each archive: the student's accuracy, mean and deviation of the seeds.
+
+    The last column has the bytes of the archive of that title.
+    """
+    archives = {title: results(name)["archives"][0] for name, title in titles.items()}
     rows = []
-    for arm, value in archives["CIFAR-10, 10"]["arms"].items():
+    for arm, value in archives[sized]["arms"].items():
         found = (archive["arms"].get(arm) for archive in archives.values())
         size = f"{sum(value['bytes'].values()):,}"
         rows.append(
             [f"`{arm}`: {value['says']}", *(spread(one["accuracy"]["last"]) if one else "" for one in found), size]
         )
-    return markdown(["accuracy in %", *archives, "bytes, CIFAR-10, 10"], rows)
+    return markdown(["accuracy in %", *archives, f"bytes, {sized}"], rows)
 
 
 def teachers() -> str:
@@ -142,7 +151,8 @@ def epoch() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "builds": builds,
-    "evaluations": evaluations,
+    "own": partial(evaluations, OWN, "CIFAR-10, 10"),
+    "evaluations": partial(evaluations, EVALUATIONS, "CIFAR-10, 10"),
     "teachers": teachers,
     "base": base,
     "images": images,
