@@ -88,17 +88,25 @@ def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) 
 )
 @option(
     "fit_on",
-    "Views of the file's own images, or of all real ones.  [default: own with train:NETWORK]",
+    "Views of the file's own images, as students see them, or of all real ones.  "
+    "[default: own with train:NETWORK, else real]",
     click.Choice(get_args(FitOn)),
 )
-@option("fit_images", "Views that it is fitted on.  [default: 30 a real image, within limits]", int)
+@option(
+    "fit_images", "Views that it is fitted on.  [default: 30 a real image, at most 160,000, above 64 px 30,000]", int
+)
 @option("fit_effort", "What that default is multiplied by.")
 @option("fit_batch", "Views in a step of that.  [default: 32, fewer above 224 px]", int)
 @option("fit_learning_rate", "The learning rate of its image tower.")
 @option("head_learning_rate", "That of its head.")
 @option("hard_weight", "Weight of the true classes, beside the teacher's logits.")
-@option("teacher_epochs", "Epochs of train:NETWORK.")
-@option("teacher_stages", "Those whose logits are averaged.  [default: by images per class]", numbers, metavar="N,…")
+@option("teacher_epochs", "Epochs of train:NETWORK, over which its learning rate falls.")
+@option(
+    "teacher_stages",
+    "Those whose logits are averaged.  [default: 1,2 below 5 images a class, else the last]",
+    numbers,
+    metavar="N,…",
+)
 @option("seed", "Of everything random.")
 @option("device", "cpu, cuda, …")
 @option("name", "Name of the archive.  [default: of the data]", click.STRING)

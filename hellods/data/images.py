@@ -112,6 +112,7 @@ class Images:
         pixels, known = torch.split(self.memory.bytes, [self._size, self._facts.count])
         return Store(pixels.view(self._facts.count, 3, self._facts.height, self._facts.width), known.view(torch.bool))
 
+    @torch.inference_mode(False)  # what is kept is written in any mode
     def _near(self, device: torch.device) -> Store | None:
         facts = self._facts
         if self._size > memories.room(device):

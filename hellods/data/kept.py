@@ -20,6 +20,7 @@ class Kept:
     All labels are rounded to float16, so that a label is the same at first and later, kept or not.
     """
 
+    @torch.inference_mode(False)  # what is kept is written in any mode
     def __init__(self, rows: int, classes: int, source: str) -> None:
         room = min(rows, MAX_BYTES // (2 * classes + 1))
         if room < rows:

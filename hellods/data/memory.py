@@ -51,6 +51,7 @@ class Shared:
         OSError: the system has no such room.
     """
 
+    @torch.inference_mode(False)  # what is kept is written in any mode
     def __init__(self, size: int, descriptor: int | None = None) -> None:
         self._size = size
         self._descriptor = _descriptor() if descriptor is None else descriptor

@@ -17,6 +17,7 @@ from hellods.labels.projector import Projector
 from hellods.views.rule import Views
 
 FEW: Final = 5  # images of a class
+EARLY: Final = 2  # epochs that teach so few
 BATCH: Final = 32  # many small steps come nearer to the teacher than few large ones
 PIXELS: Final = BATCH * 224**2  # of a batch: 2.4 GB for a MobileNetV2 tower with its deltas
 
@@ -35,6 +36,7 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
     side -= 0 if recipe.side else side % factor
     small = side <= 64
     lossless = recipe.codec == "png" or (small and recipe.codec == "webp")
+    trained = inputs.teacher.startswith("train:")
     budget = round(recipe.fit_effort * min(30 * len(source), 160_000 if small else 30_000))
     return replace(
         recipe,
@@ -42,16 +44,17 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
         flip=not source.handed if recipe.flip is None else recipe.flip,
         factor=factor,
         quality=recipe.quality if recipe.quality or lossless else 90,
-        teacher_stages=recipe.teacher_stages or stages(recipe.images_per_class, recipe.teacher_epochs),
-        fit_on=recipe.fit_on or ("own" if inputs.teacher.startswith("train:") else "real"),
+        teacher_stages=recipe.teacher_stages or (stages(recipe) if trained else None),
+        fit_on=recipe.fit_on or ("own" if trained else "real"),
         fit_images=budget if recipe.fit_images is None else recipe.fit_images,
         fit_batch=recipe.fit_batch or batch_within_memory(max(side, tower)),
     )
 
 
-def stages(images_per_class: int, epochs: int) -> tuple[int, ...]:
+def stages(recipe: Recipe) -> tuple[int, ...]:
     """Return the epochs of a training whose network teaches so many images best: for few its first, else its last."""
-    return tuple(range(1, 1 + max(1, round(epochs / 6)))) if images_per_class < FEW else (epochs,)
+    last = recipe.teacher_epochs
+    return tuple(range(1, 1 + min(EARLY, last))) if recipe.images_per_class < FEW else (last,)
 
 
 def batch_within_memory(side: int) -> int:
@@ -92,7 +95,7 @@ def arrange(recipe: Recipe) -> tuple[Layout, Views, Fit]:
 
 
 def crops_of_any_size(views: Views) -> Views:
-    """Return what a projector is fitted on: crops as the images are made of; the whole photograph is one of them."""
+    """Return crops of real images as distilled ones are made of; the whole photograph is one of them."""
     return replace(views, scale=(0.08, 1.0), shuffle=1)
 
 

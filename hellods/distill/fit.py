@@ -47,7 +47,7 @@ def fit_projector(
     kept: Kept = ANEW,
     stage: str = "Projector",
 ) -> None:
-    """Fit the projector's deltas, in place, to the teacher on views of real images.
+    """Fit the projector's deltas, in place, to the teacher on views of images.
 
     The loss is HeLlO's, MSE(projector(x), teacher(x)) + λ·CE(projector(x), y), where x is the same view for both and
     y are the true classes, shared as the view is mixed.

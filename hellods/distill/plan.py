@@ -18,6 +18,7 @@ from hellods.distill.measure import measure
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.sources import KEPT, open_source, squares
 from hellods.distill.teacher import Teacher, check_teacher, get_teacher
+from hellods.distill.trajectory import average
 from hellods.format.codecs import decode, encode
 from hellods.nets import create
 from hellods.progress import Progress, silent, track
@@ -72,7 +73,8 @@ def plan(inputs: Inputs, recipe: Recipe, progress: Progress = silent) -> tuple[C
         (source.check, IMAGES, 1 + len(held_out) / len(source))
     ]
     if inputs.teacher.startswith("train:"):
-        network = create(inputs.teacher.removeprefix("train:"), classes, side)
+        name = inputs.teacher.removeprefix("train:")
+        network = average([create(name, classes, side) for _ in recipe.teacher_stages or (1,)])
         teacher = Teacher(network, source.classes, architecture="untrained").to(device)
         beginnings += [(lambda watch: get_teacher(inputs, recipe, source, side, watch), STEPS, 1)]
     else:

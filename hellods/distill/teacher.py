@@ -17,7 +17,7 @@ from hellods.distill.order import other_order
 from hellods.distill.recipe import MEAN, STD, Inputs, Recipe
 from hellods.distill.resume import digest
 from hellods.distill.sources import Source, sample, squares
-from hellods.distill.trajectory import Trajectory
+from hellods.distill.trajectory import Average, Trajectory
 from hellods.errors import RecipeError, SourceError
 from hellods.labels.arithmetic import in_parts
 from hellods.nets import create, logits_shape
@@ -85,11 +85,12 @@ class Teacher(nn.Module):
         return in_parts(self.network, normalized).float()
 
     def provenance(self) -> dict[str, Any]:
-        """Return architecture, SHA-256 of all its tensors, number of parameters, mean and deviation, side."""
+        """Return architecture, SHA-256 and number of parameters, of how many networks, mean and deviation, side."""
         return {
             "architecture": self.architecture,
             "sha256": digest(self.network.state_dict()),
             "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
+            "networks": len(self.network) if isinstance(self.network, Average) else 1,
             "mean": [decimal(value) for value in self.mean],
             "std": [decimal(value) for value in self.std],
             "side": self.side,
@@ -292,5 +293,5 @@ def _near_chance(score: float, images: int, classes: int) -> str | None:
         return None
     return (
         f"the teacher is right on {score:.1%} of {images} images, near chance ({chance:.1%}); check its weights, "
-        f"--teacher-mean and --teacher-std"
+        f"--teacher-mean and --teacher-std, or, with train:NETWORK, try more --teacher-epochs or later --teacher-stages"
     )

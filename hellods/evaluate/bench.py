@@ -70,7 +70,7 @@ class Bench:
         self.inputs = None if question.teacher is None else _inputs(question, question.teacher, device)
         self._sources: dict[int, tuple[Source, Source]] = {}
         self._checked: list[Source] = []
-        self._teachers: dict[tuple[int, int, tuple[int, ...] | None, int], tuple[Teacher, float | None]] = {}
+        self._teachers: dict[tuple[int, int, object], tuple[Teacher, float | None]] = {}
         self._files: dict[Path, Teacher] = {}
         self._untrained: list[Callable[[Progress], Teacher]] = []
 
@@ -112,7 +112,8 @@ class Bench:
         """
         if self.inputs is None:
             return None
-        key = (recipe.seed, recipe.teacher_epochs, recipe.teacher_stages, side)
+        training = (recipe.teacher_epochs, stages_of(recipe)) if self.inputs.teacher.startswith(TRAINED) else None
+        key = (recipe.seed, side, training)
         if key not in self._teachers:
             source, held_out = self.sources(recipe.seed)
             teacher, trained = self._get(self.inputs, recipe, side)
@@ -142,7 +143,7 @@ class Bench:
         if not inputs.teacher.startswith(TRAINED):
             return learn(self.progress), True
         name, mean, std = inputs.teacher.removeprefix(TRAINED), inputs.teacher_mean, inputs.teacher_std
-        epochs, stages = recipe.teacher_epochs, recipe.teacher_stages or (recipe.teacher_epochs,)
+        epochs, stages = recipe.teacher_epochs, stages_of(recipe)
         decides = [name, source.provenance()["sha256"], side, recipe.seed, epochs, stages, mean, std]
         file = self.folder / f"teacher-{sha256(json.dumps(decides).encode()).hexdigest()[:16]}.safetensors"
         trained = file.exists()
@@ -161,6 +162,11 @@ class Bench:
         if self.begun and isinstance(source, Folder):
             return Hashed(source.name, source.root, source.classes, source.files)
         return source
+
+
+def stages_of(recipe: Recipe) -> tuple[int, ...]:
+    """Return the epochs of a training that teach; those of older archives, and of other teachers, name none."""
+    return recipe.teacher_stages or (recipe.teacher_epochs,)
 
 
 def _inputs(question: Question, teacher: str, device: torch.device) -> Inputs:

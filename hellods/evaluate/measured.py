@@ -43,7 +43,8 @@ SCORES: Final = {
     "ior_hello": (
         "IOR under the archive's labels",
         "What the archive's images reach, minus what as many random real images reach under the same labels: what "
-        "the distilled images add. Higher is better; below zero, random images are better.",
+        "the distilled images add, and what a label maker that was fitted on them alone (fit_on is own) knows better "
+        "of them. Higher is better; below zero, random images are better.",
     ),
     "ior_teacher": ("IOR under the teacher's labels", "The same difference, with labels of the teacher."),
 }

@@ -125,11 +125,12 @@ def _recipe(archive: Json) -> str:
         "views": archive["views"],
         "content id": archive["content_id"],
         "base": archive["base"],
+        "teacher": archive["teacher"],
     }
     return section("Recipe", facts(known))
 
 
 def _provenance(report: Json) -> str:
-    names = ("date", "hardware", "device", "precision", "seeds", "versions", "data", "teacher")
+    names = ("date", "hardware", "device", "precision", "seeds", "versions", "data")
     command = f"<pre>{escape(report['command'])}</pre>"
     return section("To do it again", command, facts({name: report[name] for name in names}), level=2)

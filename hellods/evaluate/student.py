@@ -201,6 +201,11 @@ def share(hits: Tensor) -> float:
 @torch.no_grad()
 def flops(answer: Callable[[Tensor], Tensor], images: Tensor) -> int:
     """Return the floating-point operations of one call; a multiplication and an addition are two."""
-    with FlopCounterMode(display=False) as counter:
-        answer(images)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # its fused attention is not counted
+    try:
+        with FlopCounterMode(display=False) as counter:
+            answer(images)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     return int(counter.get_total_flops())

@@ -25,8 +25,14 @@ def spread(work: Callable[[slice], object], count: int, values: int) -> None:
         work(slice(0, count))
         return
     step = -(-count // threads)
+    inference = torch.is_inference_mode_enabled()  # of this thread alone
+
+    def part(start: int) -> None:
+        with torch.inference_mode(inference):
+            work(slice(start, start + step))
+
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(work, [slice(start, start + step) for start in range(0, count, step)]))
+            list(pool.map(part, range(0, count, step)))
     finally:
         torch.set_num_threads(torch.get_num_threads())  # for threads to come, which would compute alone too

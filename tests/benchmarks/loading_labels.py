@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from common import record
 from loading_data import SIDE, alternate, parser, surroundings, wait
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from hellods.distill.recipe import Recipe
+from hellods.evaluate.student import flops
 from hellods.labels.arithmetic import DTYPES, arithmetic
 from hellods.labels.backbones import Backbone
 from hellods.labels.config import Precision, Preprocess, ProjectorConfig
@@ -80,9 +80,7 @@ def measure(name: str, device: torch.device, batch: int, turns: int) -> dict[str
     for network in (bare, adapted, merged):
         network.to(device)
     head = F.normalize(torch.randn(CLASSES, width, device=device), dim=1)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        merged(images[:1])
-    operations = counter.get_total_flops()
+    operations = flops(merged, images[:1])
 
     def plain() -> Tensor:
         return 100 * F.normalize(bare(pixels), dim=1) @ head.T

@@ -42,6 +42,23 @@ def test_hard_labels_and_transform_are_those_of_a_data_loader(archive: Path) -> 
         assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("loader", [HelloLoader, DataLoader])
+def test_loads_in_inference_mode_and_after_it(archive: Path, loader: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hellods.views.threads.SHARE", 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with torch.inference_mode():
+            batches = loader(HelloDataset(archive, views=2), 8)
+            inside = [(images.clone(), labels.clone()) for images, labels in batches]
+        outside = list(batches) + list(batches)  # the second views, and the first again, whose labels are kept
+    finally:
+        torch.set_num_threads(before)
+    for (images, labels), (again, kept) in zip(inside, outside[len(inside) :], strict=True):
+        assert torch.equal(images, again)
+        assert torch.equal(labels, kept.to("cpu"))
+
+
 def test_draws_count_for_the_data_set(archive: Path) -> None:
     dataset, other = HelloDataset(archive), HelloDataset(archive)
     list(HelloLoader(dataset, 8))

@@ -65,7 +65,8 @@ def test_batches_of_a_fit_hold_no_more_pixels_on_large_images_or_towers(side: in
 
 
 @pytest.mark.parametrize(
-    ("images", "epochs", "stages"), [(1, 12, (1, 2)), (4, 12, (1, 2)), (5, 12, (12,)), (50, 3, (3,)), (1, 2, (1,))]
+    ("images", "epochs", "stages"),
+    [(1, 12, (1, 2)), (4, 12, (1, 2)), (5, 12, (12,)), (50, 3, (3,)), (1, 30, (1, 2)), (1, 1, (1,))],
 )
 def test_few_images_are_taught_by_the_first_stages_of_a_training(
     images: int, epochs: int, stages: tuple[int, ...]
@@ -86,6 +87,7 @@ def test_projector_is_fitted_on_the_images_of_the_file_as_students_see_them_or_o
     assert seen.targets.tolist() == [0, 0, 1, 1]
     assert torch.equal(seen.image(3), images[3])
     real = resolve(Recipe(), Inputs(data="x", teacher="resnet18", teacher_weights="w.pt"), source, 32)
+    assert real.teacher_stages is None
     seen, how = lessons(real, source, images, views)
     assert seen is source
     assert (how.size, how.scale, how.shuffle) == (128, (0.08, 1.0), 1)

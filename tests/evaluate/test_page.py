@@ -99,6 +99,7 @@ def sample(
                 "student_parameters": 320_010,
                 "same_data": True,
                 "same_teacher": True,
+                "teacher": {"architecture": "resnet20", "sha256": "0c" * 32, "parameters": 272_474, "networks": 1},
                 "base": {"name": "hello-tiny", "sha256": "7b" * 32, "bytes": 2_954_544},
                 "arms": {arm: _arm(rng, arm, len(classes), seeds) for arm in arms},
                 "not_run": {},
@@ -309,7 +310,7 @@ def without_arms(_: dict[str, Any], archive: dict[str, Any]) -> None:
 
 
 def without_teacher(report: dict[str, Any], archive: dict[str, Any]) -> None:
-    report["teacher"] = archive["same_teacher"] = None
+    report["teacher"] = archive["teacher"] = archive["same_teacher"] = None
     for arm in archive["arms"].values():
         if arm["fidelity"]:
             arm["fidelity"].update(agreement=None, kl=None)

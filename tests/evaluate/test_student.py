@@ -167,6 +167,16 @@ def test_flops_of_a_step_are_three_forward_passes(outcome: Outcome) -> None:
     assert outcome.flops["student"] == 3 * (convolutions + 2 * 128 * CLASSES)
 
 
+def test_attention_counts_too() -> None:
+    attention = torch.nn.MultiheadAttention(8, 2, batch_first=True).eval()
+    values = torch.zeros(1, 5, 8)
+    projections, products = 4 * 2 * 5 * 8 * 8, 2 * 2 * 5 * 5 * 8
+    assert (
+        student.flops(lambda seen: attention(seen, seen, seen, need_weights=False)[0], values) == projections + products
+    )
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
 def test_curve_has_ten_points_at_most_and_ends_with_the_last_epoch() -> None:
     found = taught(lesson(epochs=25))
     assert found.epochs == (3, 5, 8, 10, 13, 15, 18, 20, 23, 25)
