@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
+from click.core import ParameterSource
 
 from hellods.distill.recipe import PRESETS, Codec, FitOn, Head, Initializer, Inputs, Mix, Quantization, Recipe
 from hellods.distill.toml import read_knobs
@@ -126,6 +127,8 @@ def command(
     What a long build has done is kept in a folder `.FILE.build` beside FILE until it ends: after an interruption, the
     same command goes on from there.
     """
+    if outdated(click.get_current_context()):
+        knobs["teacher_stages"] = None
     recipe = Recipe(**only(Recipe, knobs))
     descriptions = read_names(Path(class_names)) if class_names else None
     inputs = Inputs(data=data, descriptions=descriptions, **only(Inputs, knobs))
@@ -143,6 +146,13 @@ def command(
             draw = whole(draw, {cost.stage: cost.seconds for cost in plan(inputs, recipe, draw)})
         report = build(inputs, recipe, out, overwrite=overwrite, progress=draw)
     click.echo(made(report))
+
+
+def outdated(context: click.Context) -> bool:
+    """Whether the stages are those of a recipe file that was for another training, or for another number of images."""
+    source = context.get_parameter_source
+    given = any(source(name) is ParameterSource.COMMANDLINE for name in ("teacher_epochs", "images_per_class"))
+    return given and source("teacher_stages") is ParameterSource.DEFAULT_MAP
 
 
 def table(costs: Sequence["Cost"]) -> str:

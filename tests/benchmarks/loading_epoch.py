@@ -4,7 +4,8 @@
 
 Files are as FKD and SRe2L store labels: for each batch the crops, the flips and float16 probabilities, here as tensors
 alone, so that reading runs no code; the images are JPEG files that workers decode. Kept labels are those of views=10
-after the tenth epoch. All see views of one rule, unmixed.
+after the tenth epoch. All see views of one rule, unmixed. The label maker is `hello-tiny`,
+which sees 64 px: a larger one costs its share of operations more.
 """
 
 import os

@@ -2,9 +2,10 @@
 
     python tests/benchmarks/loading_labels.py
 
-The towers have the shapes of CLIP's published models and random weights, which cost the same. The bare tower is given
-normalized pixels. All compute in real float32, without TF32, or under autocast in bfloat16. The floor is a tower's
-floating-point operations at the rate of one large matrix product, measured in the same turns.
+The towers have the shapes of CLIP's published models and random weights, which cost the same. The bare tower is as
+open_clip makes it, or in channels-last as the projector is, and is given normalized pixels. All compute in real
+float32, without TF32, or under autocast in bfloat16. The floor is a tower's floating-point operations at the rate of
+one large matrix product, measured in the same turns.
 """
 
 import copy
@@ -82,8 +83,13 @@ def measure(name: str, device: torch.device, batch: int, turns: int) -> dict[str
     head = F.normalize(torch.randn(CLASSES, width, device=device), dim=1)
     operations = flops(merged, images[:1])
 
+    last = copy.deepcopy(bare).to(memory_format=torch.channels_last)
+
     def plain() -> Tensor:
         return 100 * F.normalize(bare(pixels), dim=1) @ head.T
+
+    def channels_last() -> Tensor:
+        return 100 * F.normalize(last(pixels.to(memory_format=torch.channels_last)), dim=1) @ head.T
 
     ways: dict[str, Callable[[], Any]] = {}
     for precision in PRECISIONS:
@@ -91,6 +97,7 @@ def measure(name: str, device: torch.device, batch: int, turns: int) -> dict[str
         left, right = (torch.randn(side, side, device=device, dtype=DTYPES[precision]) for _ in range(2))
         ways[f"product, {precision}"] = lambda left=left, right=right: left @ right
         ways[f"open_clip, {precision}"] = plain
+        ways[f"channels-last, {precision}"] = channels_last
         ways[f"merged, {precision}"] = lambda: merged(images)
         ways[f"adapters, {precision}"] = lambda: adapted(images)
 

@@ -76,7 +76,7 @@ def evaluations(titles: Mapping[str, str], sized: str) -> str:
 
 def teachers() -> str:
     """Return a row for each teacher of the same images: its own accuracy, and that of a ConvNet-3 that it taught."""
-    rows = [["ConvNet-3, as RDED publishes it", "82.2 %", "50.2", "68.4"]]
+    rows = [["ConvNet-3, as RDED publishes it (arXiv 2312.03526)", "82.2 %", "50.2", "68.4"]]
     for name, kind in {"ResNet-20": "", "ConvNet-3, of ours": "_convnet"}.items():
         reports = [results(f"evaluate_cifar10{kind}_ipc{count}") for count in (10, 50)]
         learnt = [spread(report["archives"][0]["arms"]["teacher"]["accuracy"]["last"]) for report in reports]
@@ -121,18 +121,21 @@ def rate(value: dict[str, Any]) -> str:
 
 
 def labels() -> str:
-    """Return a row for each tower: labels a second of the merged projector, against open_clip's bare tower."""
+    """Return a row for each tower: labels a second of the merged projector, and how many times as fast it is."""
+    others = {
+        "open_clip": "times open_clip",
+        "channels-last": "times open_clip in channels-last",
+        "adapters": "times adapters unmerged",
+    }
     rows = []
     for tower, measured in results("loading_labels")["towers"].items():
         for precision in ("fp32", "bf16"):
-            ways = {way: measured["ways"][f"{way}, {precision}"] for way in ("merged", "open_clip", "adapters")}
-            ours = ways.pop("merged")
-            times = [ours["times_open_clip"] / way["times_open_clip"] for way in ways.values()]
+            ways = measured["ways"]
+            ours = ways[f"merged, {precision}"]
+            times = [ours["times_open_clip"] / ways[f"{way}, {precision}"]["times_open_clip"] for way in others]
             seen = [f"{median(ours['images_a_second']):,.1f}", *(f"{value:.2f}" for value in times)]
             rows.append([f"{tower}, {precision}", *seen, f"{100 / ours['times_floor']:.0f} %"])
-    against = ["times open_clip", "times adapters unmerged", "of a matrix product's rate"]
-    head = ["labels of views of 224 px", "a second", *against]
-    return markdown(head, rows)
+    return markdown(["views of 224 px", "labels a second", *others.values(), "of a matrix product's rate"], rows)
 
 
 def epoch() -> str:
@@ -141,7 +144,7 @@ def epoch() -> str:
     kinds = {
         "hard": "hard labels",
         "kept": "soft labels, views=10, after the tenth epoch",
-        "fresh": "soft labels of fresh views",
+        "fresh": "soft labels of fresh views, by `hello-tiny` at 64 px",
         "files": "soft labels and views read from files, images from JPEG files",
     }
     rows = [[says, f"{measured['times_hard'][kind]:.3f}"] for kind, says in kinds.items()]

@@ -91,6 +91,24 @@ def test_recipe_file_overrides_the_preset_and_options_override_both(
     assert asked["recipe"] == Recipe(side=64, fit_effort=0.5, flip=False, codec="jpeg")
 
 
+@pytest.mark.parametrize(
+    ("given", "stages"),
+    [
+        ([], (12,)),
+        (["--seed", "1"], (12,)),
+        (["--images-per-class", "1"], None),
+        (["--teacher-epochs", "6"], None),
+        (["--teacher-epochs", "6", "--teacher-stages", "2,3"], (2, 3)),
+    ],
+)
+def test_stages_of_a_recipe_file_are_of_its_own_training_and_number_of_images(
+    given: list[str], stages: tuple[int, ...] | None, asked: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "r.toml").write_text("teacher_epochs = 12\nteacher_stages = [12]\n")
+    run("d", "--out", "x", "--recipe", str(tmp_path / "r.toml"), *given)
+    assert asked["recipe"].teacher_stages == stages
+
+
 def test_base_is_embedded_when_asked_and_a_recipe_that_asks_can_be_overridden(
     asked: dict[str, Any], tmp_path: Path
 ) -> None:

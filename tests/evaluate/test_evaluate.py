@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hellods.distill import sources
+from hellods.distill.recipe import Recipe
 from hellods.errors import FormatError, HelloError, SourceError
 from hellods.evaluate import bench, evaluate
 from hellods.evaluate.evaluate import forecast, prepare
 from hellods.evaluate.question import Question
+from hellods.progress import silent
 
 from .conftest import answered, ask
 
@@ -41,6 +44,15 @@ def test_a_teacher_that_was_trained_is_kept_for_the_next_time(
     assert plan.missing == []
     assert plan.subjects[0].teacher is not None
     assert plan.subjects[0].teacher.provenance()["sha256"] == read["teacher"]["sha256"]
+
+
+def test_archives_whose_training_is_the_same_have_one_teacher(everything: Question, whole: Path) -> None:
+    at_hand = bench.Bench(everything, torch.device("cpu"), whole / "runs", silent, train=False)
+    old, new, early = (Recipe(teacher_epochs=2, teacher_stages=stages) for stages in (None, (2,), (1, 2)))
+    assert at_hand.teacher(old, 32) is at_hand.teacher(new, 32)
+    average = at_hand.teacher(early, 32)
+    assert average is not None
+    assert average[0].provenance()["networks"] == 2
 
 
 def test_no_image_is_decoded_where_every_student_is_at_hand(
