@@ -19,7 +19,7 @@ BUILDS = {"digits": "digits", "cifar10": "CIFAR-10", "imagenette": "Imagenette"}
 OWN = {
     "evaluate_cifar10_best_ipc1": "CIFAR-10, 1 a class",
     "evaluate_cifar10_best_ipc10": "CIFAR-10, 10",
-    "evaluate_cifar10_best_ipc50": "CIFAR-10, 50",
+    "evaluate_digits": "digits, 10",
 }
 EVALUATIONS = {
     "evaluate_cifar10_ipc1": "CIFAR-10, 1 a class",
@@ -27,7 +27,6 @@ EVALUATIONS = {
     "evaluate_cifar10_ipc50": "CIFAR-10, 50",
     "evaluate_imagenette_ipc1": "Imagenette, 1",
     "evaluate_imagenette_ipc10": "Imagenette, 10",
-    "evaluate_digits": "digits, 10",
 }
 
 
@@ -42,6 +41,11 @@ def builds() -> str:
     lines = {
         "real images, and side of the stored ones": lambda r: f"{r['real_images']:,}, {r['side']} px",
         "base model of the projector": lambda r: f"`{r['base']}`",
+        "fitted on": lambda r: (
+            f"{int(r['recipe']['fit_images']):,} views of {'its own' if r['recipe'].get('fit_on') == 'own' else 'real'}"
+            " images"
+        ),
+        "its deltas are stored as": lambda r: r["recipe"].get("quantization", "fp16"),
         "bytes: images": lambda r: f"{r['bytes']['images']:,}",
         "bytes: projector": lambda r: f"{r['bytes']['projector']:,}",
         "bytes: all else": lambda r: f"{r['bytes']['rest']:,}",
