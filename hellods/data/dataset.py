@@ -19,7 +19,6 @@ from hellods.format.archive import Archive
 from hellods.format.header import Header
 from hellods.views.render import CPU_PART
 from hellods.views.rule import Views
-from hellods.views.threads import spread
 
 
 class HelloDataset(Dataset[tuple[Any, Any]]):
@@ -214,15 +213,8 @@ def normalized(views: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     """Return float32 (B, 3, H, W): uint8 views as values in 0..1, less the mean and divided by the deviation."""
     middle, unit = (torch.tensor(value, device=views.device).view(3, 1, 1) for value in (mean, std))
     images = floats(views.shape, views.device)
-
-    def work(some: slice) -> None:
-        # A CPU does one step after the other while the values are in its cache.
-        part = max(1, CPU_PART // views.shape[1:].numel()) if views.device.type == "cpu" else len(views)
-        for target, seen in zip(torch.split(images[some], part), torch.split(views[some], part), strict=True):
-            target.copy_(seen).div_(255).sub_(middle).div_(unit)
-
-    if views.device.type == "cpu":
-        spread(work, len(views), views.shape[1:].numel())
-    else:
-        work(slice(None))
+    # A CPU does one step after the other while the values are in its cache.
+    part = max(1, CPU_PART // views.shape[1:].numel()) if views.device.type == "cpu" else len(views)
+    for some, seen in zip(torch.split(images, part), torch.split(views, part), strict=True):
+        some.copy_(seen).div_(255).sub_(middle).div_(unit)
     return images

@@ -30,7 +30,6 @@ Another implementation draws the same integers when it follows these steps. All 
     rest.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
@@ -69,21 +68,9 @@ class Draw:
 
     def to(self, device: torch.device | str) -> "Draw":
         """Return the same views on `device`."""
-        return self._each(lambda value: value.to(device))
-
-    def part(self, some: slice) -> "Draw":
-        """Return some of the views."""
-        return self._each(lambda value: value[some])
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Draw":
-        changed: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor):
-                changed[field.name] = change(value)
-            elif isinstance(value, Draw):
-                changed[field.name] = value._each(change)
-        return replace(self, **changed)
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        moved: dict[str, Any] = {name: v.to(device) for name, v in values if isinstance(v, (Tensor, Draw))}
+        return replace(self, **moved)
 
 
 def draw(views: Views, side: tuple[int, int], count: int, seed: int, epoch: int | Tensor, indices: Tensor) -> Draw:

@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from hellods.views.draw import Draw
-from hellods.views.threads import spread
 
 # Pixel values in flight at once. On a CPU a part that fits the cache is several times as fast as a whole batch.
 CPU_PART: Final = 1 << 18
@@ -41,18 +40,6 @@ def render(images: Tensor, draw: Draw) -> Tensor:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"images are {images.dtype} {tuple(images.shape)}, expected torch.uint8 (N, 3, H, W)")
     draw = draw.to(images.device)
-    if images.device.type != "cpu":
-        return _render(images, draw)
-    views = images.new_empty(len(draw.index), 3, draw.size, draw.size)
-
-    def work(some: slice) -> None:
-        views[some] = _render(images, draw.part(some))
-
-    spread(work, len(views), 3 * draw.size**2)
-    return views
-
-
-def _render(images: Tensor, draw: Draw) -> Tensor:
     views = _unmixed(images, draw)
     if draw.partner is None:
         return views

@@ -131,11 +131,10 @@ def test_view_does_not_depend_on_the_batch(mix: Any, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("mix", MIXES)
-def test_view_does_not_depend_on_threads(mix: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_view_does_not_depend_on_threads(mix: Any) -> None:
     images = smooth(10, 48)
     drawn = draw(Views(size=24, shuffle=2, mix=mix), (48, 48), 10, 1, 2, torch.arange(10))
     before, found = torch.get_num_threads(), []
-    monkeypatch.setattr("hellods.views.threads.SHARE", 1)
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
