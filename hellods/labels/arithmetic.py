@@ -49,5 +49,7 @@ def in_parts(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     limit = AT_ONCE.get(images.device.type)
     if limit is None or torch.is_grad_enabled():
         return network(images)
+    if torch.is_autocast_enabled(images.device.type):
+        limit = max(AT_ONCE.values())  # it casts the weights anew for every part
     height, width = images.shape[2:]
     return torch.cat([network(part) for part in torch.split(images, max(1, limit // (height * width)))])
