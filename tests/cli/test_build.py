@@ -243,7 +243,13 @@ def test_control_c_leaves_no_file_and_status_130(tmp_path: Path) -> None:
     hellods = shutil.which("hellods", path=str(Path(sys.executable).parent))
     assert hellods is not None
     arguments = [hellods, "build", "digits", "--out", "x.hello", "--teacher-epochs", "1000"]
-    with subprocess.Popen(arguments, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+
+    def interruptible() -> None:  # which what runs in the background is not
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        arguments, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible
+    ) as process:
         assert process.stderr is not None
         while not process.stderr.readline().startswith("Teacher: "):  # the first step that takes long
             assert process.poll() is None
