@@ -55,7 +55,7 @@ def knob(name: str, text: str, kind: Any = None) -> Callable[[F], F]:
 @option("teacher_weights", "Its weights: safetensors, or a PyTorch checkpoint.", click.STRING)
 @option("teacher_mean", "Mean that it expects.", three, metavar="R,G,B")
 @option("teacher_std", "Standard deviation that it expects.", three, metavar="R,G,B")
-@option("allow_weak_teacher", "Go on even if the teacher is near chance or orders classes differently.")
+@option("allow_weak_teacher", "Go on even if teacher or label maker are near chance or order classes differently.")
 @option("device", "cpu, cuda, …")
 @option(
     "precision", "Of the students' forward pass.  [default: fp32, on a GPU bf16]", click.Choice(get_args(Precision))
