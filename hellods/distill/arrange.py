@@ -36,7 +36,7 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
     side -= 0 if recipe.side else side % factor
     small = side <= 64
     lossless = recipe.codec == "png" or (small and recipe.codec == "webp")
-    trained = inputs.teacher.startswith("train:")
+    trained = inputs.trains is not None
     budget = round(recipe.fit_effort * min(30 * len(source), 160_000 if small else 30_000))
     return replace(
         recipe,
@@ -44,14 +44,14 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
         flip=not source.handed if recipe.flip is None else recipe.flip,
         factor=factor,
         quality=recipe.quality if recipe.quality or lossless else 90,
-        teacher_stages=recipe.teacher_stages or (stages(recipe) if trained else None),
+        teacher_stages=recipe.teacher_stages or (best_stages(recipe) if trained else None),
         fit_on=recipe.fit_on or ("own" if trained else "real"),
         fit_images=budget if recipe.fit_images is None else recipe.fit_images,
         fit_batch=recipe.fit_batch or batch_within_memory(max(side, tower)),
     )
 
 
-def stages(recipe: Recipe) -> tuple[int, ...]:
+def best_stages(recipe: Recipe) -> tuple[int, ...]:
     """Return the epochs of a training whose network teaches so many images best: for few its first, else its last."""
     last = recipe.teacher_epochs
     return tuple(range(1, 1 + min(EARLY, last))) if recipe.images_per_class < FEW else (last,)

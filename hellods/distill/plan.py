@@ -72,9 +72,8 @@ def plan(inputs: Inputs, recipe: Recipe, progress: Progress = silent) -> tuple[C
     beginnings: list[tuple[Callable[[Progress], object], int, float]] = [
         (source.check, IMAGES, 1 + len(held_out) / len(source))
     ]
-    if inputs.teacher.startswith("train:"):
-        name = inputs.teacher.removeprefix("train:")
-        network = average([create(name, classes, side) for _ in recipe.teacher_stages or (1,)])
+    if inputs.trains is not None:
+        network = average([create(inputs.trains, classes, side) for _ in recipe.stages])
         teacher = Teacher(network, source.classes, architecture="untrained").to(device)
         beginnings += [(lambda watch: get_teacher(inputs, recipe, source, side, watch), STEPS, 1)]
     else:

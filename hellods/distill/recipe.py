@@ -96,6 +96,11 @@ class Recipe:
         if any(part.count("{}") != 1 for part in self.template.split("|")):
             raise RecipeError(f"template {self.template!r} needs one {{}}, where the class goes")
 
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """The epochs whose logits are averaged, in a training of `teacher_epochs`."""
+        return self.teacher_stages or (self.teacher_epochs,)
+
 
 # The knobs that a preset sets, each against a default of its own. On CIFAR-10, 10 images a class, `best` fits for 17
 # minutes on one core and `default` half as long; how little `fast` may fit is not measured.
@@ -124,10 +129,16 @@ class Inputs:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.teacher.startswith("train:") and self.teacher_weights:
+        if self.trains is not None and self.teacher_weights:
             raise RecipeError("weights without a network: name the one that they belong to as --teacher")
         if not all(map(isfinite, (*self.teacher_mean, *self.teacher_std))) or min(self.teacher_std) <= 0:
             raise RecipeError(f"mean {self.teacher_mean} and std {self.teacher_std}: give three numbers, std above 0")
         for text in (self.name, self.license, self.source_url):
             if text and not text.isprintable():
                 raise RecipeError(f"{text!a}: name, license and source URL are printable text")
+
+    @property
+    def trains(self) -> str | None:
+        """The network that is trained to be the teacher; None: the teacher is given."""
+        kind, colon, network = self.teacher.partition(":")
+        return network if colon and kind == "train" else None

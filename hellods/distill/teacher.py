@@ -107,15 +107,14 @@ def get_teacher(
     inputs: Inputs, recipe: Recipe, source: Source, side: int, progress: Progress, kept: Kept = ANEW
 ) -> Teacher:
     """Return the user's teacher, or one trained on the real images (`train:ARCH`)."""
-    if inputs.teacher.startswith("train:"):
-        architecture = inputs.teacher.removeprefix("train:")
+    if inputs.trains is not None:
         return train_teacher(
-            architecture,
+            inputs.trains,
             source,
             side,
             seed=recipe.seed,
             epochs=recipe.teacher_epochs,
-            stages=recipe.teacher_stages,
+            stages=recipe.stages,
             mean=inputs.teacher_mean,
             std=inputs.teacher_std,
             device=inputs.device,

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
 
 import torch
 from safetensors.torch import save
@@ -20,8 +19,6 @@ from hellods.evaluate.question import Question
 from hellods.format.files import replacing
 from hellods.nets import create
 from hellods.progress import Progress
-
-TRAINED: Final = "train:"
 
 
 class Hashed(Folder):
@@ -112,7 +109,7 @@ class Bench:
         """
         if self.inputs is None:
             return None
-        training = (recipe.teacher_epochs, stages_of(recipe)) if self.inputs.teacher.startswith(TRAINED) else None
+        training = None if self.inputs.trains is None else (recipe.teacher_epochs, recipe.stages)
         key = (recipe.seed, side, training)
         if key not in self._teachers:
             source, held_out = self.sources(recipe.seed)
@@ -140,10 +137,10 @@ class Bench:
         """Return the teacher, and whether it is trained."""
         source, _ = self.sources(recipe.seed)
         learn = partial(get_teacher, inputs, recipe, source, side)
-        if not inputs.teacher.startswith(TRAINED):
+        if inputs.trains is None:
             return learn(self.progress), True
-        name, mean, std = inputs.teacher.removeprefix(TRAINED), inputs.teacher_mean, inputs.teacher_std
-        epochs, stages = recipe.teacher_epochs, stages_of(recipe)
+        name, mean, std = inputs.trains, inputs.teacher_mean, inputs.teacher_std
+        epochs, stages = recipe.teacher_epochs, recipe.stages
         decides = [name, source.provenance()["sha256"], side, recipe.seed, epochs, stages, mean, std]
         file = self.folder / f"teacher-{sha256(json.dumps(decides).encode()).hexdigest()[:16]}.safetensors"
         trained = file.exists()
@@ -162,11 +159,6 @@ class Bench:
         if self.begun and isinstance(source, Folder):
             return Hashed(source.name, source.root, source.classes, source.files)
         return source
-
-
-def stages_of(recipe: Recipe) -> tuple[int, ...]:
-    """Return the epochs of a training that teach; those of older archives, and of other teachers, name none."""
-    return recipe.teacher_stages or (recipe.teacher_epochs,)
 
 
 def _inputs(question: Question, teacher: str, device: torch.device) -> Inputs:
