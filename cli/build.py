@@ -90,7 +90,7 @@ def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) 
 @option(
     "fit_on",
     "Views of the file's own images, as students see them, or of all real ones.  "
-    "[default: own with train:NETWORK, else real]",
+    "[default: own with train:NETWORK or an assistant, else real]",
     click.Choice(get_args(FitOn)),
 )
 @option(
@@ -101,7 +101,13 @@ def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) 
 @option("fit_learning_rate", "The learning rate of its image tower.")
 @option("head_learning_rate", "That of its head.")
 @option("hard_weight", "Weight of the true classes, beside the teacher's logits.")
-@option("teacher_epochs", "Epochs of train:NETWORK, over which its learning rate falls.")
+@option(
+    "assistant",
+    "A network of your students' kind, which learns from a given teacher, and the projector from it; or none.  "
+    "[default: convnet3 up to 64 px]",
+    click.STRING,
+)
+@option("teacher_epochs", "Epochs of train:NETWORK, or of the assistant, over which its learning rate falls.")
 @option(
     "teacher_stages",
     "Those whose logits are averaged.  [default: 1,2 below 5 images a class, else the last]",

@@ -10,12 +10,13 @@ from torch import Tensor
 from hellods.distill.embed import embed
 from hellods.distill.fit import Fit
 from hellods.distill.initialize import Layout
-from hellods.distill.recipe import Inputs, Recipe
+from hellods.distill.recipe import NO_ASSISTANT, Inputs, Recipe
 from hellods.distill.sources import Pixels, Source
-from hellods.errors import SourceError
+from hellods.errors import RecipeError, SourceError
 from hellods.labels.projector import Projector
 from hellods.views.rule import Views
 
+ASSISTANT: Final = "convnet3"  # of the students that small images are for
 FEW: Final = 5  # images of a class
 EARLY: Final = 2  # epochs that teach so few
 BATCH: Final = 32  # many small steps come nearer to the teacher than few large ones
@@ -30,13 +31,22 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
         inputs: name the teacher.
         source: the images to learn from.
         tower: side in pixels of what the base model takes; views are resized to it.
+
+    Raises:
+        RecipeError: an assistant without a given teacher.
     """
     side = recipe.side or min(224, *source.image(0).shape[1:])
     factor = recipe.factor or (2 if side >= 128 and recipe.initializer == "patches" else 1)
     side -= 0 if recipe.side else side % factor
     small = side <= 64
     lossless = recipe.codec == "png" or (small and recipe.codec == "webp")
-    trained = inputs.trains is not None
+    needless = inputs.trains is not None  # what is trained here is of the students' kind already
+    assistant = recipe.assistant or (NO_ASSISTANT if needless or not small else ASSISTANT)
+    if needless and assistant != NO_ASSISTANT:
+        raise RecipeError(
+            f"assistant {assistant!r} beside teacher {inputs.teacher!r}: an assistant needs a given teacher"
+        )
+    learnt = needless or assistant != NO_ASSISTANT
     budget = round(recipe.fit_effort * min(30 * len(source), 160_000 if small else 30_000))
     return replace(
         recipe,
@@ -44,8 +54,9 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
         flip=not source.handed if recipe.flip is None else recipe.flip,
         factor=factor,
         quality=recipe.quality if recipe.quality or lossless else 90,
-        teacher_stages=recipe.teacher_stages or (best_stages(recipe) if trained else None),
-        fit_on=recipe.fit_on or ("own" if trained else "real"),
+        assistant=assistant,
+        teacher_stages=recipe.teacher_stages or (best_stages(recipe) if learnt else None),
+        fit_on=recipe.fit_on or ("own" if learnt else "real"),
         fit_images=budget if recipe.fit_images is None else recipe.fit_images,
         fit_batch=recipe.fit_batch or batch_within_memory(max(side, tower)),
     )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +25,7 @@ from hellods.distill.prototypes import prototypes
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.resume import Work, digest
 from hellods.distill.sources import Source, open_source, squares
-from hellods.distill.teacher import Teacher, check_teacher, get_teacher
+from hellods.distill.teacher import Teacher, check_teacher, get_assistant, get_teacher
 from hellods.format.archive import check_target, image_sections, write
 from hellods.format.codecs import decode, encode
 from hellods.format.header import Header, Images
@@ -43,6 +44,19 @@ class Report:
     path: Path
     content_id: str
     seconds: dict[str, float]
+
+
+class Clock:
+    """Seconds by stage; `with clock("teacher"): …`."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self.seconds[stage] = round(time.monotonic() - start, 2)
 
 
 def build(
@@ -76,32 +90,26 @@ def build(
         source.check(progress)
         held_out.check(progress)
     work = Work(out, beginnings(inputs, recipe, source, device))
-    with clock("teacher"):
-        teacher = get_teacher(inputs, recipe, source, layout.side, progress, work.stage("teacher")).to(device)
-        allow_weak = inputs.allow_weak_teacher
-        accuracy = check_teacher(teacher, held_out, layout.side, more=source, allow_weak=allow_weak, progress=progress)
-    # A network of the user's own is code, which only its answers tell apart.
-    answers = teacher(squares(source, torch.arange(min(len(source), 8)), layout.side))
-    work = work.given(taught=teacher.provenance(), answers=digest({"logits": answers}))
+    mentors, known, work = get_mentors(inputs, recipe, source, held_out, device, work, clock, progress)
     with clock("images"):
-        chosen = initial_images(recipe, source, teacher, layout, progress, work.stage("images"))
+        chosen = initial_images(recipe, source, mentors[0], layout, progress, work.stage("images"))
         streams, images = through_codec(chosen, recipe, progress)
     with clock("projector"):
         if recipe.head == "prototypes":
             projector.begin(prototypes(projector, source, layout.side, progress))
         work = work.given(projector=to_json(projector.config), images=digest({"images": images}))
         seen, how = lessons(recipe, source, images, views)
-        fit_projector(projector, teacher, seen, how, fit, progress, kept=work.stage("projector"))
+        fit_projector(projector, mentors[-1], seen, how, fit, progress, kept=work.stage("projector"))
         if recipe.quantization != "fp16":
             settle_projector(projector, seen, how, fit, progress, kept=work.stage("settle"))
         projector.load(projector.state())  # from here on just what the archive holds
     with clock("check"):
-        metrics = measure(projector, teacher, held_out, images, views, progress)
+        metrics = measure(projector, mentors, held_out, images, views, progress)
         probe = make_probe(projector.cpu(), images, views)
     header = replace(
         outline(inputs, recipe, source, views, device),
         projector=to_json(projector.config),
-        teacher=teacher.provenance() | {"held_out_accuracy": to_json(round(accuracy, 4))},
+        teacher=known,
         metrics=to_json(metrics),
     )
     targets = torch.arange(len(source.classes)).repeat_interleave(recipe.images_per_class)
@@ -116,6 +124,40 @@ def build(
         content_id = write(out, header, sections, overwrite=overwrite, progress=progress)
         work.remove()
     return Report(path=Path(out), content_id=content_id, seconds=clock.seconds)
+
+
+def get_mentors(
+    inputs: Inputs,
+    recipe: Recipe,
+    source: Source,
+    held_out: Source,
+    device: torch.device,
+    work: Work,
+    clock: Clock,
+    progress: Progress,
+) -> tuple[list[Teacher], dict[str, Any], Work]:
+    """Return the teacher and, if the recipe asks for one, its assistant; what is known of them; and the work so far.
+
+    Raises:
+        HelloError: one of them cannot be had, or is near chance.
+    """
+    assert recipe.side
+    side, allow_weak = recipe.side, inputs.allow_weak_teacher
+    check = partial(check_teacher, source=held_out, side=side, more=source, allow_weak=allow_weak, progress=progress)
+    with clock("teacher"):
+        teacher = get_teacher(inputs, recipe, source, side, progress, work.stage("teacher")).to(device)
+        known = teacher.provenance() | {"held_out_accuracy": to_json(round(check(teacher), 4))}
+    # A network of the user's own is code, which only its answers tell apart.
+    answers = teacher(squares(source, torch.arange(min(len(source), 8)), side))
+    work = work.given(taught=teacher.provenance(), answers=digest({"logits": answers}))
+    if not recipe.assisted:
+        return [teacher], known, work
+    with clock("assistant"):
+        kept = work.stage("assistant")
+        assistant = get_assistant(inputs, recipe, source, teacher, side, progress, kept).to(device)
+        accuracy = to_json(round(check(assistant, who="assistant"), 4))
+        known["assistant"] = assistant.provenance() | {"held_out_accuracy": accuracy}
+    return [teacher, assistant], known, work.given(assisted=assistant.provenance())
 
 
 def outline(inputs: Inputs, recipe: Recipe, source: Source, views: Views, device: torch.device) -> Header:
@@ -141,19 +183,6 @@ def outline(inputs: Inputs, recipe: Recipe, source: Source, views: Views, device
         recipe=to_json(recipe),
         metrics={},
     )
-
-
-class Clock:
-    """Seconds by stage; `with clock("teacher"): …`."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.monotonic()
-        yield
-        self.seconds[stage] = round(time.monotonic() - start, 2)
 
 
 def beginnings(inputs: Inputs, recipe: Recipe, source: Source, device: torch.device) -> dict[str, Any]:

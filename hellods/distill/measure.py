@@ -1,5 +1,6 @@
 """measure(): how near the projector comes to the truth and to the teacher."""
 
+from collections.abc import Sequence
 from itertools import chain
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from hellods.distill.sources import Source, squares
 from hellods.distill.teacher import Teacher
+from hellods.labels import LabelMaker
 from hellods.labels.projector import Projector
 from hellods.progress import Progress, track
 from hellods.views.draw import draw
@@ -18,9 +20,12 @@ BATCH = 100
 
 
 def measure(
-    projector: Projector, teacher: Teacher, held_out: Source, images: Tensor, views: Views, progress: Progress
+    projector: Projector, mentors: Sequence[Teacher], held_out: Source, images: Tensor, views: Views, progress: Progress
 ) -> dict[str, float]:
-    """Return the projector's accuracy and its top-1 agreement with the teacher: held-out images, then views."""
+    """Return the projector's accuracy and its top-1 agreement with the teacher: held-out images, then views.
+
+    `mentors` are the teacher and the assistant, if there is one; with that the agreement on views follows.
+    """
     sample = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))[:SAMPLE]
     chosen = torch.split(sample, BATCH)
     side = (images.shape[2], images.shape[3])
@@ -29,13 +34,13 @@ def measure(
 
     batches = chain((squares(held_out, indices, views.size) for indices in chosen), (render(images, d) for d in drawn))
     work = track(batches, len(chosen) + len(drawn), "Check", progress)
-    answers = [predict((projector, teacher), batch) for batch in work]
+    answers = [predict((projector, *mentors), batch) for batch in work]
     real, seen = torch.cat(answers[: len(chosen)], dim=1), torch.cat(answers[len(chosen) :], dim=1)
+    agreements = ("agreement_on_views", "agreement_with_assistant_on_views")
     return {
         "projector_held_out_accuracy": share(real[0] == held_out.targets[sample]),
         "agreement_on_held_out_images": share(real[0] == real[1]),
-        "agreement_on_views": share(seen[0] == seen[1]),
-    }
+    } | {name: share(seen[0] == theirs) for name, theirs in zip(agreements, seen[1:], strict=False)}
 
 
 def whole(count: int) -> tuple[Tensor, ...]:
@@ -44,8 +49,8 @@ def whole(count: int) -> tuple[Tensor, ...]:
 
 
 @torch.no_grad()
-def predict(label_makers: tuple[Projector, Teacher], images: Tensor) -> Tensor:
-    """Return each label maker's most likely class of each uint8 image, int64 (2, B)."""
+def predict(label_makers: Sequence[LabelMaker], images: Tensor) -> Tensor:
+    """Return each label maker's most likely class of each uint8 image, int64 (label makers, B)."""
     return torch.stack([label_maker(images).argmax(1).cpu() for label_maker in label_makers])
 
 

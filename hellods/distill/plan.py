@@ -16,8 +16,8 @@ from hellods.distill.fit import fit_projector, settle_projector
 from hellods.distill.initialize import INITIALIZERS, Layout, check_enough
 from hellods.distill.measure import measure
 from hellods.distill.recipe import Inputs, Recipe
-from hellods.distill.sources import KEPT, open_source, squares
-from hellods.distill.teacher import Teacher, check_teacher, get_teacher
+from hellods.distill.sources import KEPT, Source, open_source, squares
+from hellods.distill.teacher import Teacher, check_teacher, get_assistant, get_teacher
 from hellods.distill.trajectory import average
 from hellods.format.codecs import decode, encode
 from hellods.nets import create
@@ -27,6 +27,10 @@ STEPS: Final = 3  # of a stage; the first is slow, since memory and kernels are 
 IMAGES: Final = 64  # where a step is one image
 CLASSES: Final = 2  # where it is a class
 CANDIDATES: Final = 8  # of such a class, in place of hundreds
+
+
+# What begins a stage, the steps that it is watched for, and how often it counts.
+Beginning = tuple[Callable[[Progress], object], int, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,35 +72,58 @@ def plan(inputs: Inputs, recipe: Recipe, progress: Progress = silent) -> tuple[C
         for image in track(pixels.contiguous().numpy(), len(images), "Encode", progress):
             decode(encode(image, recipe.codec, recipe.quality), recipe.codec, side, side, "new image")
 
-    # What begins a stage, the steps that it is watched for, and how often it counts.
-    beginnings: list[tuple[Callable[[Progress], object], int, float]] = [
-        (source.check, IMAGES, 1 + len(held_out) / len(source))
-    ]
-    if inputs.trains is not None:
-        network = average([create(inputs.trains, classes, side) for _ in recipe.stages])
-        teacher = Teacher(network, source.classes, architecture="untrained").to(device)
-        beginnings += [(lambda watch: get_teacher(inputs, recipe, source, side, watch), STEPS, 1)]
-    else:
-        teacher = get_teacher(inputs, recipe, source, side, silent).to(device)
+    beginnings: list[Beginning] = [(source.check, IMAGES, 1 + len(held_out) / len(source))]
+    mentors, learning = schooling(inputs, recipe, source, held_out, side, device)
+    beginnings += learning
     generator = torch.Generator().manual_seed(0)
     beginnings += [
-        (lambda watch: check_teacher(teacher, held_out, side, more=source, progress=watch), STEPS, 1),
         (
-            lambda watch: INITIALIZERS[recipe.initializer](source, teacher, few, generator, watch),
+            lambda watch: INITIALIZERS[recipe.initializer](source, mentors[0], few, generator, watch),
             CLASSES,
             looked_at(layout) / looked_at(few),
         ),
         (code, STEPS, 1),
     ]
     seen, how = lessons(recipe, source, images, views)
-    beginnings += [(lambda watch: fit_projector(projector, teacher, seen, how, fit, watch), STEPS, 1)]
+    beginnings += [(lambda watch: fit_projector(projector, mentors[-1], seen, how, fit, watch), STEPS, 1)]
     if recipe.quantization != "fp16":
         beginnings += [(partial(settle_projector, projector, seen, how, fit), STEPS, 1)]
-    beginnings += [(lambda watch: measure(projector, teacher, held_out, images, views, watch), STEPS, 1)]
+    beginnings += [(lambda watch: measure(projector, mentors, held_out, images, views, watch), STEPS, 1)]
     decoded = len(source) * 3 * side**2
     later = images.nbytes + (decoded if decoded <= KEPT else 0)
     costs = [cost(*stage, later) for stage in track(beginnings, len(beginnings), "Plan", progress)]
     return tuple(cost for cost in costs if cost)
+
+
+def schooling(
+    inputs: Inputs, recipe: Recipe, source: Source, held_out: Source, side: int, device: torch.device
+) -> tuple[list[Teacher], list[Beginning]]:
+    """Return a teacher and, if the recipe asks for one, its assistant, and what making and checking them begins with.
+
+    What is trained in a build is of the same size here.
+    """
+    checked = partial(check_teacher, source=held_out, side=side, more=source)
+
+    def untrained(architecture: str) -> Teacher:
+        network = average([create(architecture, len(source.classes), side) for _ in recipe.stages])
+        return Teacher(network, source.classes, architecture="untrained").to(device)
+
+    beginnings: list[Beginning] = []
+    if inputs.trains is None:
+        teacher = get_teacher(inputs, recipe, source, side, silent).to(device)
+    else:
+        teacher = untrained(inputs.trains)
+        beginnings += [(lambda watch: get_teacher(inputs, recipe, source, side, watch), STEPS, 1)]
+    beginnings += [(lambda watch: checked(teacher, progress=watch), STEPS, 1)]
+    if not recipe.assisted:
+        return [teacher], beginnings
+    assert recipe.assistant
+    assistant = untrained(recipe.assistant)
+    beginnings += [
+        (lambda watch: get_assistant(inputs, recipe, source, teacher, side, watch), STEPS, 1),
+        (lambda watch: checked(assistant, who="assistant", progress=watch), STEPS, 1),
+    ]
+    return [teacher, assistant], beginnings
 
 
 class EnoughError(Exception):

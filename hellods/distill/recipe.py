@@ -11,6 +11,8 @@ from hellods.errors import RecipeError
 MEAN: Final = (0.485, 0.456, 0.406)  # ImageNet's, which most published weights expect
 STD: Final = (0.229, 0.224, 0.225)
 
+NO_ASSISTANT: Final = "none"
+
 Initializer = Literal["patches", "real"]
 Codec = Literal["png", "jpeg", "webp", "avif"]
 Mix = Literal["none", "cutmix", "mixup"]
@@ -41,7 +43,8 @@ class Recipe:
     flip: bool | None = None  # views are mirrored at random; None: unless the images are known to be text or digits
     mix: Mix = "cutmix"  # RDED's students see CutMix
 
-    teacher_epochs: int = 12  # of `train:ARCH`
+    assistant: str | None = None  # learns from a given teacher, and the projector from it; None: convnet3 up to 64 px
+    teacher_epochs: int = 12  # of `train:ARCH`, or of the assistant
     teacher_stages: tuple[int, ...] | None = None  # epochs whose logits are averaged; None: by images per class
     head: Head = "text"  # starts at embedded class names, or at mean features of real images, which are stored
     template: str = "a photo of a {}"  # CLIP's own; several, between `|`, are averaged
@@ -49,7 +52,9 @@ class Recipe:
     head_rank: int = 64  # HeLlO, ImageNet-100
     quantization: Quantization = "int4"  # of the deltas: a fifth of the bytes of fp16, and students learn as much
     embed_base: bool = False  # the base model's image tower is in the archive too, so that labels need nothing else
-    fit_on: FitOn | None = None  # views of the archive's own images, or of real ones; None: own with `train:ARCH`
+    fit_on: FitOn | None = (
+        None  # views of the archive's own images, or of real ones; None: own if a network is trained here
+    )
     fit_images: int | None = None  # views to fit on; None: 30 a real image, at most 160,000 (30,000 above 64 px)
     fit_effort: float = 1.0  # what that default is multiplied by
     fit_batch: int | None = None  # None: 32 up to 224 px, then as memory allows
@@ -95,6 +100,11 @@ class Recipe:
             raise RecipeError(f"side {self.side} cannot be cut into {self.factor} patches: choose a multiple")
         if any(part.count("{}") != 1 for part in self.template.split("|")):
             raise RecipeError(f"template {self.template!r} needs one {{}}, where the class goes")
+
+    @property
+    def assisted(self) -> bool:
+        """Whether an assistant stands between teacher and projector; of a recipe whose defaults are filled in."""
+        return self.assistant not in (None, NO_ASSISTANT)
 
     @property
     def stages(self) -> tuple[int, ...]:

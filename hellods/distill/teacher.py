@@ -108,19 +108,7 @@ def get_teacher(
 ) -> Teacher:
     """Return the user's teacher, or one trained on the real images (`train:ARCH`)."""
     if inputs.trains is not None:
-        return train_teacher(
-            inputs.trains,
-            source,
-            side,
-            seed=recipe.seed,
-            epochs=recipe.teacher_epochs,
-            stages=recipe.stages,
-            mean=inputs.teacher_mean,
-            std=inputs.teacher_std,
-            device=inputs.device,
-            progress=progress,
-            kept=kept,
-        )
+        return _trained(inputs.trains, None, inputs, recipe, source, side, progress, kept)
     return load_teacher(
         inputs.teacher,
         inputs.teacher_weights,
@@ -128,6 +116,43 @@ def get_teacher(
         inputs.teacher_std,
         source.classes,
         side,
+    )
+
+
+def get_assistant(
+    inputs: Inputs, recipe: Recipe, source: Source, teacher: Teacher, side: int, progress: Progress, kept: Kept = ANEW
+) -> Teacher:
+    """Return a network of the students' kind that learns from the teacher, for a recipe that asks for one.
+
+    It stands between a strong teacher and a small student (teacher assistant, arXiv 1902.03393).
+    """
+    assert recipe.assistant
+    return _trained(recipe.assistant, teacher, inputs, recipe, source, side, progress, kept)
+
+
+def _trained(
+    architecture: str,
+    assists: Teacher | None,
+    inputs: Inputs,
+    recipe: Recipe,
+    source: Source,
+    side: int,
+    progress: Progress,
+    kept: Kept,
+) -> Teacher:
+    return train_teacher(
+        architecture,
+        source,
+        side,
+        assists=assists,
+        seed=recipe.seed,
+        epochs=recipe.teacher_epochs,
+        stages=recipe.stages,
+        mean=inputs.teacher_mean,
+        std=inputs.teacher_std,
+        device=inputs.device,
+        progress=progress,
+        kept=kept,
     )
 
 
@@ -175,6 +200,7 @@ def train_teacher(
     source: Source,
     side: int,
     *,
+    assists: Teacher | None = None,
     seed: int,
     epochs: int,
     stages: Sequence[int] | None = None,
@@ -186,10 +212,13 @@ def train_teacher(
 ) -> Teacher:
     """Return a teacher trained from scratch on random crops (never mirrored: digits and text are not).
 
+    It learns the true classes; as an assistant, the mean of those and of its teacher's soft labels.
+
     Args:
         architecture: names the network.
         source: what it learns from.
         side: of the images, in pixels.
+        assists: the teacher whose assistant it will be.
         seed: of weights, order and crops.
         epochs: of the whole training, over which the learning rate falls.
         stages: epochs after which the logits of the network as it then is are averaged; the training ends with the last
@@ -221,7 +250,10 @@ def train_teacher(
             drawn = draw(views, (side, side), len(source), seed, epoch, indices)
             images = squares(source, indices, side).to(device)
             seen = render(images, replace(drawn, index=torch.arange(batch_size)))
-            yield normalize(seen, mean, std), source.targets[indices].to(device)
+            truth = source.targets[indices].to(device)
+            if assists is not None:
+                truth = (F.one_hot(truth, len(source.classes)) + assists(seen).softmax(1)) / 2
+            yield normalize(seen, mean, std), truth
 
     train(
         trajectory,
@@ -230,7 +262,7 @@ def train_teacher(
         epochs=max(stages),
         steps=steps,
         schedule=Schedule(epochs=epochs),
-        stage="Teacher",
+        stage="Assistant" if assists else "Teacher",
         seed=seed,
         precision=precision(device),
         after=trajectory.reach,
@@ -248,6 +280,7 @@ def check_teacher(
     more: Source | None = None,
     allow_weak: bool = False,
     progress: Progress = silent,
+    who: str = "teacher",
 ) -> float:
     """Return the teacher's accuracy, 0..1, on a sample of `source`: 2,000 images, or 50 of each class if that is more.
 
@@ -258,6 +291,7 @@ def check_teacher(
         more: images that help to find the order of classes when `source` has fewer than 50 of one.
         allow_weak: warn instead of raising.
         progress: told of every batch.
+        who: what it is called.
 
     Raises:
         SourceError: the accuracy is near chance, or the teacher has its classes in another order than the data.
@@ -271,12 +305,12 @@ def check_teacher(
     predicted = torch.cat(
         [
             teacher(squares(origin, indices, side)).argmax(1).cpu()
-            for origin, indices in track(work, len(work), "Teacher check", progress)
+            for origin, indices in track(work, len(work), f"{who.capitalize()} check", progress)
         ]
     )
     targets = torch.cat([origin.targets[indices] for origin, indices in work])
     score = (targets == predicted)[: len(chosen)].double().mean().item()
-    fault = other_order(targets, predicted, source.classes) or _near_chance(score, len(chosen), classes)
+    fault = other_order(targets, predicted, source.classes, who) or _near_chance(who, score, len(chosen), classes)
     if fault and not allow_weak:
         raise SourceError(f"{source.name}: {fault}, or pass --allow-weak-teacher")
     if fault:
@@ -284,13 +318,14 @@ def check_teacher(
     return score
 
 
-def _near_chance(score: float, images: int, classes: int) -> str | None:
+def _near_chance(who: str, score: float, images: int, classes: int) -> str | None:
     chance = 1 / classes
     # A tenth of the way from chance to perfect, and more than luck makes of so few images.
     least = min(1.0, chance + max(0.1 * (1 - chance), 3 * math.sqrt(chance * (1 - chance) / images)))
     if score >= least:
         return None
     return (
-        f"the teacher is right on {score:.1%} of {images} images, near chance ({chance:.1%}); check its weights, "
-        f"--teacher-mean and --teacher-std, or, with train:NETWORK, try more --teacher-epochs or later --teacher-stages"
+        f"the {who} is right on {score:.1%} of {images} images, near chance ({chance:.1%}); check its weights, "
+        f"--teacher-mean and --teacher-std, or, if it is trained here, try more --teacher-epochs or later "
+        f"--teacher-stages"
     )

@@ -8,7 +8,7 @@ import torch
 from hellods.distill.arrange import arrange, describe, lessons, resolve
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.sources import Pixels
-from hellods.errors import SourceError
+from hellods.errors import RecipeError, SourceError
 
 INPUTS = Inputs(data="x")
 
@@ -75,6 +75,32 @@ def test_few_images_are_taught_by_the_first_stages_of_a_training(
     recipe = Recipe(images_per_class=images, teacher_epochs=epochs)
     assert resolve(recipe, INPUTS, source, 32).teacher_stages == stages
     assert resolve(Recipe(teacher_stages=(3, 5)), INPUTS, source, 32).teacher_stages == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("side", "teacher", "assistant", "expected"),
+    [
+        (32, "resnet18", None, ("convnet3", (12,), "own")),
+        (64, "resnet18", None, ("convnet3", (12,), "own")),
+        (128, "resnet18", None, ("none", None, "real")),
+        (128, "resnet18", "resnet50", ("resnet50", (12,), "own")),
+        (32, "resnet18", "none", ("none", None, "real")),
+        (32, "train:convnet3", None, ("none", (12,), "own")),
+    ],
+)
+def test_assistant_stands_between_a_given_teacher_and_students_of_small_images(
+    side: int, teacher: str, assistant: str | None, expected: tuple[str, tuple[int] | None, str]
+) -> None:
+    source = Pixels("black", ("a", "b"), [0, 1], torch.zeros(2, 3, side, side, dtype=torch.uint8))
+    found = resolve(Recipe(assistant=assistant), Inputs(data="x", teacher=teacher), source, 32)
+    assert (found.assistant, found.teacher_stages, found.fit_on) == expected
+    assert found.assisted == (expected[0] != "none")
+
+
+def test_teacher_that_is_trained_here_takes_no_assistant() -> None:
+    source = Pixels("black", ("a", "b"), [0, 1], torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+    with pytest.raises(RecipeError, match=r"'resnet18'.*'train:convnet3'.*given teacher"):
+        resolve(Recipe(assistant="resnet18"), INPUTS, source, 32)
 
 
 def test_projector_is_fitted_on_the_images_of_the_file_as_students_see_them_or_on_crops_of_real_ones() -> None:

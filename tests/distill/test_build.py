@@ -29,7 +29,7 @@ class Brightest(torch.nn.Module):
 def brightest():
     return Brightest()
 """
-RECIPE = Recipe(images_per_class=2, fit_images=512, fit_batch=32, candidates=10)
+RECIPE = Recipe(images_per_class=2, fit_images=512, fit_batch=32, candidates=10, assistant="none")
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +146,26 @@ def test_teacher_of_another_class_order_is_refused(folder: Path, inputs: Inputs,
     assert not list(tmp_path.iterdir())
 
 
+def test_assistant_learns_from_the_teacher_and_the_projector_from_it(inputs: Inputs, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, assistant="convnet3", teacher_epochs=20, fit_images=768)
+    made = build(inputs, recipe, tmp_path / "x.hello")
+    assert "assistant" in made.seconds
+    with Archive.open(made.path) as archive:
+        header = archive.header
+    assert (header.recipe["assistant"], header.recipe["fit_on"]) == ("convnet3", "own")
+    assert header.recipe["teacher_stages"] == [1, 2]
+    assert (header.teacher["architecture"], header.teacher["assistant"]["architecture"]) == ("brightest", "convnet3")
+    assert header.teacher["assistant"]["networks"] == 2
+    assert float(header.teacher["assistant"]["held_out_accuracy"]) > 0.9
+    assert float(header.metrics["agreement_with_assistant_on_views"]) > 0.6  # chance: 0.33
+
+
+def test_assistant_that_learnt_nothing_is_refused(inputs: Inputs, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, assistant="resnet18", teacher_epochs=1)
+    with pytest.raises(SourceError, match="the assistant is right on"):
+        build(inputs, recipe, tmp_path / "x.hello")
+
+
 @pytest.mark.slow
 def test_cifar10_labels_come_near_the_teacher(shared: Path, cifar10: Path, tmp_path: Path) -> None:
     weights = shared / "data" / "teachers"
@@ -154,7 +174,7 @@ def test_cifar10_labels_come_near_the_teacher(shared: Path, cifar10: Path, tmp_p
         teacher=f"{weights / 'cifar_resnet.py'}:cifar10_resnet20",
         teacher_weights=str(weights / "cifar10_resnet20.safetensors"),
     )
-    made = build(inputs, Recipe(images_per_class=1, fit_images=20_000), tmp_path / "c10.hello")
+    made = build(inputs, Recipe(images_per_class=1, fit_images=20_000, assistant="none"), tmp_path / "c10.hello")
     with Archive.open(made.path) as archive:
         assert float(archive.header.teacher["held_out_accuracy"]) > 0.9
         assert float(archive.header.metrics["agreement_on_held_out_images"]) > 0.55

@@ -33,7 +33,10 @@ def test_plan_has_the_stages_and_steps_of_the_build_and_writes_nothing(
 def test_teacher_of_the_users_own_is_not_planned_to_be_trained(few_digits: Path, tmp_path: Path) -> None:
     code = "import torch\ndef net():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10))\n"
     (tmp_path / "net.py").write_text(code)
-    costs = plan(Inputs(data=str(few_digits), teacher=f"{tmp_path / 'net.py'}:net"), replace(RECIPE, fit_images=0))
+    costs = plan(
+        Inputs(data=str(few_digits), teacher=f"{tmp_path / 'net.py'}:net"),
+        replace(RECIPE, fit_images=0, assistant="none"),
+    )
     assert [cost.stage for cost in costs] == ["Data", "Teacher check", "Images", "Encode", "Check"]
 
 
@@ -51,6 +54,18 @@ def test_cost_is_the_mean_of_a_few_steps_without_the_first_for_all(monkeypatch: 
     assert found
     assert (found.stage, found.steps, found.seconds) == ("Fit", 100, 300)
     assert done == [0, 1, 2, 3]
+
+
+def test_assistant_is_planned_as_it_is_built(few_digits: Path, tmp_path: Path) -> None:
+    code = "import torch\ndef net():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10))\n"
+    (tmp_path / "net.py").write_text(code)
+    inputs = Inputs(data=str(few_digits), teacher=f"{tmp_path / 'net.py'}:net", allow_weak_teacher=True)
+    costs = plan(inputs, RECIPE)
+    ended: dict[str, int] = {}
+    build(inputs, RECIPE, tmp_path / "x.hello", progress=lambda stage, done, total: ended.setdefault(stage, total))
+    stages = [cost.stage for cost in costs]
+    assert stages[1:4] == ["Teacher check", "Assistant", "Assistant check"]
+    assert {cost.stage: cost.steps for cost in costs}.items() <= ended.items()
 
 
 @pytest.mark.parametrize("total", [1, 2])

@@ -141,6 +141,20 @@ def test_another_recipe_or_another_code_of_the_teacher_begins_anew(tmp_path: Pat
         both(gain, other)
 
 
+@pytest.mark.usefixtures("always")
+def test_stopped_assistant_goes_on_where_it_was(few_digits: Path, tmp_path: Path) -> None:
+    code = "import torch\ndef net():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10))\n"
+    (tmp_path / "net.py").write_text(code.replace("    return", "    torch.manual_seed(0)\n    return"))
+    inputs = Inputs(data=str(few_digits), teacher=f"{tmp_path / 'net.py'}:net", allow_weak_teacher=True)
+    first = dict[str, int]()
+    for moment in (("Assistant", 7), ("Images", 10)):
+        with pytest.raises(StopError):
+            build(inputs, RECIPE, tmp_path / "x.hello", progress=until(*moment))
+    stopped = build(inputs, RECIPE, tmp_path / "x.hello", progress=until("never", 0, first))
+    assert first["Assistant"] == 18
+    assert stopped.content_id == build(inputs, RECIPE, tmp_path / "whole.hello").content_id
+
+
 def state() -> dict[str, Tensor]:
     return {"done": torch.tensor(3), "weight": torch.arange(6.0).view(2, 3), "empty": torch.zeros(0)}
 

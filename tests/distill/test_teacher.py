@@ -178,6 +178,25 @@ def test_same_seed_trains_the_same_teacher() -> None:
     assert first["sha256"] != other["sha256"]
 
 
+class Doubt(nn.Module):
+    """As sure of a class far off as of the right one."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = 8 * (Shade()(images) + Shade((torch.arange(10) + 5) % 10)(images))
+        return logits
+
+
+@pytest.mark.parametrize(("assists", "low", "high"), [(None, 0.0, 0.02), (teacher(Doubt()), 0.1, 0.3)])
+def test_assistant_learns_the_true_classes_and_what_its_teacher_says(
+    assists: Teacher | None, low: float, high: float
+) -> None:
+    source = shades(12)
+    trained = train_teacher("convnet3", source, 8, assists=assists, seed=0, epochs=20, mean=(0, 0, 0), std=(1, 1, 1))
+    images, expected = squares(source, torch.arange(0, 120, 12), 8), torch.arange(10)
+    found = trained(images).softmax(1)
+    assert low < found[expected, (expected + 5) % 10].mean().item() < high
+
+
 @pytest.mark.slow
 def test_digits_teacher_reaches_97_percent() -> None:
     pytest.importorskip("sklearn")
