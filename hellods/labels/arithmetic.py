@@ -1,5 +1,6 @@
 """The arithmetic that labels are made in, how many at once, and how far they may lie from another machine's."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -51,5 +52,6 @@ def in_parts(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         return network(images)
     if torch.is_autocast_enabled(images.device.type):
         limit = max(AT_ONCE.values())  # it casts the weights anew for every part
-    height, width = images.shape[2:]
-    return torch.cat([network(part) for part in torch.split(images, max(1, limit // (height * width)))])
+    count, _, height, width = images.shape
+    parts = math.ceil(count / max(1, limit // (height * width)))
+    return torch.cat([network(part) for part in images.tensor_split(max(1, parts))])  # all of one size, or one less

@@ -39,14 +39,20 @@ class Measurement:
     arms: tuple[str, ...] = tuple(ARMS)
     seeds: int = 3
     protocol: Protocol = field(default_factory=Protocol)
+    archive: str | None = None  # that of another measurement, which is made first; None: one of its own
     base: str | None = None  # None: that of builds.py
     teacher: str | None = None  # None: that of builds.py; else train:NETWORK, or the function of WORK/FUNCTION.py
 
 
-def imagenette(images_per_class: int, **recipe: Any) -> Measurement:
+def cifar10(images_per_class: int, **asked: Any) -> Measurement:
+    """A teacher that is given, an assistant that is the default for small images, and as long a fit as pays."""
+    return Measurement(images="cifar10", recipe={"images_per_class": images_per_class, **PRESETS["best"]}, **asked)
+
+
+def imagenette(images_per_class: int) -> Measurement:
     return Measurement(
         images="imagenette",
-        recipe={"images_per_class": images_per_class, "side": 128, **recipe},
+        recipe={"images_per_class": images_per_class, "side": 128, "assistant": "resnet18"},
         arms=FOUR,
         seeds=1,
         protocol=Protocol(student="resnet18"),
@@ -55,7 +61,7 @@ def imagenette(images_per_class: int, **recipe: Any) -> Measurement:
 
 def convnet(images_per_class: int, arms: tuple[str, ...], seeds: int) -> Measurement:
     """RDED's own setting; its label maker is the teacher, so the projector is hardly fitted."""
-    recipe = {"images_per_class": images_per_class, "fit_images": 128}
+    recipe = {"images_per_class": images_per_class, "fit_images": 128, "assistant": "none"}
     return Measurement(images="cifar10", recipe=recipe, arms=arms, seeds=seeds, teacher="convnet3")
 
 
@@ -72,17 +78,21 @@ MEASUREMENTS = {
         arms=(*FOUR, "full"),
         protocol=Protocol(epochs=100),  # enough for all of them
     ),
-    "cifar10-ipc1": Measurement(images="cifar10", recipe={"images_per_class": 1}),
-    "cifar10-ipc10": Measurement(images="cifar10", recipe={"images_per_class": 10}),
-    "cifar10-ipc50": Measurement(images="cifar10", recipe={"images_per_class": 50}, arms=FOUR, seeds=1),
+    "cifar10-ipc1": cifar10(1),
+    "cifar10-ipc10": cifar10(10),
+    "cifar10-ipc50": cifar10(50, arms=FOUR, seeds=1),
+    "cifar10-resnet18-ipc10": cifar10(
+        10, archive="cifar10-ipc10", arms=("hello", "teacher", "hard"), protocol=Protocol(student="resnet18")
+    ),
     "cifar10-convnet-ipc10": convnet(10, ("teacher",), 3),
     "cifar10-convnet-ipc50": convnet(50, ("teacher",), 1),
     "cifar10-best-ipc1": best(1, 3),
     "cifar10-best-ipc10": best(10, 3),
     "cifar10-best-ipc50": best(50, 1),
-    "imagenette-ipc1": imagenette(1, fit_images=3072),
-    "imagenette-ipc10": imagenette(10, fit_images=3072),
-    "imagenette-tiny-ipc10": replace(imagenette(10), base="hello-tiny", arms=("hello",)),
+    "imagenette-ipc1": imagenette(1),
+    "imagenette-ipc10": imagenette(10),
+    "imagenette-tiny-ipc1": replace(imagenette(1), base="hello-tiny"),
+    "imagenette-tiny-ipc10": replace(imagenette(10), base="hello-tiny"),
 }
 
 
@@ -110,7 +120,7 @@ def main() -> None:
     name, folder = options.name, options.folder
     measurement = MEASUREMENTS[name]
     made_from = prepared(measurement, folder)
-    archive = folder / f"{name}.hello"
+    archive = folder / f"{measurement.archive or name}.hello"
     if not archive.exists():
         build(made_from, Recipe(**measurement.recipe), archive)
     question = Question(
