@@ -58,7 +58,9 @@ def knob(name: str, text: str, kind: Any = None) -> Callable[[F], F]:
 @option("allow_weak_teacher", "Go on even if teacher or label maker are near chance or order classes differently.")
 @option("device", "cpu, cuda, …")
 @option(
-    "precision", "Of the students' forward pass.  [default: fp32, on a GPU bf16]", click.Choice(get_args(Precision))
+    "precision",
+    "Of the students' forward pass.  [default: bf16 where the device has it in hardware, else fp32]",
+    click.Choice(get_args(Precision)),
 )
 @click.option("--out", default="report", show_default=True, help="Folder for the report; it keeps what is finished.")
 @click.option("--plan", "planned", is_flag=True, help="Say what would be trained and how long, and stop.")

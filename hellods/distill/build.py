@@ -69,8 +69,8 @@ def build(
 ) -> Report:
     """Return a report of the archive written to `out`.
 
-    On a CPU with the same number of threads, the same inputs and recipe give the same bytes, also after a build was
-    killed: what it had done is kept in a folder beside `out`, and the same call goes on from there.
+    On the same kind of CPU with the same number of threads, the same inputs and recipe give the same bytes, also after
+    a build was killed: what it had done is kept in a folder beside `out`, and the same call goes on from there.
 
     Raises:
         HelloError: the inputs do not fit each other, or `out` cannot be written; nothing is written then.

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hellods.device import precision
+from hellods.device import training_dtype
 from hellods.distill.sources import Source, squares
 from hellods.labels import LabelMaker
 from hellods.labels.projector import Projector
@@ -87,7 +87,7 @@ def fit_projector(
             schedule=schedule,
             groups=groups,
             stage=stage,
-            precision=precision(device),
+            precision=training_dtype(device),
             kept=kept,
             progress=progress,
         )

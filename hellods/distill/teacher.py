@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
-from hellods.device import precision
+from hellods.device import training_dtype
 from hellods.distill.checkpoints import fit_weights, own_network, published, read_weights
 from hellods.distill.order import other_order
 from hellods.distill.recipe import MEAN, STD, Inputs, Recipe
@@ -264,7 +264,7 @@ def train_teacher(
         schedule=Schedule(epochs=epochs),
         stage="Assistant" if assists else "Teacher",
         seed=seed,
-        precision=precision(device),
+        precision=training_dtype(device),
         after=trajectory.reach,
         kept=kept,
         progress=progress,

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import torch
 
-from hellods.device import usable, where
+from hellods.device import training_dtype, usable, where
 from hellods.errors import HelloError, RecipeError
 from hellods.evaluate.arms import choose
 from hellods.evaluate.bench import Bench
@@ -110,7 +110,7 @@ def prepare(
         HelloError: as `evaluate`.
     """
     device = usable(question.device)
-    precision = question.precision or ("bf16" if device.type == "cuda" else "fp32")
+    precision = question.precision or ("bf16" if training_dtype(device) == torch.bfloat16 else "fp32")
     arms = choose(question.arms)
     folder = Path(out)
     bench = Bench(question, device, folder / "runs", progress, train=train)

@@ -26,7 +26,7 @@ class Question:
     teacher_std: tuple[float, float, float] = STD
     allow_weak_teacher: bool = False
     device: str = "cpu"
-    precision: Precision | None = None  # of the students' forward pass; None: bf16 on a GPU
+    precision: Precision | None = None  # of the students' forward pass; None: bf16 where the device has it in hardware
 
     def __post_init__(self) -> None:
         if self.seeds < 1:

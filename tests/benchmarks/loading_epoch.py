@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet18
 
 from hellods import HelloDataset, HelloLoader
-from hellods.device import precision
+from hellods.device import training_dtype
 from hellods.distill.recipe import MEAN, STD
 from hellods.views.draw import draw
 
@@ -99,7 +99,7 @@ class Student:
 
     def __init__(self, classes: int, device: torch.device) -> None:
         torch.manual_seed(0)
-        self.device, self.dtype = device, precision(device)
+        self.device, self.dtype = device, training_dtype(device)
         self.network: nn.Module = resnet18(num_classes=classes).to(device, memory_format=torch.channels_last)
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.01, momentum=0.9)
 
