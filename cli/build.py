@@ -94,7 +94,10 @@ def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) 
     click.Choice(get_args(FitOn)),
 )
 @option(
-    "fit_images", "Views that it is fitted on.  [default: 30 a real image, at most 160,000, above 64 px 30,000]", int
+    "fit_images",
+    "Views that it is fitted on.  [default: 30 a real image, at most 160,000, above 64 px 30,000; "
+    "for more than 100 images to keep, that times √(images / 100)]",
+    int,
 )
 @option("fit_effort", "What that default is multiplied by.")
 @option("fit_batch", "Views in a step of that.  [default: 32, fewer above 224 px]", int)

@@ -1,5 +1,6 @@
 """A recipe and real images -> what each stage of a build works with; nothing is learnt here."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
@@ -17,6 +18,7 @@ from hellods.labels.projector import Projector
 from hellods.views.rule import Views
 
 ASSISTANT: Final = "convnet3"  # of the students that small images are for
+MANY: Final = 100  # images of a file, beyond which a fit needs more views
 FEW: Final = 5  # images of a class
 EARLY: Final = 2  # epochs that teach so few
 BATCH: Final = 32  # many small steps come nearer to the teacher than few large ones
@@ -40,14 +42,13 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
     side -= 0 if recipe.side else side % factor
     small = side <= 64
     lossless = recipe.codec == "png" or (small and recipe.codec == "webp")
-    needless = inputs.trains is not None  # what is trained here is of the students' kind already
-    assistant = recipe.assistant or (NO_ASSISTANT if needless or not small else ASSISTANT)
-    if needless and assistant != NO_ASSISTANT:
+    trained = inputs.trains is not None
+    assistant = recipe.assistant or (ASSISTANT if small and not trained else NO_ASSISTANT)
+    if trained and assistant != NO_ASSISTANT:
         raise RecipeError(
             f"assistant {assistant!r} beside teacher {inputs.teacher!r}: an assistant needs a given teacher"
         )
-    learnt = needless or assistant != NO_ASSISTANT
-    budget = round(recipe.fit_effort * min(30 * len(source), 160_000 if small else 30_000))
+    own_kind = trained or assistant != NO_ASSISTANT  # what teaches is of the students' kind
     return replace(
         recipe,
         side=side,
@@ -55,9 +56,9 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
         factor=factor,
         quality=recipe.quality if recipe.quality or lossless else 90,
         assistant=assistant,
-        teacher_stages=recipe.teacher_stages or (best_stages(recipe) if learnt else None),
-        fit_on=recipe.fit_on or ("own" if learnt else "real"),
-        fit_images=budget if recipe.fit_images is None else recipe.fit_images,
+        teacher_stages=recipe.teacher_stages or (best_stages(recipe) if own_kind else None),
+        fit_on=recipe.fit_on or ("own" if own_kind else "real"),
+        fit_images=views_to_fit_on(recipe, source, small) if recipe.fit_images is None else recipe.fit_images,
         fit_batch=recipe.fit_batch or batch_within_memory(max(side, tower)),
     )
 
@@ -66,6 +67,13 @@ def best_stages(recipe: Recipe) -> tuple[int, ...]:
     """Return the epochs of a training whose network teaches so many images best: for few its first, else its last."""
     last = recipe.teacher_epochs
     return tuple(range(1, 1 + min(EARLY, last))) if recipe.images_per_class < FEW else (last,)
+
+
+def views_to_fit_on(recipe: Recipe, source: Source, small: bool) -> int:
+    """Return 30 a real image, at most 160,000, above 64 px 30,000; times √(images / 100) for a file of more than 100."""
+    images = len(source.classes) * recipe.images_per_class
+    most = 160_000 if small else 30_000
+    return round(recipe.fit_effort * min(30 * len(source), most) * max(1.0, math.sqrt(images / MANY)))
 
 
 def batch_within_memory(side: int) -> int:

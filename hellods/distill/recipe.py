@@ -53,9 +53,9 @@ class Recipe:
     quantization: Quantization = "int4"  # of the deltas: a fifth of the bytes of fp16, and students learn as much
     embed_base: bool = False  # the base model's image tower is in the archive too, so that labels need nothing else
     fit_on: FitOn | None = (
-        None  # views of the archive's own images, or of real ones; None: own if a network is trained here
+        None  # views of the file's own images, or of real ones; None: own if a network is trained here
     )
-    fit_images: int | None = None  # views to fit on; None: 30 a real image, at most 160,000 (30,000 above 64 px)
+    fit_images: int | None = None  # views to fit on; None: by the numbers of real images and of the file's
     fit_effort: float = 1.0  # what that default is multiplied by
     fit_batch: int | None = None  # None: 32 up to 224 px, then as memory allows
     fit_learning_rate: float = 0.002  # of the tower's deltas

@@ -103,6 +103,17 @@ def test_teacher_that_is_trained_here_takes_no_assistant() -> None:
         resolve(Recipe(assistant="resnet18"), INPUTS, source, 32)
 
 
+@pytest.mark.parametrize(
+    ("images_per_class", "side", "effort", "views"),
+    [(2, 32, 1.0, 1200), (50, 32, 1.0, 1200), (200, 32, 1.0, 2400), (200, 128, 0.5, 1200)],
+)
+def test_more_images_are_fitted_on_more_views(images_per_class: int, side: int, effort: float, views: int) -> None:
+    source = Pixels("black", ("a", "b"), [0, 1] * 20, torch.zeros(40, 3, side, side, dtype=torch.uint8))
+    recipe = Recipe(images_per_class=images_per_class, fit_effort=effort)
+    assert resolve(recipe, INPUTS, source, 32).fit_images == views
+    assert resolve(Recipe(fit_images=7, fit_effort=2), INPUTS, source, 32).fit_images == 7
+
+
 def test_projector_is_fitted_on_the_images_of_the_file_as_students_see_them_or_on_crops_of_real_ones() -> None:
     source = Pixels("black", ("a", "b"), [0, 1], torch.zeros(2, 3, 128, 128, dtype=torch.uint8))
     images = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 3, 128, 128)
