@@ -70,7 +70,7 @@ def best_stages(recipe: Recipe) -> tuple[int, ...]:
 
 
 def views_to_fit_on(recipe: Recipe, source: Source, small: bool) -> int:
-    """Return 30 a real image, at most 160,000, above 64 px 30,000; times √(images / 100) for a file of more than 100."""
+    """Return 30 a real image, at most 160,000, above 64 px 30,000; for more than 100 images times √(images / 100)."""
     images = len(source.classes) * recipe.images_per_class
     most = 160_000 if small else 30_000
     return round(recipe.fit_effort * min(30 * len(source), most) * max(1.0, math.sqrt(images / MANY)))
