@@ -107,6 +107,8 @@ def _notes(archive: Json, report: Json) -> str:
         notes.append("The archive was not made from this data: this measures how it transfers.")
     if archive["same_teacher"] is False:
         notes.append("The archive was not made with this teacher: the gap between them is also one of teachers.")
+    if archive["assistant"]:
+        notes.append("The archive's labels are those of an assistant, which learnt from classes and teacher (Recipe).")
     if len(report["seeds"]) == 1:
         notes.append("One seed: how much the numbers vary from seed to seed is unknown.")
     return "".join(f"<p class=note>{note}</p>" for note in notes)
@@ -126,6 +128,7 @@ def _recipe(archive: Json) -> str:
         "content id": archive["content_id"],
         "base": archive["base"],
         "teacher": archive["teacher"],
+        "assistant": archive["assistant"],
     }
     return section("Recipe", facts(known))
 

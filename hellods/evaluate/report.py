@@ -42,6 +42,7 @@ def about(subject: Subject, results: Sequence[Result], not_run: Mapping[str, str
         "same_data": source["sha256"] == header.source.get("sha256"),
         "same_teacher": teacher and teacher == header.teacher.get("sha256"),
         "teacher": teacher_of(subject),
+        "assistant": header.teacher.get("assistant"),
         "base": subject.base,
         "arms": arms,
         "not_run": dict(not_run),

@@ -30,7 +30,7 @@ def rewritten(archive: Path, to: Path, *, without: tuple[str, ...] = (), **chang
 
 def ask(data: Path | str, **knobs: Any) -> Question:
     """Return a question that is answered soon."""
-    return Question(data=str(data), **({"protocol": Protocol(epochs=2), "seeds": 1} | knobs))
+    return Question(data=str(data), **({"protocol": Protocol(epochs=2), "seeds": 1, "precision": "fp32"} | knobs))
 
 
 def answered(paths: list[Path], question: Question, out: Path, **options: Any) -> dict[str, Any]:

@@ -100,6 +100,7 @@ def sample(
                 "same_data": True,
                 "same_teacher": True,
                 "teacher": {"architecture": "resnet20", "sha256": "0c" * 32, "parameters": 272_474, "networks": 1},
+                "assistant": None,
                 "base": {"name": "hello-tiny", "sha256": "7b" * 32, "bytes": 2_954_544},
                 "arms": {arm: _arm(rng, arm, len(classes), seeds) for arm in arms},
                 "not_run": {},
@@ -383,9 +384,14 @@ def test_what_is_missing_or_odd_leaves_a_page(change: Callable[..., object], say
 
 @pytest.mark.parametrize(
     ("key", "value", "says"),
-    [("same_data", False, "not made from this data"), ("same_teacher", False, "not made with this teacher")],
+    [
+        ("same_data", False, "not made from this data"),
+        ("same_teacher", False, "not made with this teacher"),
+        ("assistant", {"architecture": "convnet3", "held_out_accuracy": "0.71"}, "those of an assistant"),
+        ("assistant", "<b>odd</b>", "&lt;b&gt;odd&lt;/b&gt;"),
+    ],
 )
-def test_foreign_data_and_teachers_are_said(whole: str, key: str, value: object, says: str) -> None:
+def test_foreign_data_and_teachers_and_assistants_are_said(whole: str, key: str, value: object, says: str) -> None:
     assert says not in whole
     assert says in page(changed(lambda _, archive: archive.update({key: value})))
 
