@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from hellods.distill import fit as module
 from hellods.distill.fit import ENERGY, Fit, fit_projector, settle_projector
 from hellods.distill.sources import Pixels
 from hellods.labels.config import Quantization
@@ -17,6 +16,7 @@ from hellods.views.render import render
 from hellods.views.rule import Views
 
 CLASSES = ("red", "green", "blue")
+FIT = Fit(images=10_240, batch_size=16, learning_rate=0.002, head_learning_rate=0.03, hard_weight=0.1, seed=0)
 
 
 def brightest(images: Tensor) -> Tensor:
@@ -36,9 +36,9 @@ def projector() -> Projector:
     return Projector.create("hello-tiny", CLASSES, template="a photo of a {}", ranks=(4, 2), seed=0)
 
 
-def fitted(images: int) -> Projector:
+def fitted(images: int, precision: torch.dtype | None = None) -> Projector:
     made = projector()
-    fit = Fit(images=images, batch_size=16, learning_rate=0.002, head_learning_rate=0.03, hard_weight=0.1, seed=0)
+    fit = replace(FIT, images=images, precision=precision)
     fit_projector(made, brightest, source(), Views(size=32), fit)
     return made
 
@@ -50,10 +50,11 @@ def test_fitting_brings_the_projector_to_the_teacher_on_new_views() -> None:
     assert after < before / 4
 
 
-def test_fitting_in_bfloat16_as_on_a_gpu_comes_to_the_teacher_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "precision", lambda device: torch.bfloat16)
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_fitting_in_either_precision_comes_to_the_teacher_as_well(precision: torch.dtype) -> None:
     images = source().images
-    before, after = ((made(images).detach() - brightest(images)).square().mean() for made in (projector(), fitted(640)))
+    made = (projector(), fitted(640, precision))
+    before, after = ((one(images).detach() - brightest(images)).square().mean() for one in made)
     assert after < before / 4
 
 
@@ -71,14 +72,13 @@ def test_same_seed_gives_the_same_projector() -> None:
 
 @pytest.mark.parametrize("quantization", ["int8", "int4"])
 def test_settled_in_few_bits_it_says_what_it_said_before(quantization: Quantization) -> None:
-    made = fitted(640)
+    made = fitted(640, torch.float32)
     images = source().images
     before = made(images).detach()
     made.config = replace(made.config, quantization=quantization)
     rounded = deepcopy(made)
     rounded.settle(ENERGY)
-    fit = Fit(images=10_240, batch_size=16, learning_rate=0.002, head_learning_rate=0.03, hard_weight=0.1, seed=0)
-    settle_projector(made, source(), Views(size=32), fit)
+    settle_projector(made, source(), Views(size=32), FIT)
     stored = projector()
     stored.config = made.config
     stored.load(made.state())
