@@ -44,9 +44,9 @@ class Measurement:
     teacher: str | None = None  # None: that of builds.py; else train:NETWORK, or the function of WORK/FUNCTION.py
 
 
-def cifar10(images_per_class: int, **asked: Any) -> Measurement:
-    """A teacher that is given, an assistant that is the default for small images, and as long a fit as pays."""
-    return Measurement(images="cifar10", recipe={"images_per_class": images_per_class, **PRESETS["best"]}, **asked)
+def cifar10(images_per_class: int, preset: str = "best", **asked: Any) -> Measurement:
+    """A teacher that is given, and an assistant, which is the default for small images."""
+    return Measurement(images="cifar10", recipe={"images_per_class": images_per_class, **PRESETS[preset]}, **asked)
 
 
 def imagenette(images_per_class: int) -> Measurement:
@@ -80,7 +80,7 @@ MEASUREMENTS = {
     ),
     "cifar10-ipc1": cifar10(1),
     "cifar10-ipc10": cifar10(10, arms=(*FOUR, "shipped-int4", "stored-1x")),
-    "cifar10-ipc50": cifar10(50, arms=FOUR, seeds=1),
+    "cifar10-ipc50": cifar10(50, "default", arms=FOUR, seeds=1),
     "cifar10-resnet18-ipc10": cifar10(
         10, archive="cifar10-ipc10", arms=("hello", "teacher", "hard"), protocol=Protocol(student="resnet18")
     ),
