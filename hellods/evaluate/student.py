@@ -42,6 +42,28 @@ class Outcome:
     parameters: int
 
 
+class Curve:
+    """Points of a training: the accuracy there, and the mean loss since the point before."""
+
+    def __init__(self, epochs: int, accuracy: Callable[[], float]) -> None:
+        self.points = sorted({-(-epochs * point // CHECKS) for point in range(1, CHECKS + 1)})
+        self.accuracies: list[float] = []
+        self.losses: list[float] = []
+        self._accuracy = accuracy
+        self._running: list[Tensor] = []
+
+    def note(self, loss: Tensor) -> None:
+        """Take the loss of a step, a scalar, which is read at the next point alone, since that stops a GPU."""
+        self._running.append(loss.detach())
+
+    def after(self, epochs: int) -> None:
+        """Add a point if one lies after so many epochs."""
+        if epochs in self.points:
+            self.losses.append(round(torch.stack(self._running).mean().item(), 6))
+            self._running.clear()
+            self.accuracies.append(self._accuracy())
+
+
 def learn(
     lesson: Lesson, seed: int, device: torch.device, precision: torch.dtype, progress: Progress = silent
 ) -> Outcome:
@@ -57,27 +79,22 @@ def learn(
     feed = Feed(lesson, seed, device, clock)
     stream = iter(feed)
     chosen = sample(held_out, -(-SAMPLE // classes))
-    points = sorted({-(-protocol.epochs * point // CHECKS) for point in range(1, CHECKS + 1)})
-    curve: list[float] = []
-    losses: list[float] = []
-    running: list[Tensor] = []
 
     def right(indices: Tensor) -> Tensor:
         parts = torch.split(indices, at_once(lesson))
         batches = (prepared(lesson, squared(lesson, some).to(device)) for some in parts)
         return predict(network, batches, precision) == held_out.targets[indices]
 
+    def check() -> float:
+        with clock("check"):
+            return share(right(chosen))
+
+    curve = Curve(protocol.epochs, check)
+
     def loss(logits: Tensor, target: tuple[Tensor | None, Tensor]) -> Tensor:
         value = criterion(protocol, logits, *target)
-        running.append(value.detach())
+        curve.note(value)
         return value
-
-    def after(epochs: int) -> None:
-        if epochs in points:
-            losses.append(round(torch.stack(running).mean().item(), 6))
-            running.clear()
-            with clock("check"):
-                curve.append(share(right(chosen)))
 
     schedule = Schedule(
         learning_rate=protocol.learning_rate or 0.0,
@@ -95,7 +112,7 @@ def learn(
         stage="Student",
         seed=seed,
         precision=precision,
-        after=after,
+        after=curve.after,
         progress=progress,
     )
     student = time.monotonic() - start - sum(clock.seconds.values())
@@ -108,9 +125,9 @@ def learn(
     return Outcome(
         accuracy=share(hits),
         per_class=tuple(round(value, 6) for value in (found / counts).tolist()),
-        epochs=tuple(points),
-        curve=tuple(curve),
-        losses=tuple(losses),
+        epochs=tuple(curve.points),
+        curve=tuple(curve.accuracies),
+        losses=tuple(curve.losses),
         views=feed.views,
         seconds={name: round(value, 3) for name, value in (clock.seconds | {"student": student}).items()},
         # A backward pass costs two forward ones.
