@@ -65,6 +65,20 @@ def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) 
 @option("teacher_mean", "Mean that it expects.", three, metavar="R,G,B")
 @option("teacher_std", "Standard deviation that it expects.", three, metavar="R,G,B")
 @option("allow_weak_teacher", "Build even if the teacher is near chance or orders classes differently.")
+@option(
+    "assistant",
+    "A network of your students' kind, which learns from a given teacher, and the projector from it; or none.  "
+    "[default: convnet3 up to 64 px]",
+    click.STRING,
+    metavar="NETWORK",
+)
+@option("teacher_epochs", "Epochs of train:NETWORK, or of the assistant, over which its learning rate falls.")
+@option(
+    "teacher_stages",
+    "Those whose logits are averaged.  [default: 1,2 below 5 images a class, else the last]",
+    numbers,
+    metavar="N,…",
+)
 @click.option(
     "--class-names", metavar="FILE", help="A text for each class folder: lines `folder: text`, or a JSON object."
 )
@@ -104,19 +118,6 @@ def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) 
 @option("fit_learning_rate", "The learning rate of its image tower.")
 @option("head_learning_rate", "That of its head.")
 @option("hard_weight", "Weight of the true classes, beside the teacher's logits.")
-@option(
-    "assistant",
-    "A network of your students' kind, which learns from a given teacher, and the projector from it; or none.  "
-    "[default: convnet3 up to 64 px]",
-    click.STRING,
-)
-@option("teacher_epochs", "Epochs of train:NETWORK, or of the assistant, over which its learning rate falls.")
-@option(
-    "teacher_stages",
-    "Those whose logits are averaged.  [default: 1,2 below 5 images a class, else the last]",
-    numbers,
-    metavar="N,…",
-)
 @option("seed", "Of everything random.")
 @option("device", "cpu, cuda, …")
 @option("name", "Name of the archive.  [default: of the data]", click.STRING)
