@@ -68,7 +68,7 @@ def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) 
 @option(
     "assistant",
     "A network of your students' kind, which learns from a given teacher, and the projector from it; or none.  "
-    "[default: convnet3 up to 64 px]",
+    "[default: convnet3 up to 64 px, else resnet18]",
     click.STRING,
     metavar="NETWORK",
 )
@@ -117,7 +117,7 @@ def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) 
 @option("fit_batch", "Views in a step of that.  [default: 32, fewer above 224 px]", int)
 @option("fit_learning_rate", "The learning rate of its image tower.")
 @option("head_learning_rate", "That of its head.")
-@option("hard_weight", "Weight of the true classes, beside the teacher's logits.")
+@option("hard_weight", "Weight of the true classes, beside the teacher's logits.  [default: 0.1 on real images]", float)
 @option("seed", "Of everything random.")
 @option("device", "cpu, cuda, …")
 @option("name", "Name of the archive.  [default: of the data]", click.STRING)

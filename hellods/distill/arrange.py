@@ -17,7 +17,7 @@ from hellods.errors import RecipeError, SourceError
 from hellods.labels.projector import Projector
 from hellods.views.rule import Views
 
-ASSISTANT: Final = "convnet3"  # of the students that small images are for
+ASSISTANTS: Final = ("convnet3", "resnet18")  # what students of small and of larger images are in the field
 MANY: Final = 100  # images of a file, beyond which a fit needs more views
 FEW: Final = 5  # images of a class
 EARLY: Final = 2  # epochs that teach so few
@@ -43,12 +43,13 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
     small = side <= 64
     lossless = recipe.codec == "png" or (small and recipe.codec == "webp")
     trained = inputs.trains is not None
-    assistant = recipe.assistant or (ASSISTANT if small and not trained else NO_ASSISTANT)
+    assistant = recipe.assistant or (NO_ASSISTANT if trained else ASSISTANTS[0 if small else 1])
     if trained and assistant != NO_ASSISTANT:
         raise RecipeError(
             f"assistant {assistant!r} beside teacher {inputs.teacher!r}: an assistant needs a given teacher"
         )
     own_kind = trained or assistant != NO_ASSISTANT  # what teaches is of the students' kind
+    fit_on = recipe.fit_on or ("own" if own_kind else "real")
     return replace(
         recipe,
         side=side,
@@ -57,8 +58,9 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
         quality=recipe.quality if recipe.quality or lossless else 90,
         assistant=assistant,
         teacher_stages=recipe.teacher_stages or (best_stages(recipe) if own_kind else None),
-        fit_on=recipe.fit_on or ("own" if own_kind else "real"),
+        fit_on=fit_on,
         fit_images=views_to_fit_on(recipe, source, small) if recipe.fit_images is None else recipe.fit_images,
+        hard_weight={"own": 0.0, "real": 0.1}[fit_on] if recipe.hard_weight is None else recipe.hard_weight,
         fit_batch=recipe.fit_batch or batch_within_memory(max(side, tower)),
     )
 
@@ -88,6 +90,7 @@ def arrange(recipe: Recipe) -> tuple[Layout, Views, Fit]:
     assert recipe.fit_images is not None
     assert recipe.fit_batch
     assert recipe.flip is not None
+    assert recipe.hard_weight is not None
     layout = Layout(
         images_per_class=recipe.images_per_class,
         side=recipe.side,

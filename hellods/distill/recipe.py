@@ -43,7 +43,9 @@ class Recipe:
     flip: bool | None = None  # views are mirrored at random; None: unless the images are known to be text or digits
     mix: Mix = "cutmix"  # RDED's students see CutMix
 
-    assistant: str | None = None  # learns from a given teacher, and the projector from it; None: convnet3 up to 64 px
+    assistant: str | None = (
+        None  # learns from a given teacher, and the projector from it; None: convnet3 up to 64 px, else resnet18
+    )
     teacher_epochs: int = 12  # of `train:ARCH`, or of the assistant
     teacher_stages: tuple[int, ...] | None = None  # epochs whose logits are averaged; None: by images per class
     head: Head = "text"  # starts at embedded class names, or at mean features of real images, which are stored
@@ -60,7 +62,8 @@ class Recipe:
     fit_batch: int | None = None  # None: 32 up to 224 px, then as memory allows
     fit_learning_rate: float = 0.002  # of the tower's deltas
     head_learning_rate: float = 0.03  # new classes need a head far from their texts, and soon
-    hard_weight: float = 0.1  # of the cross-entropy with the true class, beside MSE on logits
+    # Of the cross-entropy with the true class, beside MSE on logits; None: 0.1 on real images, 0 on the file's own.
+    hard_weight: float | None = None
 
     def __post_init__(self) -> None:
         bounds = {

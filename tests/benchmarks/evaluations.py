@@ -52,7 +52,7 @@ def cifar10(images_per_class: int, preset: str = "best", **asked: Any) -> Measur
 def imagenette(images_per_class: int) -> Measurement:
     return Measurement(
         images="imagenette",
-        recipe={"images_per_class": images_per_class, "side": 128, "assistant": "resnet18"},
+        recipe={"images_per_class": images_per_class, "side": 128},
         arms=FOUR,
         seeds=1,
         protocol=Protocol(student="resnet18"),
@@ -78,7 +78,7 @@ MEASUREMENTS = {
         arms=(*FOUR, "full"),
         protocol=Protocol(epochs=100),  # enough for all of them
     ),
-    "cifar10-ipc1": cifar10(1),
+    "cifar10-ipc1": cifar10(1, "default", arms=(*FOUR, "shipped-int4", "stored-1x")),
     "cifar10-ipc10": cifar10(10, arms=(*FOUR, "shipped-int4", "stored-1x")),
     "cifar10-ipc50": cifar10(50, "default", arms=FOUR, seeds=1),
     "cifar10-resnet18-ipc10": cifar10(
@@ -92,7 +92,7 @@ MEASUREMENTS = {
     "imagenette-ipc1": imagenette(1),
     "imagenette-ipc10": imagenette(10),
     "imagenette-tiny-ipc1": replace(imagenette(1), base="hello-tiny"),
-    "imagenette-tiny-ipc10": replace(imagenette(10), base="hello-tiny"),
+    "imagenette-tiny-ipc10": replace(imagenette(10), base="hello-tiny", arms=("hello", "teacher", "hard")),
 }
 
 

@@ -82,18 +82,20 @@ def test_few_images_are_taught_by_the_first_stages_of_a_training(
     [
         (32, "resnet18", None, ("convnet3", (12,), "own")),
         (64, "resnet18", None, ("convnet3", (12,), "own")),
-        (128, "resnet18", None, ("none", None, "real")),
+        (128, "resnet50", None, ("resnet18", (12,), "own")),
+        (128, "resnet50", "none", ("none", None, "real")),
         (128, "resnet18", "resnet50", ("resnet50", (12,), "own")),
         (32, "resnet18", "none", ("none", None, "real")),
         (32, "train:convnet3", None, ("none", (12,), "own")),
     ],
 )
-def test_assistant_stands_between_a_given_teacher_and_students_of_small_images(
+def test_assistant_stands_between_a_given_teacher_and_students(
     side: int, teacher: str, assistant: str | None, expected: tuple[str, tuple[int] | None, str]
 ) -> None:
     source = Pixels("black", ("a", "b"), [0, 1], torch.zeros(2, 3, side, side, dtype=torch.uint8))
     found = resolve(Recipe(assistant=assistant), Inputs(data="x", teacher=teacher), source, 32)
     assert (found.assistant, found.teacher_stages, found.fit_on) == expected
+    assert found.hard_weight == (0.0 if found.fit_on == "own" else 0.1)
     assert found.assisted == (expected[0] != "none")
 
 
@@ -123,7 +125,8 @@ def test_projector_is_fitted_on_the_images_of_the_file_as_students_see_them_or_o
     assert how == views
     assert seen.targets.tolist() == [0, 0, 1, 1]
     assert torch.equal(seen.image(3), images[3])
-    real = resolve(Recipe(), Inputs(data="x", teacher="resnet18", teacher_weights="w.pt"), source, 32)
+    given = Inputs(data="x", teacher="resnet18", teacher_weights="w.pt")
+    real = resolve(Recipe(assistant="none"), given, source, 32)
     assert real.teacher_stages is None
     seen, how = lessons(real, source, images, views)
     assert seen is source
