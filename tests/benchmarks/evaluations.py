@@ -49,14 +49,18 @@ def cifar10(images_per_class: int, preset: str = "best", **asked: Any) -> Measur
     return Measurement(images="cifar10", recipe={"images_per_class": images_per_class, **PRESETS[preset]}, **asked)
 
 
-def imagenette(images_per_class: int) -> Measurement:
+def imagenette(images_per_class: int, **recipe: Any) -> Measurement:
     return Measurement(
         images="imagenette",
-        recipe={"images_per_class": images_per_class, "side": 128},
+        recipe={"images_per_class": images_per_class, "side": 128, **recipe},
         arms=FOUR,
         seeds=1,
         protocol=Protocol(student="resnet18"),
     )
+
+
+# The teacher's own labels, learnt on real images, as builds did before there were assistants.
+ALONE = {"assistant": "none", "quantization": "fp16", "fit_batch": 128}
 
 
 def convnet(images_per_class: int, arms: tuple[str, ...], seeds: int) -> Measurement:
@@ -89,6 +93,11 @@ MEASUREMENTS = {
     "cifar10-best-ipc1": best(1, 3),
     "cifar10-best-ipc10": best(10, 3),
     "cifar10-best-ipc50": best(50, 1),
+    "cifar10-alone-ipc1": Measurement(images="cifar10", recipe={"images_per_class": 1, **ALONE}),
+    "cifar10-alone-ipc10": Measurement(images="cifar10", recipe={"images_per_class": 10, **ALONE}),
+    "cifar10-alone-ipc50": Measurement(images="cifar10", recipe={"images_per_class": 50, **ALONE}, arms=FOUR, seeds=1),
+    "imagenette-alone-ipc1": imagenette(1, **ALONE, fit_images=3072),
+    "imagenette-alone-ipc10": imagenette(10, **ALONE, fit_images=3072),
     "imagenette-ipc1": imagenette(1),
     "imagenette-ipc10": imagenette(10),
     "imagenette-tiny-ipc1": replace(imagenette(1), base="hello-tiny"),

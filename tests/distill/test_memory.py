@@ -41,7 +41,8 @@ torch.set_num_threads(1)
 for count in (1_000, 1_000_000):
     module.open_source = lambda data, seed: (Virtual(count), Virtual(100))
     inputs = Inputs(data="virtual", teacher=f"{folder / 'net.py'}:net", teacher_mean=(0.5,) * 3)
-    module.build(inputs, Recipe(images_per_class=2, candidates=10, fit_images=512), folder / f"{count}.hello")
+    recipe = Recipe(images_per_class=2, candidates=10, fit_images=512, assistant="none")
+    module.build(inputs, recipe, folder / f"{count}.hello")
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
