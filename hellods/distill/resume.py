@@ -23,7 +23,7 @@ from hellods.train import Kept
 logger = logging.getLogger("hellods")
 
 INTERVAL: Final = 30.0  # seconds between two writes of a stage, which may take one of them
-STAGES: Final = ("teacher", "images", "projector", "settle")
+STAGES: Final = ("teacher", "assistant", "images", "projector", "settle")
 
 
 class Work:
@@ -43,6 +43,7 @@ class Work:
 
     def stage(self, name: str) -> "Stage":
         """Return what is known of one of STAGES."""
+        assert name in STAGES  # or it would not be removed
         return Stage(self.folder / f"{name}.safetensors", self.facts)
 
     def remove(self) -> None:

@@ -152,6 +152,7 @@ def test_stopped_assistant_goes_on_where_it_was(few_digits: Path, tmp_path: Path
             build(inputs, RECIPE, tmp_path / "x.hello", progress=until(*moment))
     stopped = build(inputs, RECIPE, tmp_path / "x.hello", progress=until("never", 0, first))
     assert first["Assistant"] == 18
+    assert sorted(path.name for path in tmp_path.glob("*hello*")) == ["x.hello"]
     assert stopped.content_id == build(inputs, RECIPE, tmp_path / "whole.hello").content_id
 
 
