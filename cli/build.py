@@ -109,8 +109,8 @@ def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) 
 )
 @option(
     "fit_images",
-    "Views that it is fitted on.  [default: 30 a real image, at most 160,000, above 64 px 30,000; "
-    "for more than 100 images to keep, that times √(images / 100)]",
+    "Views that it is fitted on.  [default: 30 a real image, at most 160,000, or 30,000 where the base model takes "
+    "more than 64 px; for more than 100 images to keep, that times √(images / 100)]",
     int,
 )
 @option("fit_effort", "What that default is multiplied by.")

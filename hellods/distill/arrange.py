@@ -19,6 +19,7 @@ from hellods.views.rule import Views
 
 ASSISTANTS: Final = ("convnet3", "resnet18")  # what students of small and of larger images are in the field
 MANY: Final = 100  # images of a file, beyond which a fit needs more views
+SMALL: Final = 64  # pixels, of images and of what a tower takes
 FEW: Final = 5  # images of a class
 EARLY: Final = 2  # epochs that teach so few
 BATCH: Final = 32  # many small steps come nearer to the teacher than few large ones
@@ -40,7 +41,7 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
     side = recipe.side or min(224, *source.image(0).shape[1:])
     factor = recipe.factor or (2 if side >= 128 and recipe.initializer == "patches" else 1)
     side -= 0 if recipe.side else side % factor
-    small = side <= 64
+    small = side <= SMALL
     lossless = recipe.codec == "png" or (small and recipe.codec == "webp")
     trained = inputs.trains is not None
     assistant = recipe.assistant or (NO_ASSISTANT if trained else ASSISTANTS[0 if small else 1])
@@ -59,7 +60,7 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
         assistant=assistant,
         teacher_stages=recipe.teacher_stages or (best_stages(recipe) if own_kind else None),
         fit_on=fit_on,
-        fit_images=views_to_fit_on(recipe, source, small) if recipe.fit_images is None else recipe.fit_images,
+        fit_images=views_to_fit_on(recipe, source, tower) if recipe.fit_images is None else recipe.fit_images,
         hard_weight={"own": 0.0, "real": 0.1}[fit_on] if recipe.hard_weight is None else recipe.hard_weight,
         fit_batch=recipe.fit_batch or batch_within_memory(max(side, tower)),
     )
@@ -71,10 +72,13 @@ def best_stages(recipe: Recipe) -> tuple[int, ...]:
     return tuple(range(1, 1 + min(EARLY, last))) if recipe.images_per_class < FEW else (last,)
 
 
-def views_to_fit_on(recipe: Recipe, source: Source, small: bool) -> int:
-    """Return 30 a real image, at most 160,000, above 64 px 30,000; for more than 100 images times √(images / 100)."""
+def views_to_fit_on(recipe: Recipe, source: Source, tower: int) -> int:
+    """Return 30 a real image, at most 160,000, or 30,000 if the tower takes more than 64 px and so much longer.
+
+    For a file of more than 100 images that is multiplied by √(images / 100).
+    """
     images = len(source.classes) * recipe.images_per_class
-    most = 160_000 if small else 30_000
+    most = 160_000 if tower <= SMALL else 30_000
     return round(recipe.fit_effort * min(30 * len(source), most) * max(1.0, math.sqrt(images / MANY)))
 
 

@@ -101,7 +101,7 @@ MEASUREMENTS = {
     "imagenette-ipc1": imagenette(1),
     "imagenette-ipc10": imagenette(10),
     "imagenette-tiny-ipc1": replace(imagenette(1), base="hello-tiny"),
-    "imagenette-tiny-ipc10": replace(imagenette(10), base="hello-tiny", arms=("hello", "teacher", "hard")),
+    "imagenette-tiny-ipc10": replace(imagenette(10), base="hello-tiny", arms=("hello",)),
 }
 
 

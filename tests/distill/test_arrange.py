@@ -106,14 +106,22 @@ def test_teacher_that_is_trained_here_takes_no_assistant() -> None:
 
 
 @pytest.mark.parametrize(
-    ("images_per_class", "side", "effort", "views"),
-    [(2, 32, 1.0, 1200), (50, 32, 1.0, 1200), (200, 32, 1.0, 2400), (200, 128, 0.5, 1200)],
+    ("images_per_class", "effort", "views"), [(2, 1.0, 1200), (50, 1.0, 1200), (200, 1.0, 2400), (200, 0.5, 1200)]
 )
-def test_more_images_are_fitted_on_more_views(images_per_class: int, side: int, effort: float, views: int) -> None:
-    source = Pixels("black", ("a", "b"), [0, 1] * 20, torch.zeros(40, 3, side, side, dtype=torch.uint8))
+def test_more_images_are_fitted_on_more_views(images_per_class: int, effort: float, views: int) -> None:
+    source = Pixels("black", ("a", "b"), [0, 1] * 20, torch.zeros(40, 3, 32, 32, dtype=torch.uint8))
     recipe = Recipe(images_per_class=images_per_class, fit_effort=effort)
     assert resolve(recipe, INPUTS, source, 32).fit_images == views
     assert resolve(Recipe(fit_images=7, fit_effort=2), INPUTS, source, 32).fit_images == 7
+
+
+@pytest.mark.parametrize(("tower", "views"), [(32, 160_000), (64, 160_000), (224, 30_000)])
+def test_large_towers_are_fitted_on_fewer_views(tower: int, views: int) -> None:
+    targets = [0, 1] * 4000
+    source = Pixels(
+        "black", ("a", "b"), targets, torch.zeros(1, 3, 128, 128, dtype=torch.uint8).expand(8000, 3, 128, 128)
+    )
+    assert resolve(Recipe(), INPUTS, source, tower).fit_images == views
 
 
 def test_projector_is_fitted_on_the_images_of_the_file_as_students_see_them_or_on_crops_of_real_ones() -> None:
