@@ -15,9 +15,10 @@ from hellods.distill.arrange import arrange, lessons, make_projector, resolve
 from hellods.distill.fit import fit_projector, settle_projector
 from hellods.distill.initialize import INITIALIZERS, Layout, check_enough
 from hellods.distill.measure import measure
+from hellods.distill.mentors import get_assistant, get_teacher
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.sources import KEPT, Source, open_source, squares
-from hellods.distill.teacher import Teacher, check_teacher, get_assistant, get_teacher
+from hellods.distill.teacher import Teacher, check_teacher
 from hellods.distill.trajectory import average
 from hellods.format.codecs import decode, encode
 from hellods.nets import create

@@ -1,32 +1,25 @@
-"""The teacher: loaded or trained, and measured on the data before anything is learnt from it."""
+"""The teacher: loaded, and measured on the data before anything is learnt from it."""
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
-from hellods.device import training_dtype
 from hellods.distill.checkpoints import fit_weights, own_network, published, read_weights
 from hellods.distill.order import other_order
-from hellods.distill.recipe import MEAN, STD, Inputs, Recipe
+from hellods.distill.recipe import MEAN, STD
 from hellods.distill.resume import digest
 from hellods.distill.sources import Source, sample, squares
-from hellods.distill.trajectory import Average, Trajectory
+from hellods.distill.trajectory import Average
 from hellods.errors import RecipeError, SourceError
 from hellods.labels.arithmetic import in_parts
 from hellods.nets import create, logits_shape
 from hellods.progress import Progress, silent, track
 from hellods.record import decimal
-from hellods.train import ANEW, Kept, Schedule, train
-from hellods.views.draw import draw
-from hellods.views.render import render
-from hellods.views.rule import Views
 
 logger = logging.getLogger("hellods")
 
@@ -103,59 +96,6 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return scaled
 
 
-def get_teacher(
-    inputs: Inputs, recipe: Recipe, source: Source, side: int, progress: Progress, kept: Kept = ANEW
-) -> Teacher:
-    """Return the user's teacher, or one trained on the real images (`train:ARCH`)."""
-    if inputs.trains is not None:
-        return _trained(inputs.trains, None, inputs, recipe, source, side, progress, kept)
-    return load_teacher(
-        inputs.teacher,
-        inputs.teacher_weights,
-        inputs.teacher_mean,
-        inputs.teacher_std,
-        source.classes,
-        side,
-    )
-
-
-def get_assistant(
-    inputs: Inputs, recipe: Recipe, source: Source, teacher: Teacher, side: int, progress: Progress, kept: Kept = ANEW
-) -> Teacher:
-    """Return a network of the students' kind that learns from the teacher, for a recipe that asks for one.
-
-    It stands between a strong teacher and a small student (teacher assistant, arXiv 1902.03393).
-    """
-    assert recipe.assistant
-    return _trained(recipe.assistant, teacher, inputs, recipe, source, side, progress, kept)
-
-
-def _trained(
-    architecture: str,
-    assists: Teacher | None,
-    inputs: Inputs,
-    recipe: Recipe,
-    source: Source,
-    side: int,
-    progress: Progress,
-    kept: Kept,
-) -> Teacher:
-    return train_teacher(
-        architecture,
-        source,
-        side,
-        assists=assists,
-        seed=recipe.seed,
-        epochs=recipe.teacher_epochs,
-        stages=recipe.stages,
-        mean=inputs.teacher_mean,
-        std=inputs.teacher_std,
-        device=inputs.device,
-        progress=progress,
-        kept=kept,
-    )
-
-
 def load_teacher(
     spec: str, weights: str | None, mean: Sequence[float], std: Sequence[float], classes: tuple[str, ...], side: int
 ) -> Teacher:
@@ -193,83 +133,6 @@ def load_teacher(
     if weights:
         fit_weights(network, read_weights(weights), weights, len(classes))
     return Teacher(network, classes, architecture=architecture, **facts)
-
-
-def train_teacher(
-    architecture: str,
-    source: Source,
-    side: int,
-    *,
-    assists: Teacher | None = None,
-    seed: int,
-    epochs: int,
-    stages: Sequence[int] | None = None,
-    mean: Sequence[float] = MEAN,
-    std: Sequence[float] = STD,
-    device: torch.device | str = "cpu",
-    progress: Progress = silent,
-    kept: Kept = ANEW,
-) -> Teacher:
-    """Return a teacher trained from scratch on random crops (never mirrored: digits and text are not).
-
-    It learns the true classes; as an assistant, the mean of those and of its teacher's soft labels.
-
-    Args:
-        architecture: names the network.
-        source: what it learns from.
-        side: of the images, in pixels.
-        assists: the teacher whose assistant it will be.
-        seed: of weights, order and crops.
-        epochs: of the whole training, over which the learning rate falls.
-        stages: epochs after which the logits of the network as it then is are averaged; the training ends with the last
-            of them. None: the last epoch alone.
-        mean: per channel, of pixels in 0..1.
-        std: likewise.
-        device: where it learns.
-        progress: told of every step.
-        kept: told of every step.
-
-    Raises:
-        RecipeError: an unknown architecture, or one that does not learn.
-        SourceError: an image cannot be used.
-    """
-    stages = stages or (epochs,)
-    network = create(architecture, len(source.classes), side, seed=seed)
-    trajectory = Trajectory(network.to(device).to(memory_format=torch.channels_last), stages)
-    views = Views(size=side, scale=(0.35, 1.0), flip=False)
-    generator = torch.Generator().manual_seed(seed)
-    batch_size = min(max(len(source) // 40, 16), 128, len(source))  # small sets need small batches to see many steps
-    steps = len(source) // batch_size
-    begin, skipped = divmod(kept.done, steps)
-    for _ in range(begin):
-        torch.randperm(len(source), generator=generator)
-
-    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.randperm(len(source), generator=generator)
-        for indices in order[: steps * batch_size].view(steps, batch_size)[skipped if epoch == begin else 0 :]:
-            drawn = draw(views, (side, side), len(source), seed, epoch, indices)
-            images = squares(source, indices, side).to(device)
-            seen = render(images, replace(drawn, index=torch.arange(batch_size)))
-            truth = source.targets[indices].to(device)
-            if assists is not None:
-                truth = (F.one_hot(truth, len(source.classes)) + assists(seen).softmax(1)) / 2
-            yield normalize(seen, mean, std), truth
-
-    train(
-        trajectory,
-        batches,
-        F.cross_entropy,
-        epochs=max(stages),
-        steps=steps,
-        schedule=Schedule(epochs=epochs),
-        stage="Assistant" if assists else "Teacher",
-        seed=seed,
-        precision=training_dtype(device),
-        after=trajectory.reach,
-        kept=kept,
-        progress=progress,
-    )
-    return Teacher(trajectory.teacher(), source.classes, architecture=architecture, mean=mean, std=std)
 
 
 def check_teacher(

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import save
 
 from hellods.distill.checkpoints import fit_weights, read_weights
+from hellods.distill.mentors import get_teacher
 from hellods.distill.plan import STEPS, cost
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.sources import Folder, Source, open_source
-from hellods.distill.teacher import Teacher, check_teacher, get_teacher
+from hellods.distill.teacher import Teacher, check_teacher
 from hellods.distill.trajectory import average
 from hellods.evaluate.question import Question
 from hellods.format.files import replacing

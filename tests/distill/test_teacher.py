@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hellods.distill.mentors import train_teacher
+from hellods.distill.recipe import MEAN, STD
 from hellods.distill.sources import Pixels, open_source, squares
-from hellods.distill.teacher import MEAN, STD, Teacher, check_teacher, load_teacher, train_teacher
+from hellods.distill.teacher import Teacher, check_teacher, load_teacher
 from hellods.errors import RecipeError, SourceError
 
 CLASSES = tuple("abcdefghij")

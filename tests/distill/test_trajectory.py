@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hellods.distill.mentors import train_teacher
 from hellods.distill.sources import Pixels
-from hellods.distill.teacher import Teacher, train_teacher
+from hellods.distill.teacher import Teacher
 from hellods.distill.trajectory import Average, Trajectory, average
 from hellods.train import Kept
 
