@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from hellods.distill import build as library
+from hellods.distill import mentors
 from hellods.distill import plan as planning
-from hellods.distill import teacher
 from hellods.distill.plan import Cost
 from hellods.distill.recipe import PRESETS, Inputs, Recipe
 from hellods.errors import RecipeError
@@ -216,7 +216,7 @@ def test_bad_input_is_one_line_before_any_work_and_leaves_the_folder_as_it_was(
     def late(*arguments: object, **knobs: object) -> None:
         raise AssertionError("refuse before the teacher learns")
 
-    monkeypatch.setattr(teacher, "train", late)
+    monkeypatch.setattr(mentors, "train", late)
     (tmp_path / "empty").mkdir()
     (tmp_path / "names").write_text("0: zero")
     (tmp_path / "there.hello").write_text("mine")
