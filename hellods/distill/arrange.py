@@ -47,7 +47,8 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
     assistant = recipe.assistant or (NO_ASSISTANT if trained else ASSISTANTS[0 if small else 1])
     if trained and assistant != NO_ASSISTANT:
         raise RecipeError(
-            f"assistant {assistant!r} beside teacher {inputs.teacher!r}: an assistant needs a given teacher"
+            f"assistant {assistant!r} beside teacher {inputs.teacher!r}: an assistant needs a given teacher; "
+            f"leave --assistant out, or name a network with weights as --teacher"
         )
     own_kind = trained or assistant != NO_ASSISTANT  # what teaches is of the students' kind
     fit_on = recipe.fit_on or ("own" if own_kind else "real")
