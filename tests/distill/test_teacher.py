@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hellods.distill.mentors import train_teacher
@@ -14,18 +13,7 @@ from hellods.distill.sources import Pixels, open_source, squares
 from hellods.distill.teacher import Teacher, check_teacher, load_teacher
 from hellods.errors import RecipeError, SourceError
 
-CLASSES = tuple("abcdefghij")
-
-
-class Shade(nn.Module):
-    """Answers with the tenth of the brightness that the image's mean lies in."""
-
-    def __init__(self, order: Tensor | None = None) -> None:
-        super().__init__()
-        self.order = torch.arange(10) if order is None else order
-
-    def forward(self, images: Tensor) -> Tensor:
-        return F.one_hot(self.order[(images.mean((1, 2, 3)) * 10).long().clamp(0, 9)], 10).float()
+from .shades import CLASSES, Shade, shades, teacher
 
 
 class Brighter(nn.Module):
@@ -34,19 +22,6 @@ class Brighter(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         mean = images.mean((1, 2, 3))
         return torch.stack([-mean, mean], dim=1)
-
-
-def teacher(network: nn.Module | None = None, **options: object) -> Teacher:
-    plain = {"architecture": "shade", "mean": (0, 0, 0), "std": (1, 1, 1)} | options
-    return Teacher(network or Shade(), CLASSES, **plain)  # type: ignore[arg-type]
-
-
-def shades(images: int, wrong: float = 0.0) -> Pixels:
-    """Return plain images, `images` of each of ten brightnesses, a share of them with the next class's target."""
-    targets = torch.arange(10).repeat_interleave(images)
-    pixels = (targets * 25.6 + 12).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 4, 4).contiguous()
-    noisy = torch.arange(len(targets)) % images < wrong * images
-    return Pixels("shades", CLASSES, torch.where(noisy, (targets + 1) % 10, targets).tolist(), pixels)
 
 
 def test_logits_are_the_networks_on_normalized_images() -> None:
@@ -172,38 +147,6 @@ def test_named_network_takes_the_weights_of_a_file(tmp_path: Path) -> None:
     torch.save(trained.network.state_dict(), tmp_path / "w.pt")
     loaded = load_teacher("convnet3", str(tmp_path / "w.pt"), MEAN, STD, CLASSES, 8)
     assert loaded.provenance() == trained.provenance()
-
-
-def test_same_seed_trains_the_same_teacher() -> None:
-    first, again, other = (train_teacher("convnet3", shades(2), 8, seed=s, epochs=2).provenance() for s in (1, 1, 2))
-    assert first == again
-    assert first["sha256"] != other["sha256"]
-
-
-class Doubt(nn.Module):
-    """As sure of a class far off as of the right one."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = 8 * (Shade()(images) + Shade((torch.arange(10) + 5) % 10)(images))
-        return logits
-
-
-@pytest.mark.parametrize(("assists", "low", "high"), [(None, 0.0, 0.02), (teacher(Doubt()), 0.1, 0.3)])
-def test_assistant_learns_the_true_classes_and_what_its_teacher_says(
-    assists: Teacher | None, low: float, high: float
-) -> None:
-    source = shades(12)
-    trained = train_teacher("convnet3", source, 8, assists=assists, seed=0, epochs=20, mean=(0, 0, 0), std=(1, 1, 1))
-    images, expected = squares(source, torch.arange(0, 120, 12), 8), torch.arange(10)
-    found = trained(images).softmax(1)
-    assert low < found[expected, (expected + 5) % 10].mean().item() < high
-
-
-@pytest.mark.slow
-def test_digits_teacher_reaches_97_percent() -> None:
-    pytest.importorskip("sklearn")
-    source, held_out = open_source("digits")
-    assert check_teacher(train_teacher("convnet3", source, 32, seed=0, epochs=6), held_out, 32) >= 0.97
 
 
 def resnet20(shared: Path) -> Teacher:

@@ -1,0 +1,43 @@
+"""A teacher or an assistant that is trained here learns what it shall, and the same every time."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hellods.distill.mentors import train_teacher
+from hellods.distill.sources import open_source, squares
+from hellods.distill.teacher import Teacher, check_teacher
+
+from .shades import Shade, shades, teacher
+
+
+def test_same_seed_trains_the_same_teacher() -> None:
+    first, again, other = (train_teacher("convnet3", shades(2), 8, seed=s, epochs=2).provenance() for s in (1, 1, 2))
+    assert first == again
+    assert first["sha256"] != other["sha256"]
+
+
+class Doubt(nn.Module):
+    """As sure of a class far off as of the right one."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = 8 * (Shade()(images) + Shade((torch.arange(10) + 5) % 10)(images))
+        return logits
+
+
+@pytest.mark.parametrize(("assists", "low", "high"), [(None, 0.0, 0.02), (teacher(Doubt()), 0.1, 0.3)])
+def test_assistant_learns_the_true_classes_and_what_its_teacher_says(
+    assists: Teacher | None, low: float, high: float
+) -> None:
+    source = shades(12)
+    trained = train_teacher("convnet3", source, 8, assists=assists, seed=0, epochs=20, mean=(0, 0, 0), std=(1, 1, 1))
+    images, expected = squares(source, torch.arange(0, 120, 12), 8), torch.arange(10)
+    found = trained(images).softmax(1)
+    assert low < found[expected, (expected + 5) % 10].mean().item() < high
+
+
+@pytest.mark.slow
+def test_digits_teacher_reaches_97_percent() -> None:
+    pytest.importorskip("sklearn")
+    source, held_out = open_source("digits")
+    assert check_teacher(train_teacher("convnet3", source, 32, seed=0, epochs=6), held_out, 32) >= 0.97
