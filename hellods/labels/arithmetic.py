@@ -3,11 +3,10 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.backends import cudnn
 
 from hellods.labels.config import Precision
 
@@ -28,21 +27,31 @@ def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
 
     TF32, which cuDNN takes for convolutions unless told otherwise, has a thousandth of an error in every product.
     """
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    exact = cudnn.flags(
-        enabled=cudnn.enabled,
-        benchmark=cudnn.benchmark,
-        benchmark_limit=cudnn.benchmark_limit,
-        deterministic=cudnn.deterministic,
-        allow_tf32=False,
-    )
     dtype = DTYPES[precision]
+    with _exact(device), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        yield
+
+
+@contextmanager
+def _exact(device: torch.device) -> Iterator[None]:
+    """Multiply float32 as float32."""
+    # Each follows those before it while it has no setting of its own. So the general ones are emptied first, lest what
+    # they pass on be taken for settings of the others, and come back as such.
+    every: Any = torch.backends  # of which torch states no types
+    if device.type == "cuda":
+        general, operations = [every, every.cudnn], [every.cudnn.conv, every.cudnn.rnn, every.cuda.matmul]
+    else:
+        general, operations = [every], [every.mkldnn.conv, every.mkldnn.rnn, every.mkldnn.matmul]
+    settings = [*general, *operations]
+    before = []
     try:
-        with exact, torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            yield
+        for setting in settings:
+            before.append(setting.fp32_precision)
+            setting.fp32_precision = "none" if setting in general else "ieee"
+        yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        for setting, value in zip(settings, before, strict=False):
+            setting.fp32_precision = value
 
 
 def in_parts(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:

@@ -1,37 +1,69 @@
 """Labels are made in the arithmetic that the archive states, and the caller's own settings come back."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import Tensor
-from torch.backends import cudnn
+from torch.backends import cuda, cudnn, mkldnn
 
 from hellods.labels.arithmetic import DTYPES, arithmetic, in_parts
 from hellods.labels.config import Precision
 
 CPU = torch.device("cpu")
+MKLDNN = (mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
 
 
-def settings() -> tuple[object, ...]:
-    return torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.enabled, cudnn.benchmark, cudnn.deterministic
+def settings() -> list[str]:
+    """Return how float32 is multiplied by each library in each operation."""
+    return [setting.fp32_precision for setting in (cuda.matmul, cudnn.conv, cudnn.rnn, *MKLDNN)]
+
+
+def legacy() -> None:
+    torch.set_float32_matmul_precision("medium")
+
+
+def everywhere() -> None:
+    torch.backends.fp32_precision = "tf32"  # type: ignore[attr-defined]
+
+
+def one_operation() -> None:
+    cuda.matmul.fp32_precision = "tf32"
+
+
+def no_longer_alike() -> None:
+    cudnn.conv.fp32_precision = "ieee"
 
 
 @pytest.fixture
-def quick() -> Iterator[None]:
-    """The settings of someone who trains fast; torch gives its own back after the test."""
-    torch.set_float32_matmul_precision("medium")
+def own_settings() -> Iterator[None]:
+    """Put everything back after a test that changes it."""
     yield
+    torch.backends.fp32_precision = "none"  # type: ignore[attr-defined]
     torch.set_float32_matmul_precision("highest")
+    cudnn.allow_tf32 = True
 
 
-@pytest.mark.usefixtures("quick")
-def test_float32_is_computed_in_float32_and_settings_come_back() -> None:
+@pytest.mark.usefixtures("own_settings")
+@pytest.mark.parametrize("choose", [legacy, everywhere, one_operation, no_longer_alike])
+@pytest.mark.parametrize(("device", "ours"), [("cpu", slice(3, 6)), ("cuda", slice(0, 3))])
+def test_float32_is_computed_in_float32_and_settings_come_back(
+    choose: Callable[[], None], device: str, ours: slice
+) -> None:
+    choose()
     before = settings()
-    assert before[:2] == ("medium", True)
-    with arithmetic("fp32", CPU):
-        assert settings() == ("highest", False, *before[2:])
+    with arithmetic("fp32", torch.device(device)):
+        assert settings()[ours] == ["ieee"] * 3
     assert settings() == before
+
+
+@pytest.mark.usefixtures("own_settings")
+def test_what_followed_a_general_setting_still_follows_it_afterwards() -> None:
+    everywhere()
+    with arithmetic("fp32", CPU):
+        pass
+    torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    assert settings()[3:] == ["ieee"] * 3
 
 
 @pytest.mark.parametrize("precision", DTYPES)
