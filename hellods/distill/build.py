@@ -106,7 +106,7 @@ def build(
         projector.load(projector.state())  # from here on just what the archive holds
     with clock("check"):
         metrics = measure(projector, mentors, held_out, images, views, progress)
-        probe = make_probe(projector.cpu(), images, views)
+        probe = make_probe(projector.cpu(), images, views, precision=projector.config.precision)
     header = replace(
         outline(inputs, recipe, source, views, device),
         projector=to_json(projector.config),
