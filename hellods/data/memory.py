@@ -4,8 +4,10 @@ import mmap
 import os
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.context import get_spawning_popen
 from multiprocessing.reduction import DupFd
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -16,17 +18,23 @@ from torch.utils.data import get_worker_info
 from hellods.data.lazy import CPU
 
 UNKNOWN: Final = 1 << 62  # bytes; where the system does not say, all images are tried
+# Where Linux says how much a container may use: control groups, version 2 and 1.
+LIMITS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def room(device: torch.device) -> int:
     """Return how many bytes of images a process may keep: half of a GPU's free memory, a quarter of the machine's.
 
-    The workers of a DataLoader that cannot share them share a quarter.
+    A container's limit counts as the machine's memory. The workers of a DataLoader that cannot share them share a
+    quarter.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free // 2
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else UNKNOWN
+    for limit in LIMITS:
+        with suppress(OSError, ValueError):  # no such file, or it says `max`
+            memory = min(memory, int(Path(limit).read_text()))
     worker = get_worker_info()
     return memory // 4 // (1 if worker is None else 1 + worker.num_workers)
 

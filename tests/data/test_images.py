@@ -121,9 +121,14 @@ def test_broken_image_is_named_where_it_is_decoded(make: Callable[..., Path], ar
         list(HelloLoader(HelloDataset(path, labels="hard"), facts.count))
 
 
-def test_room_is_a_share_of_the_machine() -> None:
+@pytest.mark.parametrize(("limit", "limited"), [("max\n", False), ("4096\n", True)])
+def test_room_is_a_share_of_the_machine_or_of_the_container(
+    limit: str, limited: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "memory.max").write_text(limit)
+    monkeypatch.setattr(memory, "LIMITS", [str(tmp_path / "memory.max"), str(tmp_path / "none")])
     whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert memory.room(CPU) == whole // 4
+    assert memory.room(CPU) == (4096 if limited else whole) // 4
 
 
 @pytest.mark.parametrize(("how", "workers"), [("fork", 2), ("spawn", 1)])
