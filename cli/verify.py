@@ -30,11 +30,12 @@ def command(file: str, base: str | None, quiet: bool) -> None:
             for used in dict.fromkeys([None, base] if embedded else [base]):
                 HelloDataset(file, base=used).batch([0])  # the first label compares the probe
             draw("Labels", 1, 1)
-    labels = {
-        (False, False): "no projector, so no labels to check",
-        (True, False): "labels can be made; the file has no probe to compare them with",
-        (True, True): "labels made again, equal to the probe",
-    }[header.projector is not None, probed]
+    if header.projector is None:
+        labels = "no projector, so no labels to check"
+    elif probed:
+        labels = "labels made again, equal to the probe"
+    else:
+        labels = "labels can be made; the file has no probe to compare them with"
     click.echo(f"{escape(file)}: {len(header.sections)} sections equal their digests")
     click.echo(f"{header.images.count:,} images decoded, each {header.images.height} × {header.images.width} px")
     if embedded:
