@@ -29,8 +29,9 @@ def measure(
     sample = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))[:SAMPLE]
     chosen = torch.split(sample, BATCH)
     side = (images.shape[2], images.shape[3])
-    rounds = range(max(1, SAMPLE // len(images)))
-    drawn = [draw(views, side, len(images), 0, epoch, indices) for epoch in rounds for indices in whole(len(images))]
+    count = len(images)
+    places = torch.arange(SAMPLE) * max(count, SAMPLE) // SAMPLE  # spread over the images, or epoch after epoch
+    drawn = [draw(views, side, count, 0, part // count, part % count) for part in torch.split(places, BATCH)]
 
     batches = chain((squares(held_out, indices, views.size) for indices in chosen), (render(images, d) for d in drawn))
     work = track(batches, len(chosen) + len(drawn), "Check", progress)
@@ -41,11 +42,6 @@ def measure(
         "projector_held_out_accuracy": share(real[0] == held_out.targets[sample]),
         "agreement_on_held_out_images": share(real[0] == real[1]),
     } | {name: share(seen[0] == theirs) for name, theirs in zip(agreements, seen[1:], strict=False)}
-
-
-def whole(count: int) -> tuple[Tensor, ...]:
-    """Return all indices in batches."""
-    return torch.split(torch.arange(count), BATCH)
 
 
 @torch.no_grad()

@@ -7,12 +7,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from hellods import HelloDataset
 from hellods.distill.build import Report, build
+from hellods.distill.measure import measure
 from hellods.distill.recipe import Inputs, Recipe
+from hellods.distill.sources import Pixels
 from hellods.errors import HelloError, SourceError
 from hellods.format.archive import Archive
+from hellods.progress import silent
+from hellods.views.rule import Views
 
 CLASSES = ("blue", "green", "red")
 TEACHER = """
@@ -102,6 +107,20 @@ def test_labels_belong_to_the_images_as_a_reader_decodes_them(inputs: Inputs, co
     recipe = replace(RECIPE, codec=codec, quality=None if codec == "png" else 60, fit_images=0)
     made = build(inputs, recipe, tmp_path / "x.hello")
     HelloDataset(made.path).batch([0])  # the probe holds digests of views
+
+
+def test_large_file_is_measured_on_some_of_its_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hellods.distill.measure.SAMPLE", 6)
+    seen: list[Tensor] = []
+
+    def brightness(images: Tensor) -> Tensor:
+        seen.append(images)
+        return images.float().mean((2, 3))
+
+    images = torch.arange(9, dtype=torch.uint8).view(9, 1, 1, 1).expand(9, 3, 4, 4).contiguous()
+    held_out = Pixels("held out", CLASSES, [0] * 9, images)
+    measure(brightness, [brightness], held_out, images, Views(size=4), silent)  # type: ignore[arg-type, list-item]
+    assert sorted(torch.cat(seen[-1:])[:, 0, 0, 0].tolist()) == [0, 1, 3, 4, 6, 7]
 
 
 def test_existing_file_is_kept_before_any_work(report: Report, tmp_path: Path) -> None:
