@@ -139,9 +139,8 @@ def whole(draw: Progress, seconds: Mapping[str, float]) -> Progress:
             left[stage] = (now - started) * (total - done) / (done - first)
         elif done == total:
             left[stage] = 0.0
-        gone = now - began
-        # Not 0, which would begin it anew.
-        draw(WHOLE, max(1, round(10 * gone)), max(1, round(10 * (gone + sum(left.values())))))
+        gone, rest = max(1, round(10 * (now - began))), sum(left.values())  # not 0, which would begin it anew
+        draw(WHOLE, gone, gone + (max(1, round(10 * rest)) if rest else 0))
 
     return both
 

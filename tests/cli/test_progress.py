@@ -103,6 +103,15 @@ def test_whole_ends_when_its_stages_have_and_knows_what_lay_behind(time_of: Cloc
     assert calls == [(0, 210), (10, 210), (30, 230), (40, 50), (50, 50)]
 
 
+def test_whole_is_not_done_while_a_stage_is_left(time_of: Clock) -> None:
+    calls: list[tuple[int, int]] = []
+    draw = whole(lambda stage, done, total: calls.append((done, total)) if stage == WHOLE else None, {"Fit": 3})
+    for done in (0, 999, 1000):
+        time_of.now += 1
+        draw("Fit", done, 1000)
+    assert [done == total for done, total in calls] == [False, False, False, True]
+
+
 def test_note_is_shown_once(capsys: Capture) -> None:
     with progress(quiet=False):
         for _ in range(2):
