@@ -87,7 +87,7 @@ def _record(kind: Any, value: Any, where: str, lenient: bool, error: type[HelloE
             raise error(f"{where}: key {field.name!r} is missing")
     try:
         return kind(**arguments)
-    except ValueError as cause:  # raised by __post_init__: a value out of range
+    except (ValueError, HelloError) as cause:  # raised by __post_init__: a value out of range
         raise error(f"{where}: {cause}") from cause
 
 

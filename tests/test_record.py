@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hellods.distill.recipe import Recipe
 from hellods.errors import FormatError, RecipeError
 from hellods.record import DECIMAL, decimal, from_json, to_json
 
@@ -79,6 +80,11 @@ def test_wrong_value_is_named_with_its_place(change: dict[str, Any], message: st
 def test_missing_key_is_the_one_without_a_default() -> None:
     with pytest.raises(FormatError, match="here: key 'name' is missing"):
         from_json(Outer, {}, "here")
+
+
+def test_knob_out_of_range_is_named_with_its_place() -> None:
+    with pytest.raises(RecipeError, match=r"^x\.toml: side is 4, expected 8 to 4096$"):
+        from_json(Recipe, {"side": 4}, "x.toml", error=RecipeError)
 
 
 def test_value_refused_by_the_class_is_named_with_its_place() -> None:

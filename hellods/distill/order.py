@@ -21,7 +21,7 @@ DEVIATIONS: Final = 4.0  # of the difference under equal frequencies: 3e-5 for o
 
 
 def other_order(targets: Tensor, predicted: Tensor, classes: Sequence[str], who: str = "teacher") -> str | None:
-    """Return what is wrong with the order of the teacher's classes and what to do, or None if the data agree with it.
+    """Return what is wrong with the order of the teacher's classes, or None if the data agree with it.
 
     Args:
         targets: int64 (N,), the classes of images.
@@ -37,7 +37,7 @@ def other_order(targets: Tensor, predicted: Tensor, classes: Sequence[str], who:
     found, possible = (reorder(guess + judge, right) for right in ([], cycles))
     return (
         f"{who} and data have their classes in different orders: {listed(names)}; in its own order the {who} is "
-        f"right on {possible:.1%} instead of {found:.1%}; put its outputs in the order of the class folders"
+        f"right on {possible:.1%} instead of {found:.1%}"
     )
 
 

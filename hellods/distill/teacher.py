@@ -173,7 +173,11 @@ def check_teacher(
     )
     targets = torch.cat([origin.targets[indices] for origin, indices in work])
     score = (targets == predicted)[: len(chosen)].double().mean().item()
-    fault = other_order(targets, predicted, source.classes, who) or _near_chance(who, score, len(chosen), classes)
+    fault = other_order(targets, predicted, source.classes, who)
+    if fault:
+        fault += "; put its outputs in the order of the class folders"
+    else:
+        fault = _near_chance(who, score, len(chosen), classes)
     if fault and not allow_weak:
         raise SourceError(f"{source.name}: {fault}, or pass --allow-weak-teacher")
     if fault:

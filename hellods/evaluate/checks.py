@@ -99,7 +99,8 @@ def check_order(
     targets = torch.cat([origin.targets[part] for origin, part in work])
     fault = other_order(targets, torch.cat(found), held_out.classes, who="label maker")
     if fault:
-        raise SourceError(f"{held_out.name}: {fault}")
+        remedy = "rename the class folders to sort in the archive's order, or pass --allow-weak-teacher"
+        raise SourceError(f"{held_out.name}: {fault}; {remedy}")
 
 
 def too_few(source: Source, targets: Tensor) -> dict[str, str]:

@@ -93,12 +93,16 @@ def percent(share: float | None) -> str:
 
 def number(value: float | None) -> str:
     """Return a number with three digits at least."""
-    return NONE if value is None else f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+    if value is None:
+        return NONE
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:.3g}" if rounded < 1000 else f"{value:,.0f}"
 
 
 def si(value: float | None) -> str:
     """Return a count with three digits and a prefix: 1.2 G."""
     if value is None:
         return NONE
-    power = next((power for power in (5, 4, 3, 2, 1) if value >= 1000**power), 0)
-    return f"{value / 1000**power:.3g} {' kMGTP'[power].strip()}"
+    rounded = float(f"{value:.3g}")
+    power = next((power for power in (5, 4, 3, 2, 1) if rounded >= 1000**power), 0)
+    return f"{rounded / 1000**power:.3g} {' kMGTP'[power].strip()}"

@@ -55,7 +55,7 @@ def arm_of(results: Sequence[Result]) -> dict[str, Any]:
     run, outcomes = results[0][0], [kept["outcome"] for _, kept in results]
     best = [max(zip(outcome["curve"], outcome["epochs"], strict=True)) for outcome in outcomes]
     # The curve is measured on a sample: what the best point has before the last one there is added to the last on all.
-    highest = [o["accuracy"] + value - o["curve"][-1] for o, (value, _) in zip(outcomes, best, strict=True)]
+    highest = [min(1.0, o["accuracy"] + value - o["curve"][-1]) for o, (value, _) in zip(outcomes, best, strict=True)]
     epochs = run.subject.protocol.epochs
     seen = sum(outcome["views"] for outcome in outcomes)
     # A student that is sent its labels makes none.
