@@ -48,7 +48,7 @@ def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) 
     is_eager=True,
     expose_value=False,
     callback=choose_preset,
-    help="How much work to put into it.",
+    help="How long to fit the projector: `fast` a tenth of the default, `best` twice.",
 )
 @click.option(
     "--recipe",
@@ -56,74 +56,83 @@ def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) 
     is_eager=True,
     expose_value=False,
     callback=choose_recipe,
-    help="A file of knobs, as `hellods inspect --recipe` prints them; options given beside it override it.",
+    help="File of options, as `hellods inspect --recipe` prints them; options on the command line override it.",
 )
-@option("images_per_class", "Images to keep of each class.")
-@option("base", "hello-tiny, MODEL/TAG of open_clip, hf-hub:OWNER/NAME or local-dir:FOLDER.")
-@option("teacher", "train:NETWORK, FILE.py:FUNCTION, or a network of torchvision or timm.")
-@option("teacher_weights", "Its weights: safetensors, or a PyTorch checkpoint.", click.STRING)
-@option("teacher_mean", "Mean that it expects.", three, metavar="R,G,B")
-@option("teacher_std", "Standard deviation that it expects.", three, metavar="R,G,B")
+@option("images_per_class", "Synthetic images per class.")
+@option("base", "Base model: hello-tiny, MODEL/TAG of open_clip, hf-hub:OWNER/NAME or local-dir:FOLDER.")
+@option("teacher", "Teacher: train:NETWORK, FILE.py:FUNCTION, or a network of torchvision or timm by name.")
+@option("teacher_weights", "The teacher's weights: safetensors, or a PyTorch checkpoint.", click.STRING)
+@option("teacher_mean", "Mean that the teacher expects, per channel, for pixels in 0..1.", three, metavar="R,G,B")
+@option("teacher_std", "Standard deviation that the teacher expects, likewise.", three, metavar="R,G,B")
 @option("allow_weak_teacher", "Build even if the teacher is near chance or orders classes differently.")
 @option(
     "assistant",
-    "A network of your students' kind, which learns from a given teacher, and the projector from it; or none.  "
+    "Network that learns from a given teacher, and teaches the projector in its place; `none` for no assistant.  "
     "[default: convnet3 up to 64 px, else resnet18]",
     click.STRING,
     metavar="NETWORK",
 )
-@option("teacher_epochs", "Epochs of train:NETWORK, or of the assistant, over which its learning rate falls.")
+@option("teacher_epochs", "Epochs to train train:NETWORK, or the assistant.")
 @option(
     "teacher_stages",
-    "Those whose logits are averaged.  [default: 1,2 below 5 images a class, else the last]",
+    "Epochs of that training after which the network is kept, to average the logits of all kept.  "
+    "[default: 1,2 below 5 images a class, else the last]",
     numbers,
     metavar="N,…",
 )
 @click.option(
     "--class-names", metavar="FILE", help="A text for each class folder: lines `folder: text`, or a JSON object."
 )
-@option("side", "Side of the images in pixels.  [default: of the first image, at most 224]", int)
-@option("initializer", "Images from RDED's patches, or random real ones.", click.Choice(get_args(Initializer)))
-@option("factor", "Patches along the side of an image.  [default: 2 from 128 px, else 1]", int)
-@option("candidates", "Real images of a class that patches are chosen from.")
-@option("crops", "Crops tried of each of them.")
-@option("codec", "How images are stored.", click.Choice(get_args(Codec)))
-@option("quality", "1 to 100.  [default: lossless up to 64 px, else 90]", int)
-@click.option("--flip/--no-flip", default=Recipe.flip, help="Whether views are mirrored.  [default: yes, digits no]")
-@option("mix", "How views are mixed.", click.Choice(get_args(Mix)))
-@option("head", "Where the head starts: at class names, or at mean features.", click.Choice(get_args(Head)))
-@option("template", "What the text of a class is set into; several between | are averaged.")
-@option("encoder_rank", "Rank of the projector's deltas on the image tower.")
-@option("head_rank", "Rank of its delta on the head.")
-@option("quantization", "How deltas are stored.", click.Choice(get_args(Quantization)))
-@click.option(
-    "--embed-base/--no-embed-base",
-    default=Recipe.embed_base,
-    help="Whether the base model is in the file, so that it makes labels anywhere; up to 128 MiB.  [default: no]",
+@option("side", "Side of the synthetic images in pixels.  [default: that of the first real image, at most 224]", int)
+@option("initializer", "Start from RDED's patches, or from random real images.", click.Choice(get_args(Initializer)))
+@option("factor", "Patches along each side of an image.  [default: 2 from 128 px, else 1]", int)
+@option("candidates", "Real images per class that patches are chosen from.")
+@option("crops", "Random crops tried per candidate image.")
+@option("codec", "Image format in the file.", click.Choice(get_args(Codec)))
+@option("quality", "Image quality, 1 to 100.  [default: lossless up to 64 px, else 90]", int)
+@option("flip", "Mirror half of the views.  [default: yes, but not digits]", bool)
+@option("mix", "How pairs of views are mixed.", click.Choice(get_args(Mix)))
+@option(
+    "head",
+    "Head starts at text embeddings of class names, or at mean image features of the classes, which are stored.",
+    click.Choice(get_args(Head)),
+)
+@option("template", "Prompt around each class name, with {}; several, separated by |, are averaged.")
+@option("encoder_rank", "LoRA rank on the layers of the image tower.")
+@option("head_rank", "LoRA rank on the classification head.")
+@option("quantization", "Number format of the stored deltas.", click.Choice(get_args(Quantization)))
+@option(
+    "embed_base", "Store the base model's image tower in the file, up to 128 MiB, so that labels need no other.", bool
 )
 @option(
     "fit_on",
-    "Views of the file's own images, as students see them, or of all real ones.  "
+    "Fit the projector on views of the synthetic images, or of all real ones.  "
     "[default: own with train:NETWORK or an assistant, else real]",
     click.Choice(get_args(FitOn)),
 )
 @option(
     "fit_images",
-    "Views that it is fitted on.  [default: 30 a real image, at most 160,000, or 30,000 where the base model takes "
-    "more than 64 px; for more than 100 images to keep, that times √(images / 100)]",
+    "Number of views to fit the projector on.  [default: 30 per real image, at most 160,000, or 30,000 if the base "
+    "model takes more than 64 px; beyond 100 synthetic images times √(images / 100)]",
     int,
 )
-@option("fit_effort", "What that default is multiplied by.")
-@option("fit_batch", "Views in a step of that.  [default: 32, fewer above 224 px]", int)
-@option("fit_learning_rate", "The learning rate of its image tower.")
-@option("head_learning_rate", "That of its head.")
-@option("hard_weight", "Weight of the true classes, beside the teacher's logits.  [default: 0.1 on real images]", float)
-@option("seed", "Of everything random.")
-@option("device", "cpu, cuda, …")
-@option("name", "Name of the archive.  [default: of the data]", click.STRING)
-@option("license", "Its license, an SPDX expression.")
+@option("fit_effort", "Multiplies the default of --fit-images.")
+@option("fit_batch", "Batch size of the projector's fit.  [default: 32, fewer above 224 px]", int)
+@option("fit_learning_rate", "Learning rate of the deltas on the image tower.")
+@option("head_learning_rate", "Learning rate of the head.")
+@option(
+    "hard_weight",
+    "Weight of cross-entropy with the true class in the fit.  [default: 0.1 on real images, else 0]",
+    float,
+)
+@option("seed", "Random seed of the whole build.")
+@option("device", "Device to compute on: cpu, cuda, cuda:1, …")
+@option("name", "Name of the archive.  [default: that of the data]", click.STRING)
+@option("license", "License of the archive, an SPDX expression.")
 @option("source_url", "Where the real images come from.", click.STRING)
-@click.option("--plan", "only_plan", is_flag=True, help="Say what it will take, from a few steps, and write nothing.")
+@click.option(
+    "--plan", "only_plan", is_flag=True, help="Estimate time and memory of each stage from a few steps, and stop."
+)
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def command(

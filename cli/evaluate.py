@@ -29,41 +29,54 @@ def knob(name: str, text: str, kind: Any = None) -> Callable[[F], F]:
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--data", required=True, help="The real images: a folder with train/ and val/ (or test/), or `digits`.")
+@click.option("--data", required=True, help="Real images: a folder with train/ and val/ (or test/), or `digits`.")
 @click.option(
     "--arms",
     default=",".join(dict.fromkeys(name.partition("-")[0] for name in ARMS)),
     show_default=True,
-    help="What is compared, with commas between; `random` means all random-…",
+    help="Arms to compare, with commas between; `random` means all random-…",
 )
-@option("seeds", "Students of each arm.")
-@click.option("--preset", type=click.Choice([*PRESETS]), default="rded", show_default=True, help="Whose recipe.")
-@knob("student", "Network: convnet3 to convnet6, resnet18, or one of torchvision or timm.")
-@knob("epochs", "Epochs, counted in the archive's images.", int)
-@knob("batch_size", "Images a step.", int)
-@knob("learning_rate", "Of AdamW.", float)
-@knob("weight_decay", "Of matrices alone.", float)
-@knob("multiplier", "How the learning rate falls.", click.Choice(get_args(Multiplier)))
-@knob("loss", "Of soft labels.", click.Choice(get_args(Loss)))
-@knob("temperature", "Of the loss kl.", float)
-@knob("hard_weight", "Weight of the true classes, beside soft labels.", float)
-@knob("least_area", "Share of an image that a crop shows at least.", float)
-@knob("shuffle", "Strips along a side that views exchange.", int)
-@knob("mix", "How views are mixed.", click.Choice(get_args(Mix)))
-@option("base", "The base model, where a FILE names one that only you have.", click.STRING)
-@option("teacher", "train:NETWORK, FILE.py:FUNCTION, or a network of torchvision or timm.", click.STRING)
-@option("teacher_weights", "Its weights: safetensors, or a PyTorch checkpoint.", click.STRING)
-@option("teacher_mean", "Mean that it expects.", three, metavar="R,G,B")
-@option("teacher_std", "Standard deviation that it expects.", three, metavar="R,G,B")
-@option("allow_weak_teacher", "Go on even if teacher or label maker are near chance or order classes differently.")
-@option("device", "cpu, cuda, …")
+@option("seeds", "Students per arm, each with a seed of its own.")
+@click.option(
+    "--preset",
+    type=click.Choice([*PRESETS]),
+    default="rded",
+    show_default=True,
+    help="Published recipe that students are trained by.",
+)
+@knob("student", "Student network: convnet3 to convnet6, resnet18, or one of torchvision or timm.")
+@knob("epochs", "Epochs of a student, counted in the archive's images.", int)
+@knob("batch_size", "Batch size of a student.", int)
+@knob("learning_rate", "AdamW's initial learning rate.", float)
+@knob("weight_decay", "AdamW's weight decay, on weight matrices only.", float)
+@knob("multiplier", "Schedule of the learning rate.", click.Choice(get_args(Multiplier)))
+@knob("loss", "Loss on soft labels: KL divergence, or MSE of logits.", click.Choice(get_args(Loss)))
+@knob("temperature", "Temperature of the loss kl.", float)
+@knob("hard_weight", "Weight of cross-entropy with the true class, beside soft labels.", float)
+@knob("least_area", "Smallest share of an image's area that a crop shows.", float)
+@knob("shuffle", "Patches per side that RDED's ShufflePatches permutes; 1 for none.", int)
+@knob("mix", "How pairs of views are mixed.", click.Choice(get_args(Mix)))
+@option("base", "Base model of the label makers, where a FILE names one that only you have.", click.STRING)
+@option(
+    "teacher", "Teacher: train:NETWORK, FILE.py:FUNCTION, or a network of torchvision or timm by name.", click.STRING
+)
+@option("teacher_weights", "The teacher's weights: safetensors, or a PyTorch checkpoint.", click.STRING)
+@option("teacher_mean", "Mean that the teacher expects, per channel, for pixels in 0..1.", three, metavar="R,G,B")
+@option("teacher_std", "Standard deviation that the teacher expects, likewise.", three, metavar="R,G,B")
+@option(
+    "allow_weak_teacher",
+    "Go on even if the teacher is near chance, or it or the label maker orders classes differently.",
+)
+@option("device", "Device to compute on: cpu, cuda, cuda:1, …")
 @option(
     "precision",
-    "Of the students' forward pass.  [default: bf16 where the device has it in hardware, else fp32]",
+    "Precision of the students' forward passes.  [default: bf16 where the device has it in hardware, else fp32]",
     click.Choice(get_args(Precision)),
 )
-@click.option("--out", default="report", show_default=True, help="Folder for the report; it keeps what is finished.")
-@click.option("--plan", "planned", is_flag=True, help="Say what would be trained and how long, and stop.")
+@click.option(
+    "--out", default="report", show_default=True, help="Folder for the report; finished students are kept there."
+)
+@click.option("--plan", "planned", is_flag=True, help="Estimate the time of each arm, and stop.")
 @click.option("--overwrite", is_flag=True, help="Replace the report of another question.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def command(

@@ -37,7 +37,7 @@ def options_of(*kinds: type) -> Callable[..., Callable[[F], F]]:
     def option(name: str, text: str, kind: Any = None, **attributes: Any) -> Callable[[F], F]:
         default = defaults[name]
         flag = "--" + name.replace("_", "-")
-        if default is False:
+        if default is False and kind is not bool:
             return click.option(flag, is_flag=True, help=text)
         flag = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
         return click.option(

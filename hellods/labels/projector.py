@@ -7,6 +7,7 @@ from typing import Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from hellods.errors import FormatError
 from hellods.labels.arithmetic import in_parts
@@ -134,7 +135,8 @@ class Projector(nn.Module):
         if images.shape[2:] != (facts.side, facts.side):
             pixels = F.interpolate(pixels, size=(facts.side, facts.side), mode=facts.interpolation, antialias=True)
         pixels = ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        return in_parts(self._embed, pixels)
+        with parametrize.cached():  # the sum of weight and delta, for all parts
+            return in_parts(self._embed, pixels)
 
     def _embed(self, pixels: Tensor) -> Tensor:
         features = self.tower(pixels)
