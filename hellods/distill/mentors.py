@@ -65,6 +65,7 @@ def _trained(
         seed=recipe.seed,
         epochs=recipe.teacher_epochs,
         stages=recipe.stages,
+        flip=bool(recipe.flip),
         mean=inputs.teacher_mean,
         std=inputs.teacher_std,
         device=inputs.device,
@@ -82,13 +83,14 @@ def train_teacher(
     seed: int,
     epochs: int,
     stages: Sequence[int] | None = None,
+    flip: bool = False,
     mean: Sequence[float] = MEAN,
     std: Sequence[float] = STD,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
     kept: Kept = ANEW,
 ) -> Teacher:
-    """Return a teacher trained from scratch on random crops (never mirrored: digits and text are not).
+    """Return a teacher trained from scratch on random crops.
 
     It learns the true classes; as an assistant, the mean of those and of its teacher's soft labels.
 
@@ -101,6 +103,7 @@ def train_teacher(
         epochs: of the whole training, over which the learning rate falls.
         stages: epochs after which the logits of the network as it then is are averaged; the training ends with the last
             of them. None: the last epoch alone.
+        flip: mirror half of the crops.
         mean: per channel, of pixels in 0..1.
         std: likewise.
         device: where it learns.
@@ -114,7 +117,7 @@ def train_teacher(
     stages = stages or (epochs,)
     network = create(architecture, len(source.classes), side, seed=seed)
     trajectory = Trajectory(network.to(device).to(memory_format=torch.channels_last), stages)
-    views = Views(size=side, scale=(0.35, 1.0), flip=False)
+    views = Views(size=side, scale=(0.35, 1.0), flip=flip)
     generator = torch.Generator().manual_seed(seed)
     batch_size = min(max(len(source) // 40, 16), 128, len(source))  # small sets need small batches to see many steps
     steps = len(source) // batch_size
