@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 logger = logging.getLogger("hellods")
 
+HELD_OUT: Final = 0.2  # share of every class, where there is no val/ or test/
 KEPT: Final = 1 << 30  # bytes of squares that a source keeps; a larger set is decoded anew each time
 CHUNK: Final = 1024  # images in the hands of the threads
 
@@ -132,14 +133,13 @@ class Folder(Source):
             return 0, b"", None, str(problem)
 
 
-def open_source(where: str, *, seed: int = 0, held_out: float = 0.2) -> tuple[Source, Source]:
+def open_source(where: str, *, seed: int = 0) -> tuple[Source, Source]:
     """Return the images to learn from and those held out; nothing is decoded yet.
 
     Args:
         where: a folder with train/ and val/ or test/, each with the same class folders; or a folder of class folders
             alone; or `digits`, scikit-learn's, enlarged to 32 px.
         seed: decides, by a hash of their names, which images are held out where there is no val/ or test/.
-        held_out: share of every class that is held out then.
 
     Raises:
         SourceError: no such folder, no class folders, a class without images, or splits of different classes.
@@ -147,21 +147,21 @@ def open_source(where: str, *, seed: int = 0, held_out: float = 0.2) -> tuple[So
     folder = Path(where)
     if where == "digits":
         if not folder.is_dir():
-            return _digits(seed, held_out)
+            return _digits(seed)
         logger.info("digits: the folder of this name is used, not scikit-learn's set")
     if not folder.is_dir():
         found = "not a folder" if folder.exists() else "no such folder"
         raise SourceError(f"{where}: {found}; give a folder that holds one folder of images per class, or digits")
     name, train = folder.resolve().name, folder / "train"
     if not (train.is_dir() and subfolders(train)):
-        return _split(name, folder, seed, held_out)
+        return _split(name, folder, seed)
     other = next((folder / split for split in ("val", "test") if (folder / split).is_dir()), None)
     unused = [entry for entry in subfolders(folder) if entry != "train" and (other is None or entry != other.name)]
     if unused:
         logger.info("%s: of its folders these are not used: %s", where, listed(unused))
     if other is None:
         logger.info("%s: no val/ or test/, so a part of train/ is held out", where)
-        return _split(name, train, seed, held_out)
+        return _split(name, train, seed)
     (classes, files), (others, held) = scan(train), scan(other)
     for here, there, missing in (
         (train, other, set(classes) - set(others)),
@@ -213,16 +213,16 @@ def threaded(function: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:
             yield from pool.map(function, items[start : start + CHUNK])
 
 
-def _split(name: str, root: Path, seed: int, share: float) -> tuple[Source, Source]:
+def _split(name: str, root: Path, seed: int) -> tuple[Source, Source]:
     classes, files = scan(root)
-    held = choose_held_out(files, seed, share)
+    held = choose_held_out(files, seed, HELD_OUT)
     if not held:
         raise SourceError(f"{root}: one image per class leaves none to measure on; add images, or a val/ beside train/")
     learned = [file for file in files if file not in held]
     return Folder(name, root, classes, learned), Folder(name, root, classes, sorted(held))
 
 
-def _digits(seed: int, share: float) -> tuple[Source, Source]:
+def _digits(seed: int) -> tuple[Source, Source]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as cause:
@@ -232,7 +232,7 @@ def _digits(seed: int, share: float) -> tuple[Source, Source]:
     images = TF.resize(small.round().to(torch.uint8)[:, None], [32, 32], antialias=True).expand(-1, 3, -1, -1)
     targets = digits.target.tolist()
     names = [f"{target}/{number:04d}" for number, target in enumerate(targets)]
-    held = choose_held_out(names, seed, share)
+    held = choose_held_out(names, seed, HELD_OUT)
 
     def part(keep: bool) -> Source:
         indices = [number for number, name in enumerate(names) if (name in held) is not keep]

@@ -16,6 +16,7 @@ from hellods.distill.resume import digest
 from hellods.distill.sources import Source, sample, squares
 from hellods.distill.trajectory import Average
 from hellods.errors import RecipeError, SourceError
+from hellods.labels import LabelMaker
 from hellods.labels.arithmetic import in_parts
 from hellods.nets import create, logits_shape
 from hellods.progress import Progress, silent, track
@@ -159,30 +160,45 @@ def check_teacher(
     Raises:
         SourceError: the accuracy is near chance, or the teacher has its classes in another order than the data.
     """
+    targets, predicted, images = classified(teacher, source, side, more, f"{who.capitalize()} check", progress)
+    score = (targets == predicted)[:images].double().mean().item()
+    fault = other_order(targets, predicted, source.classes, who)
+    if fault:
+        fault += "; put its outputs in the order of the class folders"
+    else:
+        fault = _near_chance(who, score, images, len(source.classes))
+    if fault and not allow_weak:
+        raise SourceError(f"{source.name}: {fault}, or pass --allow-weak-teacher")
+    if fault:
+        logger.warning("%s: %s", source.name, fault)
+    return score
+
+
+def classified(
+    label_maker: LabelMaker, source: Source, side: int, more: Source | None, stage: str, progress: Progress
+) -> tuple[Tensor, Tensor, int]:
+    """Return the classes of sampled images, int64 (N,), those that a label maker sees, and how many are of `source`.
+
+    Args:
+        label_maker: takes images on the CPU.
+        source: 2,000 of its images, or 50 of each class if that is more, come first.
+        side: in pixels, of the squares that are shown.
+        more: as many of its images follow when `source` has fewer than 50 of a class.
+        stage: names the work in progress.
+        progress: told of every batch.
+    """
     classes = len(source.classes)
     wanted = max(PER_CLASS, SAMPLE // classes)
     chosen = sample(source, wanted)
     work = [(source, indices) for indices in torch.split(chosen, BATCH)]
     if more is not None and torch.bincount(source.targets, minlength=classes).min() < PER_CLASS:
         work += [(more, indices) for indices in torch.split(sample(more, wanted), BATCH)]
-    predicted = torch.cat(
-        [
-            teacher(squares(origin, indices, side)).argmax(1).cpu()
-            for origin, indices in track(work, len(work), f"{who.capitalize()} check", progress)
-        ]
-    )
+    predicted = [
+        label_maker(squares(origin, indices, side)).argmax(1).cpu()
+        for origin, indices in track(work, len(work), stage, progress)
+    ]
     targets = torch.cat([origin.targets[indices] for origin, indices in work])
-    score = (targets == predicted)[: len(chosen)].double().mean().item()
-    fault = other_order(targets, predicted, source.classes, who)
-    if fault:
-        fault += "; put its outputs in the order of the class folders"
-    else:
-        fault = _near_chance(who, score, len(chosen), classes)
-    if fault and not allow_weak:
-        raise SourceError(f"{source.name}: {fault}, or pass --allow-weak-teacher")
-    if fault:
-        logger.warning("%s: %s", source.name, fault)
-    return score
+    return targets, torch.cat(predicted), len(chosen)
 
 
 def _near_chance(who: str, score: float, images: int, classes: int) -> str | None:

@@ -1,26 +1,22 @@
 """What must hold between an archive, its student and the real images, before any student learns."""
 
-from typing import Final
-
 import torch
 from torch import Tensor
 
 from hellods.distill.folders import listed
 from hellods.distill.order import other_order
-from hellods.distill.sources import Folder, Source, sample, squares
-from hellods.distill.teacher import PER_CLASS, SAMPLE
+from hellods.distill.sources import Folder, Source
+from hellods.distill.teacher import classified
 from hellods.errors import RecipeError, SourceError
 from hellods.evaluate.presets import Protocol
 from hellods.format.header import Header
 from hellods.labels import LabelMaker
 from hellods.nets import create
-from hellods.progress import Progress, track
-
-BATCH: Final = 250  # images labelled at once
+from hellods.progress import Progress
 
 
 def check_classes(path: str, header: Header, source: Source) -> None:
-    """Return if the real images have the archive's classes.
+    """Check that the real images have the archive's classes.
 
     Raises:
         SourceError: they lack some, have others, or count them in another order.
@@ -33,7 +29,7 @@ def check_classes(path: str, header: Header, source: Source) -> None:
         )
     if set(theirs) - set(ours):
         extra = listed(sorted(set(theirs) - set(ours)))
-        raise SourceError(f"{source.name}: classes that {path} does not know: {extra}; take their folders away")
+        raise SourceError(f"{source.name}: classes that {path} does not know: {extra}; remove these folders")
     if ours != theirs:
         first = next(number for number, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
         raise SourceError(
@@ -43,7 +39,7 @@ def check_classes(path: str, header: Header, source: Source) -> None:
 
 
 def check_student(protocol: Protocol, classes: int, size: int) -> None:
-    """Return if there is such a student for views of that size and for the protocol's batches.
+    """Check that there is such a student for views of that size and for the protocol's batches.
 
     Raises:
         RecipeError: it is unknown, cannot take the views, or cannot learn from one at a time.
@@ -61,7 +57,7 @@ def check_student(protocol: Protocol, classes: int, size: int) -> None:
 
 
 def check_unseen(path: str, header: Header, source: Source, held_out: Source) -> None:
-    """Return if there are held-out images of every class, and they are no part of what the archive was made from.
+    """Check that there are held-out images of every class, and that they are no part of what the archive was made from.
 
     Raises:
         SourceError: a class has none; or nobody can tell: no images were set apart, and these were not distilled.
@@ -81,23 +77,17 @@ def check_unseen(path: str, header: Header, source: Source, held_out: Source) ->
 def check_order(
     maker: LabelMaker, source: Source, held_out: Source, side: int, device: torch.device, progress: Progress
 ) -> None:
-    """Return if the archive's label maker counts the classes as the real images do.
+    """Check that the archive's label maker counts the classes as the real images do.
 
     Images of `source` help where fewer than 50 of a class are held out.
 
     Raises:
         SourceError: it has them in another order.
     """
-    classes = len(held_out.classes)
-    few = bool(torch.bincount(held_out.targets, minlength=classes).min() < PER_CLASS)
-    chosen = [(origin, sample(origin, max(PER_CLASS, SAMPLE // classes))) for origin in [held_out, source][: 1 + few]]
-    work = [(origin, part) for origin, indices in chosen for part in torch.split(indices, BATCH)]
-    found = [
-        maker(squares(origin, part, side).to(device)).argmax(1).cpu()
-        for origin, part in track(work, len(work), "Label check", progress)
-    ]
-    targets = torch.cat([origin.targets[part] for origin, part in work])
-    fault = other_order(targets, torch.cat(found), held_out.classes, who="label maker")
+    targets, found, _ = classified(
+        lambda images: maker(images.to(device)), held_out, side, source, "Label check", progress
+    )
+    fault = other_order(targets, found, held_out.classes, who="label maker")
     if fault:
         remedy = "rename the class folders to sort in the archive's order, or pass --allow-weak-teacher"
         raise SourceError(f"{held_out.name}: {fault}; {remedy}")

@@ -147,7 +147,7 @@ def forecast(plan: Plan, progress: Progress = silent) -> dict[tuple[str, str], f
 
 
 def check_folder(out: Path, asked_now: Sequence[tuple[str, Protocol]], overwrite: bool) -> None:
-    """Return if a report on these content ids and protocols may be written to `out`.
+    """Check that a report on these content ids and protocols may be written to `out`.
 
     Raises:
         HelloError: it is no folder, cannot be written, or holds the report of another question.
@@ -171,7 +171,7 @@ def check_folder(out: Path, asked_now: Sequence[tuple[str, Protocol]], overwrite
 
 
 def check_alike(subjects: Sequence[Subject]) -> None:
-    """Return if all archives are judged by the same images.
+    """Check that all archives are judged by the same images.
 
     Raises:
         RecipeError: where no images are set apart, archives with different seeds hold out different ones.

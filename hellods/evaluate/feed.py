@@ -10,9 +10,9 @@ from typing import Any, Final
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2 import functional as TF
 
 from hellods.distill.sources import Source
+from hellods.distill.teacher import normalize
 from hellods.evaluate.fidelity import SEEN, fidelity
 from hellods.evaluate.presets import Protocol
 from hellods.labels import LabelMaker
@@ -154,6 +154,4 @@ def batch_sizes(images: int, most: int) -> list[int]:
 
 def prepared(lesson: Lesson, images: Tensor) -> Tensor:
     """Return float32 images as the student takes them."""
-    scaled = TF.normalize(TF.to_dtype(images, torch.float32, scale=True), list(lesson.mean), list(lesson.std))
-    ready: Tensor = scaled.contiguous(memory_format=torch.channels_last)
-    return ready
+    return normalize(images, lesson.mean, lesson.std).contiguous(memory_format=torch.channels_last)

@@ -16,7 +16,6 @@ from hellods.distill.initialize import pick
 from hellods.distill.sources import squares
 from hellods.errors import FormatError
 from hellods.evaluate.arms import Arm
-from hellods.evaluate.checks import BATCH
 from hellods.evaluate.feed import Lesson, batch_sizes
 from hellods.evaluate.makers import Storage, ship, spread, store, stored
 from hellods.evaluate.sizes import encoded_bytes, image_bytes
@@ -30,6 +29,7 @@ from hellods.views.draw import draw
 from hellods.views.render import render
 
 PACKAGES: Final = ("hellods", "torch", "torchvision", "open_clip_torch", "timm")
+BATCH: Final = 250  # images labelled at once
 PARTS: Final = ("images", "labels")  # whose bytes are kept with an outcome
 
 
@@ -120,7 +120,9 @@ def kept(run: Run) -> dict[str, Any] | None:
             raise ValueError("without its bytes")
         return value
     except (ValueError, KeyError, TypeError, AttributeError) as cause:
-        raise FormatError(f"{run.file}: not the outcome of this run ({cause}); take it away to make it anew") from cause
+        raise FormatError(
+            f"{run.file}: not the outcome of this run ({cause}); delete it to train this student again"
+        ) from cause
 
 
 def finish(run: Run, device: torch.device, precision: torch.dtype, progress: Progress) -> dict[str, Any]:

@@ -107,7 +107,10 @@ def open_subject(path: str, question: Question, bench: Bench) -> Subject:
     if header.projector is None:
         missing["hello"] = "the archive holds no label maker"
     else:
-        maker, base = get_maker(path, header, question, missing)
+        try:
+            maker, base = get_maker(path, header, question)
+        except LabelError as cause:
+            missing["hello"] = str(cause)
     # One that learnt little may be taken for one of another order, as a teacher may.
     if maker is not None and not question.allow_weak_teacher:  # before the teacher learns, which takes longer
         check_order(maker, source, held_out, side, bench.device, bench.progress)
@@ -151,19 +154,14 @@ def named(header: Header) -> str:
     return f"the archive was made with {name!a}" if name else "the archive does not name its own"
 
 
-def get_maker(
-    path: str, header: Header, question: Question, missing: dict[str, str]
-) -> tuple[LabelMaker | None, dict[str, str | int] | None]:
-    """Return the archive's label maker, and the public base model beside it; or None, and the reason in `missing`.
+def get_maker(path: str, header: Header, question: Question) -> tuple[LabelMaker, dict[str, str | int] | None]:
+    """Return the archive's label maker, and what is public of it: the base model, unless the archive holds its own.
 
-    There is none beside an archive that holds its own.
+    Raises:
+        LabelError: the base model is missing or another one.
     """
     dataset = HelloDataset(path, labels="logits", base=question.base)
-    try:
-        dataset.label_maker(torch.zeros(1, 3, header.images.height, header.images.width, dtype=torch.uint8))
-    except LabelError as cause:
-        missing["hello"] = str(cause)
-        return None, None
+    dataset.label_maker(torch.zeros(1, 3, header.images.height, header.images.width, dtype=torch.uint8))
     config = from_json(ProjectorConfig, header.projector, f"{path}: header.projector", lenient=True)
     if config.tower is not None:
         return dataset.label_maker, None

@@ -36,13 +36,11 @@ class Archive:
         header: what the file says of itself.
         content_id: SHA-256 of the header, 64 hexadecimal digits: one id for the whole content.
         name: the file in messages.
-        path: None when a file object was given.
     """
 
     def __init__(self, file: File) -> None:
         self._file = file
         self.name = file.name
-        self.path = file.path
         prologue = prologues.parse(file.read(0, min(file.size, wire.ALIGNMENT)), file.size, self.name)
         data = file.read(wire.ALIGNMENT, prologue.header_length)
         if hashlib.sha256(data).digest() != prologue.digest:
@@ -114,7 +112,7 @@ class Archive:
         _, offset = self._places["images"]
         return self._index.check(index, self._file.read(offset + extent.start, extent.stop - extent.start))
 
-    def pixels(self, progress: Progress = silent) -> NDArray[np.uint8]:
+    def pixels(self) -> NDArray[np.uint8]:
         """Return all images decoded, uint8 (N, H, W, 3).
 
         Raises:
@@ -124,7 +122,7 @@ class Archive:
 
         images = self.header.images
         pixels = np.empty((images.count, images.height, images.width, 3), np.uint8)
-        for index, image in enumerate(track(self._decoded(), images.count, "decode images", progress)):
+        for index, image in enumerate(self._decoded()):
             pixels[index] = image
         return pixels
 
@@ -151,7 +149,7 @@ class Archive:
             if name != "images":  # read when decoded, below
                 self.read(name)
         self.targets()
-        for _ in track(self._decoded(), self.header.images.count, "verify images", progress):
+        for _ in track(self._decoded(), self.header.images.count, "Verify", progress):
             pass
 
     @cached_property

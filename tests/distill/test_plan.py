@@ -24,7 +24,7 @@ def test_plan_has_the_stages_and_steps_of_the_build_and_writes_nothing(
     assert not list(tmp_path.iterdir())
     ended: dict[str, int] = {}
     build(inputs, RECIPE, tmp_path / "x.hello", progress=lambda stage, done, total: ended.setdefault(stage, total))
-    for stage in ("Base model", "verify images"):
+    for stage in ("Base model", "Verify"):
         del ended[stage]
     assert {cost.stage: cost.steps for cost in costs} == ended
     assert all(cost.seconds > 0 for cost in costs)

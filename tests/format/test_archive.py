@@ -82,8 +82,8 @@ def test_damage_to_one_image_leaves_the_others_readable() -> None:
 
 def test_progress_counts_every_image() -> None:
     steps: list[tuple[str, int, int]] = []
-    Archive.open(io.BytesIO(VALID)).pixels(lambda *step: steps.append(step))
-    assert steps == [("decode images", done, 3) for done in range(4)]
+    Archive.open(io.BytesIO(VALID)).verify(lambda *step: steps.append(step))
+    assert steps == [("Verify", done, 3) for done in range(4)]
 
 
 def test_more_images_than_a_batch_stay_in_order() -> None:
