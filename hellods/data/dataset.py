@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -209,12 +210,21 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         return images if self.transform is None else [self.transform(image) for image in images]
 
 
-def normalized(views: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Return float32 (B, 3, H, W): uint8 views as values in 0..1, less the mean and divided by the deviation."""
-    middle, unit = (torch.tensor(value, device=views.device).view(3, 1, 1) for value in (mean, std))
+def normalized(views: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Return float32 (B, 3, H, W): uint8 views as values in 0..1, less the mean and divided by the deviation.
+
+    The bits are the same on every device.
+    """
+    full, middle, unit = (_constant(values, views.device) for values in ((255.0,), mean, std))
     images = floats(views.shape, views.device)
     # A CPU does one step after the other while the values are in its cache.
     part = max(1, CPU_PART // views.shape[1:].numel()) if views.device.type == "cpu" else len(views)
     for some, seen in zip(torch.split(images, part), torch.split(views, part), strict=True):
-        some.copy_(seen).div_(255).sub_(middle).div_(unit)
+        some.copy_(seen).div_(full).sub_(middle).div_(unit)
     return images
+
+
+@cache
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return float32 (C, 1, 1) on `device`: a GPU divides by it, where for a number it multiplies by the reciprocal."""
+    return torch.tensor(values, device=device)[:, None, None]

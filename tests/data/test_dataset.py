@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import ConcatDataset, DataLoader, Subset, default_collate
 
 from hellods import DigestError, FormatError, HelloDataset, HelloError, LabelError
+from hellods.data import dataset as module
 from hellods.data.epochs import Epochs
 from hellods.data.lazy import LazyLabel
 from hellods.labels.projector import Projector
@@ -124,6 +126,30 @@ def test_sample_is_a_normalized_image_and_a_lazy_label(archive: Path) -> None:
 def test_images_are_uint8_when_not_normalized(archive: Path, view: Callable[..., Tensor]) -> None:
     image, _ = HelloDataset(archive, normalize=False)[4]
     assert torch.equal(image, view(0, [4])[0])
+
+
+LEVELS = torch.arange(256, dtype=torch.uint8).expand(1, 3, 4, 256)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class ReciprocalDivision(TorchDispatchMode):
+    """Does what CUDA does where a number divides: it multiplies by the reciprocal."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.div_.Tensor and not isinstance(args[1], Tensor):
+            return args[0].mul_((1 / torch.tensor(float(args[1]))).item())
+        return func(*args, **(kwargs or {}))
+
+
+def test_images_do_not_depend_on_how_a_device_divides_by_a_number() -> None:
+    expected = module.normalized(LEVELS, MEAN, STD)
+    with ReciprocalDivision():
+        assert torch.equal(module.normalized(LEVELS, MEAN, STD), expected)
+
+
+@pytest.mark.gpu
+def test_images_are_the_same_on_cuda() -> None:
+    assert torch.equal(module.normalized(LEVELS.cuda(), MEAN, STD).cpu(), module.normalized(LEVELS, MEAN, STD))
 
 
 def test_transform_comes_last_and_leaves_the_label(
