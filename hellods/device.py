@@ -1,6 +1,7 @@
-"""Where torch computes: the device of a name, and what is said of it."""
+"""Where torch computes: the device of a name, what is said of it, and how tensors get there."""
 
 import torch
+from torch import Tensor
 
 from hellods.errors import RecipeError
 
@@ -25,6 +26,13 @@ def where(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     with_bf16 = " with bfloat16" if training_dtype(device) == torch.bfloat16 else ""
     return f"CPU, {torch.get_num_threads()} threads{with_bf16}"
+
+
+def sent(values: Tensor, device: torch.device | str) -> Tensor:
+    """Return `values` on `device`. From the host to a GPU they go beside its work, and nobody waits for that."""
+    if values.is_cpu and torch.device(device).type == "cuda":
+        return values.contiguous().pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 def training_dtype(device: torch.device | str) -> torch.dtype:

@@ -15,6 +15,7 @@ from hellods.data.lazy import CPU, LazyLabel
 from hellods.data.memory import floats
 from hellods.data.options import Kind, Mix, Options, archived, chosen
 from hellods.data.samples import Samples
+from hellods.device import sent
 from hellods.errors import LabelError
 from hellods.format.archive import Archive
 from hellods.format.header import Header
@@ -186,7 +187,7 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         def batch() -> tuple[Any, Tensor]:
             views = coming()
             hard = samples.options.labels == "hard"
-            labels = samples.targets[chosen].to(device) if hard else samples.label(epochs, chosen, device, views)
+            labels = sent(samples.targets[chosen], device) if hard else samples.label(epochs, chosen, device, views)
             images = self._finish(views)
             return images if isinstance(images, Tensor) else default_collate(images), labels
 

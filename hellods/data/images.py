@@ -12,6 +12,7 @@ from torch.utils.data import get_worker_info
 
 from hellods.data import memory as memories
 from hellods.data.lazy import CPU
+from hellods.device import sent
 from hellods.format.archive import Archive
 from hellods.format.codecs import decode
 from hellods.format.header import Header
@@ -130,7 +131,7 @@ class Images:
         come = self.some(rows, pixels.device)
 
         def end() -> None:
-            pixels[rows.to(pixels.device)] = come()
+            pixels[sent(rows, pixels.device)] = come()
 
         return end
 

@@ -15,6 +15,7 @@ from hellods.data.lazy import LABELERS, check_fork, check_worker
 from hellods.data.memory import Shared
 from hellods.data.options import Options, archived
 from hellods.data.probe import PROBE_SEED, check_probe
+from hellods.device import sent
 from hellods.format import wire
 from hellods.format.header import Header
 from hellods.labels.arithmetic import arithmetic
@@ -147,30 +148,31 @@ class Samples:
         check_fork(device)
         whole = self.images.complete(device)
         if whole is not None:
-            places = indices.to(device)
-            drawn = self._draw(epochs.to(device), places)
+            places = sent(indices, device)
+            drawn = self._draw(sent(epochs, device), places)
             return lambda: _show(whole, drawn, places)
         drawn = self._draw(epochs, indices)
         partner = None if drawn is None else drawn.partner
         shown = indices if partner is None else torch.cat([indices, partner.index])
         holding = self.images.holding(shown, device)
         if holding is not None:
-            return lambda: _show(holding(), drawn, indices.to(device))
+            return lambda: _show(holding(), drawn, indices)
         rows, found = torch.unique(shown, return_inverse=True)
         images = self.images.some(rows, device)
         places, others = found[: len(indices)], found[len(indices) :]
         if drawn is not None:
             drawn = replace(drawn, index=places, partner=partner and replace(partner, index=others))
-        return lambda: _show(images(), drawn, places.to(device))
+        return lambda: _show(images(), drawn, places)
 
     def label(self, epochs: Tensor, indices: Tensor, device: torch.device, views: Tensor | None = None) -> Tensor:
         """Return float32 (B, K) on `device`: the labels of the views of int64 (B,) epochs and indices, on the CPU.
 
         `views` are these views, on `device`, where they are at hand.
         """
+        size = self._batch
+        parts = [slice(start, start + size) for start in range(0, max(1, len(indices)), size)]
         labels = [
-            self._label(epochs[part], indices[part], device, None if views is None else views[part.to(device)])
-            for part in torch.split(torch.arange(len(indices)), self._batch)
+            self._label(epochs[part], indices[part], device, None if views is None else views[part]) for part in parts
         ]
         return torch.cat(labels)
 
@@ -195,10 +197,11 @@ class Samples:
             return self.answer(self.view(epochs, indices, device) if views is None else views)
 
         def make(some: Tensor) -> Tensor:
-            shown = self.view(epochs[some], indices[some], device) if views is None else views[some.to(device)]
+            shown = self.view(epochs[some], indices[some], device) if views is None else views[sent(some, device)]
             return self.answer(shown)
 
-        return self._kept.get(epochs * self.header.images.count + indices, make).to(device).float()
+        kept = self._kept.get(epochs * self.header.images.count + indices, make)
+        return sent(kept, device).float()
 
     @property
     def _batch(self) -> int:
@@ -217,4 +220,4 @@ class Samples:
 
 
 def _show(images: Tensor, drawn: Draw | None, places: Tensor) -> Tensor:
-    return images[places] if drawn is None else render(images, drawn)
+    return images[sent(places, images.device)] if drawn is None else render(images, drawn)

@@ -30,12 +30,14 @@ Another implementation draws the same integers when it follows these steps. All 
     rest.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
+from hellods.device import sent
 from hellods.views.rule import MAX_SIDE, Views
 
 MAX_COUNT: Final = 1 << 31  # images in a set; keeps step 3 within 63 bits
@@ -68,9 +70,8 @@ class Draw:
 
     def to(self, device: torch.device | str) -> "Draw":
         """Return the same views on `device`."""
-        values = ((field.name, getattr(self, field.name)) for field in fields(self))
-        moved: dict[str, Any] = {name: v.to(device) for name, v in values if isinstance(v, (Tensor, Draw))}
-        return replace(self, **moved)
+        moved: dict[str, Any] = {name: sent(v, device) for name, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **moved, partner=self.partner and self.partner.to(device))
 
 
 def draw(views: Views, side: tuple[int, int], count: int, seed: int, epoch: int | Tensor, indices: Tensor) -> Draw:
@@ -93,7 +94,8 @@ def draw(views: Views, side: tuple[int, int], count: int, seed: int, epoch: int 
     if not 0 <= seed < 1 << 63:
         raise ValueError(f"seed is {seed}, choose 0 to 2**63 - 1")
     device = indices.device
-    stream = _word(torch.tensor(seed, device=device), torch.as_tensor(epoch, device=device).long())
+    epochs = torch.full((), epoch, device=device) if isinstance(epoch, int) else sent(epoch, device)
+    stream = _word(seed, epochs.long())
 
     state = _word(stream, indices.long())
     view = _unmixed(views, side, state, indices.long())
@@ -116,7 +118,8 @@ def middle(size: int, side: tuple[int, int], indices: Tensor) -> Draw:
         indices: int64 (B,); the views come on their device.
     """
     short = min(side)
-    box = indices.new_tensor([(side[0] - short) // 2, (side[1] - short) // 2, short, short]).expand(len(indices), 4)
+    numbers = ((side[0] - short) // 2, (side[1] - short) // 2, short, short)
+    box = torch.stack([torch.full_like(indices, number) for number in numbers], dim=1)
     whole = indices.new_zeros(len(indices), 1)
     return Draw(size=size, index=indices, box=box, flip=whole[:, 0], rows=whole, columns=whole)
 
@@ -158,7 +161,7 @@ def _unmixed(views: Views, side: tuple[int, int], state: Tensor, index: Tensor) 
 def _box(views: Views, side: tuple[int, int], words: Tensor) -> Tensor:
     tall, wide = side
     low, high = (int(65536 * bound + 0.5) for bound in views.scale)
-    ratios = RATIOS.to(words.device)
+    ratios = _ratios(words.device)
     step = _below(words[:, CROP + 1 : PLACE : 2], 1024)  # (B, attempts)
     area = tall * wide * (low + _below(words[:, CROP:PLACE:2], high - low + 1))
     widths = (_root(area * ratios[step] >> 30) + 1) >> 1
@@ -174,6 +177,12 @@ def _box(views: Views, side: tuple[int, int], words: Tensor) -> Tensor:
     return torch.stack([top, left, height, width], dim=1)
 
 
+@cache
+def _ratios(device: torch.device) -> Tensor:
+    # A GPU is waited for here, so that any of its streams may read what is kept.
+    return RATIOS.to(device)
+
+
 def _patch(size: int, words: Tensor) -> Tensor:
     half = _root(size * size * _shift(words[:, EXTENT], 32) >> 32)[:, None] >> 1
     middle = _below(words[:, CENTER : CENTER + 2], size)
@@ -187,7 +196,7 @@ def _words(state: Tensor, number: int) -> Tensor:
     return _word(state[:, None], torch.arange(number, device=state.device))
 
 
-def _word(state: Tensor, number: Tensor) -> Tensor:
+def _word(state: int | Tensor, number: Tensor) -> Tensor:
     x = state + (number + 1) * GAMMA
     x = (x ^ _shift(x, 30)) * FIRST
     x = (x ^ _shift(x, 27)) * SECOND

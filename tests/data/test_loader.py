@@ -1,5 +1,6 @@
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, DistributedSampler
 
 from hellods import HelloDataset, HelloLoader
 
 COUNT = 20  # images in the archive that conftest.py writes
+OPTIONS = [{}, {"mix": "mixup"}, {"views": 1}, {"train": False}, {"view": None}, {"labels": "hard"}]
 
 
 @given(
@@ -147,6 +151,57 @@ def test_pass_that_was_left_early_is_followed_by_a_whole_one(archive: Path) -> N
     batches = [labels for _, labels in loader]
     assert len(torch.cat(batches)) == COUNT
     assert not torch.equal(batches[0], left)
+
+
+class Transfers(TorchDispatchMode):
+    """Notes what brings values from the host to `meta`, which stands for a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        devices = {value.device.type for value in tree_leaves((args, out)) if isinstance(value, torch.Tensor)}
+        if devices == {"cpu", "meta"} or (devices == {"meta"} and func is torch.ops.aten.lift_fresh.default):
+            self.seen.append(func.name())
+        return out
+
+
+def warm(loader: HelloLoader) -> None:
+    """Bring all images to the device in one pass, and in another the constants that views are drawn with there."""
+    _ = list(loader), list(loader)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_batch_sends_only_its_draws_and_what_the_host_knows_of_its_labels(
+    options: dict[str, Any], make: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hellods.data.samples.arithmetic", lambda *_: nullcontext())
+    dataset = HelloDataset(make(tmp_path / "x.hello", sections={"probe": b""}), **options)
+    dataset.batch(range(COUNT))  # keeps the labels that are kept
+    loader = HelloLoader(dataset, 5, device="meta")
+    warm(loader)
+    with Transfers() as transfers:
+        batches = len(list(loader))
+    known = options.keys() & {"views", "train", "view", "labels"}
+    assert transfers.seen == ["aten::_to_copy"] * batches * (3 if known else 2)  # epochs, indices and labels
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("fixed", [False, True], ids=["counted epochs", "set epochs"])
+def test_pass_over_images_on_the_gpu_never_waits_for_it(archive: Path, fixed: bool, options: dict[str, Any]) -> None:
+    loader = HelloLoader(HelloDataset(archive, **options), 5, shuffle=True, device="cuda")
+    warm(loader)
+    if fixed:
+        loader.set_epoch(7)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        list(loader)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.gpu
