@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -51,10 +52,7 @@ class HelloLoader:
         self._own = _share(dataset, shuffle)
         self.sampler: Iterable[int] = self._own if sampler is None else sampler
         self.batches = BatchSampler(self.sampler, batch_size, drop_last)
-        self._pass = 0  # which order is drawn in
-        self._done = 0  # batches of this pass that were yielded
-        self._skip = 0  # batches that the next pass leaves out
-        self._ahead: deque[list[int]] = deque()  # drawn, not yet yielded
+        self._pass = _Pass()  # the one that began last, or the next
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -64,40 +62,52 @@ class HelloLoader:
         self.dataset.set_epoch(epoch)
         if hasattr(self.sampler, "set_epoch"):
             self.sampler.set_epoch(epoch)
-        self._skip = self._skip if epoch == self._pass else 0
-        self._pass, self._done = epoch, self._skip
+        if self._pass.begun or self._pass.number != epoch:
+            self._pass = _Pass(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where this rank stands; a loader that takes it goes on with the next batch.
 
         A sampler that was given is not in it: it must yield the same indices again.
         """
-        unseen = [index for indices in self._ahead for index in indices]
-        return {"pass": self._pass, "done": self._done, "epochs": self.dataset.epochs.state_dict(unseen)}
+        unseen = [index for indices in self._pass.ahead for index in indices]
+        epochs = self.dataset.epochs.state_dict(unseen)
+        return {"pass": self._pass.number, "done": self._pass.done, "epochs": epochs}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where another loader, made with the same arguments, returned `state`."""
-        self._pass, self._skip = state["pass"], state["done"]
-        self._done = self._skip
+        self._pass = _Pass(state["pass"], state["done"])
         self.dataset.epochs.load_state_dict(state["epochs"])
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
-        if self._done > self._skip:  # the pass before was left early
-            self._pass += 1
-        self._done, self._skip = self._skip, 0
-        self._ahead.clear()
-        self._own.set_epoch(self._pass)
-        resident, cpu = self.dataset.resident(self.device), self.device.type == "cpu"
-        begun = _early(map(self._begin, islice(self.batches, self._done, None)), 0 if resident else 1)
-        for batch in _early((finish() for finish in begun), 0 if cpu else 1):
-            self._ahead.popleft()
-            self._done += 1
-            yield batch
-        self._pass, self._done = self._pass + 1, 0
+        if self._pass.begun:  # and left early, or it goes on beside this one
+            self._pass = _Pass(self._pass.number + 1)
+        this = self._pass
+        this.begun = True
+        self._own.set_epoch(this.number)
 
-    def _begin(self, indices: list[int]) -> Callable[[], tuple[Any, Tensor]]:
-        self._ahead.append(indices)
-        return self.dataset.begin(indices, self.device)
+        def begin(indices: list[int]) -> Callable[[], tuple[Any, Tensor]]:
+            this.ahead.append(indices)
+            return self.dataset.begin(indices, self.device)
+
+        resident, cpu = self.dataset.resident(self.device), self.device.type == "cpu"
+        begun = _early(map(begin, islice(self.batches, this.done, None)), 0 if resident else 1)
+        for batch in _early((finish() for finish in begun), 0 if cpu else 1):
+            this.ahead.popleft()
+            this.done += 1
+            yield batch
+        if self._pass is this:
+            self._pass = _Pass(this.number + 1)
+
+
+@dataclass
+class _Pass:
+    """Where a pass stands."""
+
+    number: int = 0  # which order is drawn in
+    done: int = 0  # batches that were yielded, or that it leaves out
+    ahead: deque[list[int]] = field(default_factory=deque)  # drawn, not yet yielded
+    begun: bool = False
 
 
 def _share(dataset: HelloDataset, shuffle: bool) -> "DistributedSampler[Any]":

@@ -1,5 +1,5 @@
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
@@ -151,6 +151,32 @@ def test_pass_that_was_left_early_is_followed_by_a_whole_one(archive: Path) -> N
     batches = [labels for _, labels in loader]
     assert len(torch.cat(batches)) == COUNT
     assert not torch.equal(batches[0], left)
+
+
+def targets(batches: Iterable[Any]) -> list[list[int]]:
+    return [labels.tolist() for _, labels in batches]
+
+
+@pytest.mark.parametrize("room", [1 << 30, 100], ids=["resident", "decoded ahead"])
+def test_pass_within_a_pass_leaves_it_as_it_was(archive: Path, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hellods.data.memory.room", lambda device: room)
+    loaders = [HelloLoader(HelloDataset(archive, labels="hard"), 6, shuffle=True) for _ in range(2)]
+    outer, inner, after = (targets(loaders[0]) for _ in range(3))
+    found = []
+    for number, (_, labels) in enumerate(loaders[1]):
+        found.append(labels.tolist())
+        if number == 1:
+            assert targets(loaders[1]) == inner
+    assert (found, targets(loaders[1])) == (outer, after)
+
+
+def test_state_within_two_passes_is_that_of_the_later(archive: Path) -> None:
+    loader, other = (HelloLoader(HelloDataset(archive, labels="hard"), 6, shuffle=True) for _ in range(2))
+    outer, inner = iter(loader), iter(loader)
+    for batches in (outer, inner, outer):
+        next(batches)
+    other.load_state_dict(loader.state_dict())
+    assert targets(other) == targets(inner)
 
 
 class Transfers(TorchDispatchMode):
