@@ -32,7 +32,7 @@ class HelloLoader:
         device: where the batches are made.
         drop_last: leave out a last batch that is not full.
         sampler: yields indices, as for a DataLoader. Without one, and in a process group of torch.distributed, each
-            rank draws its share.
+            rank draws its share; the group may be made after the loader.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class HelloLoader:
             raise ValueError("shuffle=True and sampler= exclude each other")
         self.dataset = dataset
         self.device = torch.device(device)
-        self._own = _share(dataset, shuffle)
+        self._own = _Share(dataset, shuffle)
         self.sampler: Iterable[int] = self._own if sampler is None else sampler
         self.batches = BatchSampler(self.sampler, batch_size, drop_last)
         self._pass = _Pass()  # the one that began last, or the next
@@ -110,11 +110,29 @@ class _Pass:
     begun: bool = False
 
 
-def _share(dataset: HelloDataset, shuffle: bool) -> "DistributedSampler[Any]":
-    ranks, rank = 1, 0
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        ranks, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
-    return DistributedSampler(dataset, ranks, rank, shuffle, dataset.seed)
+class _Share:
+    """What this rank draws, in the process group that there is when a pass begins."""
+
+    def __init__(self, dataset: HelloDataset, shuffle: bool) -> None:
+        self._dataset, self._shuffle, self._epoch = dataset, shuffle, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._sampler())
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._sampler())
+
+    def _sampler(self) -> "DistributedSampler[Any]":
+        ranks, rank = 1, 0
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            ranks, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+        dataset = self._dataset
+        sampler: DistributedSampler[Any] = DistributedSampler(dataset, ranks, rank, self._shuffle, dataset.seed)
+        sampler.set_epoch(self._epoch)
+        return sampler
 
 
 def _early(items: Iterable[T], number: int) -> Iterator[T]:

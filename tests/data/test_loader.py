@@ -19,6 +19,10 @@ COUNT = 20  # images in the archive that conftest.py writes
 OPTIONS = [{}, {"mix": "mixup"}, {"views": 1}, {"train": False}, {"view": None}, {"labels": "hard"}]
 
 
+def targets(batches: Iterable[Any]) -> list[list[int]]:
+    return [labels.tolist() for _, labels in batches]
+
+
 @given(
     order=st.lists(st.integers(0, COUNT - 1), min_size=1, max_size=30),
     batch_size=st.integers(1, 32),
@@ -113,6 +117,17 @@ def test_ranks_share_a_pass(archive: Path) -> None:
     assert sorted(torch.cat(targets).tolist()) == sorted(dataset.targets)
 
 
+def test_loader_made_before_the_process_group_draws_the_share_of_its_rank(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = HelloLoader(HelloDataset(archive, labels="hard"), 5)
+    assert len(loader) == 4
+    for name, value in {"is_initialized": True, "get_world_size": 2, "get_rank": 1}.items():
+        monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
+    assert len(loader) == 2
+    assert targets(loader) == [[1, 3, 5, 7, 9], [1, 3, 5, 7, 9]]
+
+
 @pytest.mark.parametrize("room", [1 << 30, 100], ids=["resident", "decoded ahead"])
 @pytest.mark.parametrize("fixed", [False, True], ids=["counted epochs", "set epochs"])
 @pytest.mark.parametrize("batches", [0, 1, 3, 4, 6])
@@ -151,10 +166,6 @@ def test_pass_that_was_left_early_is_followed_by_a_whole_one(archive: Path) -> N
     batches = [labels for _, labels in loader]
     assert len(torch.cat(batches)) == COUNT
     assert not torch.equal(batches[0], left)
-
-
-def targets(batches: Iterable[Any]) -> list[list[int]]:
-    return [labels.tolist() for _, labels in batches]
 
 
 @pytest.mark.parametrize("room", [1 << 30, 100], ids=["resident", "decoded ahead"])

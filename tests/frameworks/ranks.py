@@ -12,6 +12,7 @@ from hellods import HelloDataset, HelloLoader
 
 
 def main(archive: str, file: str) -> None:
+    early = HelloLoader(HelloDataset(archive), 5, shuffle=True)  # as a script for Lightning's Trainer makes it
     torch.distributed.init_process_group("gloo")
     found = {}
     for kind in ("DataLoader", "HelloLoader"):
@@ -19,10 +20,7 @@ def main(archive: str, file: str) -> None:
         student = DistributedDataParallel(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)))
         optimizer = torch.optim.Adam(student.parameters(), lr=0.001)
         dataset, seen = HelloDataset(archive), []
-        if kind == "DataLoader":
-            loader = DataLoader(dataset, 5, sampler=DistributedSampler(dataset))
-        else:
-            loader = HelloLoader(dataset, 5, shuffle=True)
+        loader = DataLoader(dataset, 5, sampler=DistributedSampler(dataset)) if kind == "DataLoader" else early
         for epoch in range(2):
             if kind == "DataLoader":
                 loader.sampler.set_epoch(epoch)
