@@ -161,8 +161,10 @@ def _to(label: LazyLabel, *args: Any, **kwargs: Any) -> Tensor:
     return _values(label, device, Tensor.to).to(*args, **kwargs)
 
 
-def _cuda(label: LazyLabel, device: torch.device | int | str | None = None, **kwargs: Any) -> Tensor:
-    return _to(label, "cuda" if device is None else device, **kwargs)
+def _cuda(
+    label: LazyLabel, device: torch.device | int | str | None = None, non_blocking: bool = False, **kwargs: Any
+) -> Tensor:
+    return _to(label, "cuda" if device is None else device, non_blocking=non_blocking, **kwargs)
 
 
 def _get(label: LazyLabel, index: Any) -> Tensor:

@@ -282,7 +282,14 @@ def test_gpu_in_a_process_forked_from_one_that_uses_it_is_refused(
     dataset = HelloDataset(archive)
     label = dataset[0][1]
     monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
-    for use in (lambda: label.to("cuda:0"), label.cuda, lambda: dataset.batch([0], "cuda")):
+    uses = (
+        lambda: label.to("cuda:0"),
+        label.cuda,
+        lambda: label.cuda("cuda:0", True),
+        lambda: label.cuda(device="cuda:0", non_blocking=True),
+        lambda: dataset.batch([0], "cuda"),
+    )
+    for use in uses:
         with pytest.raises(LabelError, match=r"^cuda.* cannot be used in a process that was forked"):
             use()
 

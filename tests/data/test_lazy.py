@@ -212,6 +212,7 @@ def test_compiled_function_takes_the_values(sines: Sines) -> None:
 
 @pytest.mark.gpu
 def test_values_are_made_on_the_device_asked_for(sines: Sines) -> None:
-    for values in (batch(sines).to("cuda"), batch(sines).cuda(), batch(sines).pin_memory().cuda(0)):
+    made = batch(sines).to("cuda"), batch(sines).cuda(), batch(sines).cuda(0, True), batch(sines).pin_memory().cuda(0)
+    for values in made:
         assert values.device.type == "cuda"
         assert torch.allclose(values.cpu(), truth(sines))
