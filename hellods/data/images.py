@@ -46,7 +46,7 @@ class Images:
         self._complete: set[torch.device] = set()
         self.memory = memories.reserve(self._size + self._facts.count) if memory is None else memory
         if self.memory is None:
-            self._tell(CPU, "they are decoded for each batch")
+            self._tell(CPU, "they are decoded for each batch made there")
 
     def complete(self, device: torch.device) -> Tensor | None:
         """Return all images, uint8 (N, 3, H, W) on `device`; None as long as they are not decoded and there."""
@@ -117,7 +117,8 @@ class Images:
     def _near(self, device: torch.device) -> Store | None:
         facts = self._facts
         if self._size > memories.room(device):
-            self._tell(device, "they stay in the host's memory")
+            remedy = "they are decoded for each batch" if self.memory is None else "they stay in the host's memory"
+            self._tell(device, remedy)
             return None
         pixels = torch.empty(facts.count, 3, facts.height, facts.width, dtype=torch.uint8, device=device)
         return Store(pixels, torch.zeros(facts.count, dtype=torch.bool))

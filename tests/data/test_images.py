@@ -91,7 +91,22 @@ def test_lack_of_room_is_said_once(archive: Path, caplog: pytest.LogCaptureFixtu
     loader = HelloLoader(HelloDataset(archive), 8)
     with caplog.at_level(logging.WARNING, "hellods"):
         _ = list(loader), list(loader)
-    assert caplog.messages == ["15360 bytes of images are more than cpu has room for: they are decoded for each batch"]
+    (message,) = caplog.messages
+    assert message == "15360 bytes of images are more than cpu has room for: they are decoded for each batch made there"
+
+
+@pytest.mark.parametrize(
+    ("host", "where"), [(1 << 30, "they stay in the host's memory"), (100, "they are decoded for each batch")]
+)
+def test_lack_of_room_on_a_device_says_where_images_come_from(
+    host: int, where: str, archive: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(memory, "room", lambda device: host if device == CPU else 100)
+    loader = HelloLoader(HelloDataset(archive, labels="hard"), 8, device="meta")
+    with caplog.at_level(logging.WARNING, "hellods"):
+        _ = list(loader), list(loader)
+    messages = [message for message in caplog.messages if "cpu" not in message]
+    assert messages == [f"15360 bytes of images are more than meta has room for: {where}"]
 
 
 @pytest.mark.parametrize("options", [{}, {"train": False}, {"view": None}, {"labels": "hard"}, {"mix": "mixup"}])
