@@ -188,8 +188,10 @@ class Samples:
         return logits
 
     def _logits(self, images: Tensor) -> Tensor:
+        if self.projector.mean.device != images.device:
+            self.projector.to(images.device)
         with arithmetic(self.projector.config.precision, images.device):
-            logits: Tensor = self.projector.to(images.device)(images).float()
+            logits: Tensor = self.projector(images).float()
         return logits
 
     def _label(self, epochs: Tensor, indices: Tensor, device: torch.device, views: Tensor | None) -> Tensor:

@@ -185,6 +185,15 @@ def test_logits_and_temperature(archive: Path, view: Callable[..., Tensor], proj
     assert torch.allclose(warm, (expected / 4).softmax(1), atol=1e-5)
 
 
+def test_label_maker_that_is_on_a_device_is_not_moved_there_again(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = HelloDataset(archive)
+    dataset.batch([0])
+    monkeypatch.setattr(Projector, "to", None)
+    assert dataset.batch([1])[1].shape == (1, 10)
+
+
 def test_label_maker_answers_for_images_of_the_user(archive: Path, projector: Projector) -> None:
     images = torch.randint(0, 256, (5, 3, 12, 12), dtype=torch.uint8)
     labels = HelloDataset(archive).label_maker(images)
