@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from click.core import ParameterSource
 
-from hellods.distill.recipe import PRESETS, Codec, FitOn, Head, Initializer, Inputs, Mix, Quantization, Recipe
+from hellods.distill.recipe import PRESETS, FitOn, Initializer, Inputs, Recipe
 from hellods.distill.toml import read_knobs
 from hellods.errors import RecipeError
 from hellods.format.archive import Archive, check_target
+from hellods.format.header import Codec
+from hellods.labels.config import Head, Quantization
+from hellods.views.rule import Mix
 
 from .inspect import parts, title
 from .loop import loop

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from hellods.evaluate.arms import ARMS
-from hellods.evaluate.presets import PRESETS, Loss, Mix, Multiplier, Protocol
+from hellods.evaluate.presets import PRESETS, Loss, Multiplier, Protocol
 from hellods.evaluate.question import Precision, Question
+from hellods.views.rule import Mix
 
 from .options import F, only, options_of, three
 from .progress import clock, progress

@@ -13,14 +13,14 @@ from torch.utils.data import Dataset, default_collate
 from hellods.data.epochs import Epochs
 from hellods.data.lazy import CPU, LazyLabel
 from hellods.data.memory import floats
-from hellods.data.options import Kind, Mix, Options, archived, chosen
+from hellods.data.options import Kind, Options, archived, chosen
 from hellods.data.samples import Samples
 from hellods.device import sent
 from hellods.errors import LabelError
 from hellods.format.archive import Archive
 from hellods.format.header import Header
 from hellods.views.render import CPU_PART
-from hellods.views.rule import Views
+from hellods.views.rule import Mix, Views
 
 
 class HelloDataset(Dataset[tuple[Any, Any]]):

@@ -13,10 +13,9 @@ from hellods.format.archive import Archive
 from hellods.format.header import Header
 from hellods.record import from_json
 from hellods.views.draw import draw
-from hellods.views.rule import Views
+from hellods.views.rule import Mix, Views
 
 Kind = Literal["soft", "logits", "hard"]
-Mix = Literal["none", "cutmix", "mixup"]
 
 
 @dataclass(frozen=True, kw_only=True)

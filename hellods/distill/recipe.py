@@ -7,6 +7,9 @@ from math import isfinite
 from typing import Any, Final, Literal, get_args
 
 from hellods.errors import RecipeError
+from hellods.format.header import Codec
+from hellods.labels.config import Head, Quantization
+from hellods.views.rule import Mix
 
 MEAN: Final = (0.485, 0.456, 0.406)  # ImageNet's, which most published weights expect
 STD: Final = (0.229, 0.224, 0.225)
@@ -14,10 +17,6 @@ STD: Final = (0.229, 0.224, 0.225)
 NO_ASSISTANT: Final = "none"
 
 Initializer = Literal["patches", "real"]
-Codec = Literal["png", "jpeg", "webp", "avif"]
-Mix = Literal["none", "cutmix", "mixup"]
-Head = Literal["text", "prototypes"]
-Quantization = Literal["fp16", "int8", "int4"]
 FitOn = Literal["own", "real"]
 
 

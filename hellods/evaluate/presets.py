@@ -5,11 +5,10 @@ from math import isfinite
 from typing import Final, Literal, get_args
 
 from hellods.errors import RecipeError
-from hellods.views.rule import Views
+from hellods.views.rule import Mix, Views
 
 Loss = Literal["kl", "mse"]
 Multiplier = Literal["cosine", "half-cosine"]
-Mix = Literal["none", "cutmix", "mixup"]
 
 # RDED's published code; networks that it does not name learn at 1e-3 as its ResNets and ConvNets do.
 LEARNING_RATES: Final = {

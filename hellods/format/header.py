@@ -10,6 +10,8 @@ from hellods.errors import FormatError, UnsupportedError
 from hellods.format import canonical, wire
 from hellods.record import from_json, to_json
 
+Codec = Literal["png", "jpeg", "webp", "avif"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
@@ -29,7 +31,7 @@ class Images:
     """What all images have in common; they are RGB with 8 bits a channel."""
 
     count: int
-    codec: Literal["png", "jpeg", "webp", "avif"]
+    codec: Codec
     height: int
     width: int
     mean: tuple[float, ...]  # of the three channels in 0..1, for the student's input

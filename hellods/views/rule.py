@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
+Mix = Literal["none", "cutmix", "mixup"]  # with a partner drawn over the whole set
+
 MAX_SIDE: Final = 4096  # pixels; of images and of views
 MAX_SHUFFLE: Final = 16  # tiles per side
 
@@ -22,7 +24,7 @@ class Views:
     scale: tuple[float, float] = (0.08, 1.0)  # smallest and largest share of the image's area that a crop takes
     flip: bool = True  # mirror left and right in half of the views
     shuffle: int = 1  # strips per side, 1 to 16, whose order is drawn before the crop (RDED's ShufflePatches)
-    mix: Literal["none", "cutmix", "mixup"] = "none"  # with a partner drawn over the whole set
+    mix: Mix = "none"
 
     def __post_init__(self) -> None:
         low, high = self.scale

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from hellods.distill.mentors import train_teacher
-from hellods.distill.sources import open_source, squares
+from hellods.distill.sources import Pixels, open_source, squares
 from hellods.distill.teacher import Teacher, check_teacher
 
 from .shades import Shade, shades, teacher
@@ -15,6 +15,24 @@ def test_same_seed_trains_the_same_teacher() -> None:
     first, again, other = (train_teacher("convnet3", shades(2), 8, seed=s, epochs=2).provenance() for s in (1, 1, 2))
     assert first == again
     assert first["sha256"] != other["sha256"]
+
+
+def test_crops_are_mirrored_where_it_is_asked_for() -> None:
+    plain, again, mirrored = (
+        train_teacher("convnet3", sides(), 8, seed=0, epochs=8, flip=flip) for flip in (False, False, True)
+    )
+    left, right = (squares(sides(), torch.tensor([index]), 8) for index in (0, 1))
+    assert plain.provenance() == again.provenance()
+    assert (plain(left).argmax(), plain(right).argmax()) == (0, 1)
+    assert not (mirrored(left).softmax(1)[0, 0] > 0.9 and mirrored(right).softmax(1)[0, 1] > 0.9)
+
+
+def sides() -> Pixels:
+    """Return images that are bright on the left (class a) or on the right (class b)."""
+    images = torch.zeros(64, 3, 8, 8, dtype=torch.uint8)
+    images[::2, :, :, :3] = 255
+    images[1::2, :, :, 5:] = 255
+    return Pixels("sides", ("a", "b"), [0, 1] * 32, images)
 
 
 class Doubt(nn.Module):

@@ -1,12 +1,11 @@
 """The recipe: every knob checked where it is set."""
 
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
-from hellods.distill.recipe import Head, Inputs, Quantization, Recipe
+from hellods.distill.recipe import Inputs, Recipe
 from hellods.errors import RecipeError
-from hellods.labels import config
 from hellods.record import from_json, to_json
 
 
@@ -64,11 +63,6 @@ def test_knobs_that_do_not_go_together_are_refused(knobs: dict[str, Any], words:
 def test_inputs_that_cannot_be_used_are_refused_at_once(inputs: dict[str, Any], words: str) -> None:
     with pytest.raises(RecipeError, match=words):
         Inputs(data="digits", **inputs)
-
-
-def test_heads_and_quantizations_are_those_of_the_projector() -> None:
-    assert get_args(Quantization) == get_args(config.Quantization)
-    assert get_args(Head) == get_args(config.Head)
 
 
 def test_recipe_survives_the_header() -> None:
