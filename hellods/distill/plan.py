@@ -16,6 +16,7 @@ from hellods.distill.fit import fit_projector, settle_projector
 from hellods.distill.initialize import INITIALIZERS, Layout, check_enough
 from hellods.distill.measure import measure
 from hellods.distill.mentors import get_assistant, get_teacher
+from hellods.distill.prototypes import prototypes
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.sources import KEPT, Source, open_source, squares
 from hellods.distill.teacher import Teacher, check_teacher
@@ -85,6 +86,8 @@ def plan(inputs: Inputs, recipe: Recipe, progress: Progress = silent) -> tuple[C
         ),
         (code, STEPS, 1),
     ]
+    if recipe.head == "prototypes":
+        beginnings += [(partial(prototypes, projector, source, side), CLASSES, 1)]
     seen, how = lessons(recipe, source, images, views)
     beginnings += [(lambda watch: fit_projector(projector, mentors[-1], seen, how, fit, watch), STEPS, 1)]
     if recipe.quantization != "fp16":
