@@ -78,8 +78,8 @@ def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) 
 @option("teacher_epochs", "Epochs to train train:NETWORK, or the assistant.")
 @option(
     "teacher_stages",
-    "Epochs of that training after which the network is kept, to average the logits of all kept.  "
-    "[default: 1,2 below 5 images a class, else the last]",
+    "Epochs of that training after which the network is kept, to average the logits of all kept.  [default: 1,2 below "
+    "5 images a class, later ones on fewer than 640 real images, else the last]",
     numbers,
     metavar="N,…",
 )

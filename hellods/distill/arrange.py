@@ -11,6 +11,7 @@ from torch import Tensor
 from hellods.distill.embed import embed
 from hellods.distill.fit import Fit
 from hellods.distill.initialize import Layout
+from hellods.distill.mentors import an_epoch
 from hellods.distill.recipe import NO_ASSISTANT, Inputs, Recipe
 from hellods.distill.sources import Pixels, Source
 from hellods.errors import RecipeError, SourceError
@@ -22,6 +23,7 @@ MANY: Final = 100  # images of a file, beyond which a fit needs more views
 SMALL: Final = 64  # pixels, of images and of what a tower takes
 FEW: Final = 5  # images of a class
 EARLY: Final = 2  # epochs that teach so few
+STEPS: Final = 80  # behind the last of these, or it is near chance; 640 images and more have as many in two epochs
 BATCH: Final = 32  # many small steps come nearer to the teacher than few large ones
 PIXELS: Final = BATCH * 224**2  # of a batch: 2.4 GB for a MobileNetV2 tower with its deltas
 
@@ -59,7 +61,7 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
         factor=factor,
         quality=recipe.quality if recipe.quality or lossless else 90,
         assistant=assistant,
-        teacher_stages=recipe.teacher_stages or (best_stages(recipe) if own_kind else None),
+        teacher_stages=recipe.teacher_stages or (best_stages(recipe, len(source)) if own_kind else None),
         fit_on=fit_on,
         fit_images=views_to_fit_on(recipe, source, tower) if recipe.fit_images is None else recipe.fit_images,
         hard_weight={"own": 0.0, "real": 0.1}[fit_on] if recipe.hard_weight is None else recipe.hard_weight,
@@ -67,10 +69,17 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
     )
 
 
-def best_stages(recipe: Recipe) -> tuple[int, ...]:
-    """Return the epochs of a training whose network teaches so many images best: for few its first, else its last."""
+def best_stages(recipe: Recipe, images: int) -> tuple[int, ...]:
+    """Return the epochs of a training on so many images whose network teaches best: the last, or early ones for few.
+
+    Those are the first two, or on a small set two later ones, where as many steps are taken.
+    """
     last = recipe.teacher_epochs
-    return tuple(range(1, 1 + min(EARLY, last))) if recipe.images_per_class < FEW else (last,)
+    if recipe.images_per_class >= FEW:
+        return (last,)
+    steps, _ = an_epoch(images)
+    last = min(last, max(EARLY, math.ceil(STEPS / steps)))
+    return tuple(range(max(1, last - EARLY + 1), last + 1))
 
 
 def views_to_fit_on(recipe: Recipe, source: Source, tower: int) -> int:

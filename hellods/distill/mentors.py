@@ -74,6 +74,12 @@ def _trained(
     )
 
 
+def an_epoch(images: int) -> tuple[int, int]:
+    """Return the steps of an epoch over so many images, and its batch size: small sets see many steps in small ones."""
+    batch_size = min(max(images // 40, 16), 128, images)
+    return images // batch_size, batch_size
+
+
 def train_teacher(
     architecture: str,
     source: Source,
@@ -119,8 +125,7 @@ def train_teacher(
     trajectory = Trajectory(network.to(device).to(memory_format=torch.channels_last), stages)
     views = Views(size=side, scale=(0.35, 1.0), flip=flip)
     generator = torch.Generator().manual_seed(seed)
-    batch_size = min(max(len(source) // 40, 16), 128, len(source))  # small sets need small batches to see many steps
-    steps = len(source) // batch_size
+    steps, batch_size = an_epoch(len(source))
     begin, skipped = divmod(kept.done, steps)
     for _ in range(begin):
         torch.randperm(len(source), generator=generator)

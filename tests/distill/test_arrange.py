@@ -13,6 +13,12 @@ from hellods.errors import RecipeError, SourceError
 INPUTS = Inputs(data="x")
 
 
+def black(count: int) -> Pixels:
+    """Return so many images of two classes."""
+    pixels = torch.zeros(1, 3, 32, 32, dtype=torch.uint8).expand(count, 3, 32, 32)
+    return Pixels("black", ("a", "b"), [number % 2 for number in range(count)], pixels)
+
+
 @pytest.mark.parametrize(
     ("pixels", "knobs", "side", "factor"),
     [
@@ -71,10 +77,20 @@ def test_batches_of_a_fit_hold_no_more_pixels_on_large_images_or_towers(side: in
 def test_few_images_are_taught_by_the_first_stages_of_a_training(
     images: int, epochs: int, stages: tuple[int, ...]
 ) -> None:
-    source = Pixels("black", ("a", "b"), [0, 1], torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
     recipe = Recipe(images_per_class=images, teacher_epochs=epochs)
-    assert resolve(recipe, INPUTS, source, 32).teacher_stages == stages
-    assert resolve(Recipe(teacher_stages=(3, 5)), INPUTS, source, 32).teacher_stages == (3, 5)
+    assert resolve(recipe, INPUTS, black(640), 32).teacher_stages == stages
+    assert resolve(Recipe(teacher_stages=(3, 5)), INPUTS, black(640), 32).teacher_stages == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("count", "epochs", "stages"),
+    [(100_000, 12, (1, 2)), (639, 12, (2, 3)), (150, 12, (8, 9)), (150, 5, (4, 5)), (2, 12, (11, 12)), (2, 1, (1,))],
+)
+def test_first_stages_of_a_training_on_few_images_have_as_many_steps_behind_them(
+    count: int, epochs: int, stages: tuple[int, ...]
+) -> None:
+    recipe = Recipe(images_per_class=1, teacher_epochs=epochs)
+    assert resolve(recipe, INPUTS, black(count), 32).teacher_stages == stages
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_assistant_learns_from_the_teacher_and_the_projector_from_it(inputs: Inp
     with Archive.open(made.path) as archive:
         header = archive.header
     assert (header.recipe["assistant"], header.recipe["fit_on"]) == ("convnet3", "own")
-    assert header.recipe["teacher_stages"] == [1, 2]
+    assert header.recipe["teacher_stages"] == [19, 20]
     assert (header.teacher["architecture"], header.teacher["assistant"]["architecture"]) == ("brightest", "convnet3")
     assert header.teacher["assistant"]["networks"] == 2
     assert float(header.teacher["assistant"]["held_out_accuracy"]) > 0.9

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hellods.distill.arrange import best_stages
 from hellods.distill.mentors import train_teacher
+from hellods.distill.recipe import Recipe
 from hellods.distill.sources import Pixels, open_source, squares
 from hellods.distill.teacher import Teacher, check_teacher
 
@@ -33,6 +35,13 @@ def sides() -> Pixels:
     images[::2, :, :, :3] = 255
     images[1::2, :, :, 5:] = 255
     return Pixels("sides", ("a", "b"), [0, 1] * 32, images)
+
+
+def test_stages_for_few_images_have_learnt_something_on_a_small_set_too() -> None:
+    source = shades(15)
+    stages = best_stages(Recipe(images_per_class=1), len(source))
+    trained = train_teacher("convnet3", source, 8, seed=0, epochs=12, stages=stages)
+    assert check_teacher(trained, shades(5), 8, allow_weak=True) > 0.9
 
 
 class Doubt(nn.Module):

@@ -24,7 +24,7 @@ def test_prototypes_name_the_images_better_than_texts_that_say_nothing(few_digit
 
 
 def test_archive_with_prototypes_makes_labels(few_digits: Path, tmp_path: Path) -> None:
-    recipe = Recipe(images_per_class=1, candidates=10, teacher_epochs=1, fit_images=128, head="prototypes")
+    recipe = Recipe(images_per_class=1, candidates=10, teacher_epochs=2, fit_images=128, head="prototypes")
     path = tmp_path / "x.hello"
-    build(Inputs(data=str(few_digits), allow_weak_teacher=True), recipe, path)
+    build(Inputs(data=str(few_digits)), recipe, path)
     assert HelloDataset(path).batch([0, 1])[1].cpu().isfinite().all()
