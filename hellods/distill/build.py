@@ -21,7 +21,7 @@ from hellods.distill.arrange import arrange, lessons, make_projector, resolve
 from hellods.distill.fit import fit_projector, settle_projector
 from hellods.distill.initialize import INITIALIZERS, Layout, check_enough
 from hellods.distill.measure import measure
-from hellods.distill.mentors import get_assistant, get_teacher
+from hellods.distill.mentors import check_network, get_assistant, get_teacher
 from hellods.distill.prototypes import prototypes
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.resume import Work, digest
@@ -86,6 +86,7 @@ def build(
         progress("Base model", 1, 1)
     with clock("data"):
         recipe = resolve(recipe, inputs, source, projector.config.preprocess.side)
+        check_network(inputs, recipe, source)
         layout, views, fit = arrange(recipe)
         check_enough(source, layout, recipe.initializer)
         source.check(progress)

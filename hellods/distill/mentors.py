@@ -20,6 +20,18 @@ from hellods.views.render import render
 from hellods.views.rule import Views
 
 
+def check_network(inputs: Inputs, recipe: Recipe, source: Source) -> None:
+    """Make the network that will be trained here, if one will, so that a wrong name is found before any long work.
+
+    Raises:
+        RecipeError: the name is unknown, or the network cannot take the images.
+    """
+    assert recipe.side
+    name = inputs.trains or (recipe.assistant if recipe.assisted else None)
+    if name is not None:
+        create(name, len(source.classes), recipe.side)
+
+
 def get_teacher(
     inputs: Inputs, recipe: Recipe, source: Source, side: int, progress: Progress, kept: Kept = ANEW
 ) -> Teacher:

@@ -17,6 +17,7 @@ from hellods.distill import mentors
 from hellods.distill import plan as planning
 from hellods.distill.plan import Cost
 from hellods.distill.recipe import PRESETS, Inputs, Recipe
+from hellods.distill.sources import Pixels
 from hellods.errors import RecipeError
 from hellods_cli import main
 from hellods_cli.build import command, read_names
@@ -202,6 +203,10 @@ BAD = {
     "output folder missing": (["digits", "--out", "{tmp}/none/x.hello"], "{tmp}/none"),
     "knob out of range": (["digits", "--out", "{tmp}/x.hello", "--images-per-class", "0"], "images_per_class is 0"),
     "unknown teacher": (["digits", "--out", "{tmp}/x.hello", "--teacher", "train:convnot"], "convnot"),
+    "unknown assistant": (
+        ["digits", "--out", "{tmp}/x.hello", "--teacher", "{tmp}/none.py:net", "--assistant", "convnot"],
+        "'convnot' is unknown",
+    ),
     "unknown base": (["digits", "--out", "{tmp}/x.hello", "--base", "RN0/none"], "RN0/none"),
     "too few images": (["digits", "--out", "{tmp}/x.hello", "--images-per-class", "5000"], "--images-per-class"),
     "unknown device": (["digits", "--out", "{tmp}/x.hello", "--device", "abacus"], "abacus"),
@@ -214,8 +219,9 @@ def test_bad_input_is_one_line_before_any_work_and_leaves_the_folder_as_it_was(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def late(*arguments: object, **knobs: object) -> None:
-        raise AssertionError("refuse before the teacher learns")
+        raise AssertionError("refuse before the images are read and the teacher learns")
 
+    monkeypatch.setattr(Pixels, "check", late)
     monkeypatch.setattr(mentors, "train", late)
     (tmp_path / "empty").mkdir()
     (tmp_path / "names").write_text("0: zero")
