@@ -1,6 +1,7 @@
 """`hellods inspect`: what an archive says of itself."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import click
 
 from hellods.distill.recipe import Recipe
 from hellods.distill.toml import to_toml
+from hellods.format import wire
 from hellods.format.archive import Archive
 from hellods.format.header import Header
 from hellods.record import from_json, to_json
@@ -29,13 +31,25 @@ def command(file: str, as_json: bool, as_recipe: bool) -> None:
     with Archive.open(file) as archive:
         size = Path(file).stat().st_size
         if as_recipe:
-            recipe = from_json(Recipe, archive.header.recipe, f"{archive.name}: header.recipe")
-            click.echo(to_toml(recipe), nl=False)
+            click.echo(recipe(archive), nl=False)
         elif as_json:
             whole = {"content_id": archive.content_id, "bytes": size, "header": to_json(archive.header)}
             click.echo(json.dumps(whole, indent=2))
         else:
             click.echo("\n".join([*title(archive, size), *overview(archive.header, size)]))
+
+
+def recipe(archive: Archive) -> str:
+    """Return the knobs that a file holds, as TOML; comments name those that it lacks, and those of a later version."""
+    held = archive.header.recipe
+    newer = archive.header.version > (wire.MAJOR, wire.MINOR)  # its unknown keys are ignored
+    knobs = asdict(from_json(Recipe, held, f"{archive.name}: header.recipe", lenient=newer))
+    notes = {
+        "not in the file": [name for name in knobs if name not in held],
+        "not known to this version": [name for name in held if name not in knobs],
+    }
+    comments = [f"# {note}: {escape(', '.join(names))}\n" for note, names in notes.items() if names]
+    return to_toml({name: value for name, value in knobs.items() if name in held}) + "".join(comments)
 
 
 def title(archive: Archive, size: int) -> list[str]:

@@ -1,7 +1,7 @@
 """Recipes as TOML files: what `hellods inspect --recipe` prints and `hellods build --recipe` takes."""
 
 import tomllib
-from dataclasses import fields
+from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
@@ -18,10 +18,9 @@ WORDS: Final = {
 }
 
 
-def to_toml(recipe: Recipe) -> str:
-    """Return a line `key = value` for every knob that is set."""
-    values = ((field.name, getattr(recipe, field.name)) for field in fields(recipe))
-    return "".join(f"{name} = {_literal(value)}\n" for name, value in values if value is not None)
+def to_toml(knobs: Mapping[str, Any]) -> str:
+    """Return a line `key = value` for every knob that is set, by name."""
+    return "".join(f"{name} = {_literal(value)}\n" for name, value in knobs.items() if value is not None)
 
 
 def read_knobs(path: Path) -> dict[str, Any]:

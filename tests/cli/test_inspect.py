@@ -1,13 +1,15 @@
 import json
 import tomllib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from hellods.distill.recipe import Recipe
-from hellods.format.archive import Archive
+from hellods.format.archive import Archive, write
+from hellods.record import to_json
 from hellods_cli import main
 
 
@@ -77,10 +79,36 @@ def test_json_is_the_header_with_id_and_bytes(archive_file: Path) -> None:
     assert out["header"]["classes"] == ["warm", "cold\x1b[2J"]
 
 
-def test_recipe_is_toml_without_what_is_not_set(archive_file: Path) -> None:
+def printed_recipe(archive_file: Path, to: Path, **changes: Any) -> str:
+    """Return what is printed for an archive like another one, with some of its header changed."""
+    with Archive.open(archive_file) as archive:
+        kept = {section.name: archive.read(section.name) for section in archive.header.sections}
+        write(to, replace(archive.header, **changes), kept)
+    return CliRunner().invoke(main, ["inspect", "--recipe", str(to)], catch_exceptions=False).stdout
+
+
+def test_recipe_is_toml_without_what_is_not_set(archive_file: Path, tmp_path: Path) -> None:
+    recipe = Recipe(images_per_class=2, teacher_stages=(1, 2))
+    out = printed_recipe(archive_file, tmp_path / "x.hello", recipe=to_json(recipe))
+    known = {key: value for key, value in asdict(recipe).items() if value is not None}
+    assert tomllib.loads(out) == known | {"teacher_stages": [1, 2]}
+    assert "#" not in out
+
+
+def test_recipe_is_what_the_file_holds_and_says_what_it_lacks(archive_file: Path) -> None:
     out = CliRunner().invoke(main, ["inspect", "--recipe", str(archive_file)], catch_exceptions=False).stdout
-    recipe = Recipe(images_per_class=2)
-    assert tomllib.loads(out) == {key: value for key, value in asdict(recipe).items() if value is not None}
+    assert tomllib.loads(out) == {"images_per_class": 2}
+    (line,) = (line for line in out.splitlines() if line.startswith("#"))
+    assert line.startswith("# not in the file: seed, ")
+    assert ", quantization, " in line
+    assert ", side" not in line
+
+
+def test_recipe_of_a_newer_file_leaves_out_what_is_not_known_and_says_so(archive_file: Path, tmp_path: Path) -> None:
+    recipe = to_json(Recipe()) | {"sharpness\nseed = 7": 1}
+    out = printed_recipe(archive_file, tmp_path / "x.hello", recipe=recipe, format="hello/0.99")
+    assert tomllib.loads(out) == {key: value for key, value in asdict(Recipe()).items() if value is not None}
+    assert out.endswith("# not known to this version: sharpness\\nseed = 7\n")
 
 
 def test_json_and_recipe_are_one_too_many(archive_file: Path) -> None:

@@ -1,5 +1,6 @@
 """A recipe survives its file, and a file that cannot be used is named with the key."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def test_recipe_survives_its_file(
         template=text + "{}", fit_learning_rate=rate, flip=flip, quality=quality, side=32, teacher_stages=stages
     )
     file = tmp_path_factory.getbasetemp() / "recipe.toml"
-    file.write_text(to_toml(recipe), encoding="utf-8")
+    file.write_text(to_toml(asdict(recipe)), encoding="utf-8")
     assert Recipe(**read_knobs(file)) == recipe
 
 
