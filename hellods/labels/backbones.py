@@ -7,18 +7,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import open_clip
 import torch
 from open_clip.transformer import QuickGELU
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from hellods.errors import FormatError, LabelError
 from hellods.labels.config import Preprocess, ProjectorConfig
 from hellods.labels.hub import fetch
 
-ASSETS = Path(__file__).parent.parent / "assets"
+ASSETS: Final = Path(__file__).parent.parent / "assets"
+CONFIG: Final = "open_clip_config.json"
+WEIGHTS: Final = "open_clip_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,18 @@ def load_open_clip(base: str) -> Backbone:
         LabelError: no such model, or its weights cannot be had.
     """
     name, options = resolve(base)
+    found = {}
     try:
         with quiet():
             if "pretrained" in options:
                 facts = open_clip.get_pretrained_cfg(options["model_name"], options["pretrained"])
                 own = {key: facts[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in facts}
-                options |= {"pretrained": str(fetch(facts["hf_hub"])), "force_preprocess_cfg": own}
-            model = open_clip.create_model(**options, require_pretrained=True)
+                found = {"pretrained": str(weights(options)), "force_preprocess_cfg": own}
+            model = open_clip.create_model(**options | found, require_pretrained=True)
             tokenizer = open_clip.get_tokenizer(options["model_name"])
     except Exception as cause:  # open_clip raises whatever its loaders and the network raise
-        raise LabelError(f"base model {base!r} cannot be loaded: {first_line(cause)}. {remedy(base)}") from cause
+        advice = mend(options) if isinstance(cause, SafetensorError) else remedy(base)
+        raise LabelError(f"base model {base!r} cannot be loaded: {first_line(cause)}. {advice}") from cause
     model.eval().requires_grad_(False)
 
     def embed(texts: Sequence[str]) -> Tensor:
@@ -127,14 +132,32 @@ def resolve(base: str) -> tuple[str, dict[str, Any]]:
     return base, {"model_name": model, "pretrained": tag, "force_quick_gelu": bool(facts.get("quick_gelu"))}
 
 
+def weights(options: Mapping[str, Any]) -> Path:
+    """Return the file of a model's weights, for open_clip's arguments; what is not in the cache is downloaded."""
+    kind, _, place = options["model_name"].partition(":")
+    if kind == "local-dir":
+        return Path(place) / WEIGHTS
+    if kind == "hf-hub":
+        return fetch(f"{place}/")
+    return fetch(open_clip.get_pretrained_cfg(options["model_name"], options["pretrained"])["hf_hub"])
+
+
 def remedy(base: str) -> str:
     """Return one sentence: which file to bring when `base` cannot be had, and how."""
     if base.startswith("local-dir:"):
-        return "The folder must hold open_clip_config.json and open_clip_model.safetensors"
+        return f"The folder must hold {CONFIG} and {WEIGHTS}"
     return (
-        "Without a network, bring its open_clip_config.json and open_clip_model.safetensors in one folder "
+        f"Without a network, bring its {CONFIG} and {WEIGHTS} in one folder "
         "and name it as --base local-dir:FOLDER (base='local-dir:FOLDER' in Python)"
     )
+
+
+def mend(options: Mapping[str, Any]) -> str:
+    """Return one sentence: which file of weights is damaged, and what to do."""
+    file = weights(options)
+    if options["model_name"].startswith("local-dir:"):
+        return f"{file} is damaged: bring it again"
+    return f"{file.resolve()} is damaged: delete it, and it is downloaded again"  # the cache links to its files
 
 
 def swap_activations(model: nn.Module) -> None:

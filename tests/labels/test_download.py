@@ -7,6 +7,7 @@ ranges, and a redirect to where large files lie.
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from safetensors.torch import load_file, save
 
 from hellods.errors import LabelError
 from hellods.labels.backbones import ASSETS, load_open_clip
+from hellods.labels.hub import fetch
 from hellods.labels.projector import Projector
 
 BASE = "hello-test/tiny"  # a built-in tag, as far as open_clip knows in these tests
@@ -174,12 +176,32 @@ def test_altered_weights_are_refused(hub: Hub) -> None:
         Projector.restore(replace(projector.config, base=BASE), ["a", "b"], projector.state())
 
 
-def test_a_file_that_was_cut_short_in_the_cache_is_refused(hub: Hub, tmp_path: Path) -> None:
-    load_open_clip(BASE)
-    (file,) = (path for path in tmp_path.rglob(WEIGHTS))
-    file.resolve().write_bytes(hub.files[WEIGHTS][:-100])
-    with pytest.raises(LabelError, match=r"hello-test/tiny.*cannot be loaded"):
-        load_open_clip(BASE)
+@pytest.mark.parametrize("base", [BASE, f"hf-hub:{ADDRESS}"])
+def test_a_file_that_was_cut_short_in_the_cache_is_named_and_downloaded_again_once_deleted(hub: Hub, base: str) -> None:
+    hub.files["open_clip_config.json"] = json.dumps(CONFIG).encode()
+    whole = load_open_clip(base).sha256
+    cut_short(fetch(f"{ADDRESS}/"))
+    with pytest.raises(LabelError) as error:
+        load_open_clip(base)
+    message = re.fullmatch(
+        r"base model '(.*)' cannot be loaded: .*\. (/.*) is damaged: delete it, .*", str(error.value)
+    )
+    assert message
+    assert message[1] == base
+    assert "Without a network" not in message[0]
+    Path(message[2]).unlink()
+    assert load_open_clip(base).sha256 == whole
+
+
+def test_a_file_of_the_users_own_that_was_cut_short_is_named(small_base: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(small_base, tmp_path / "own")
+    cut_short(own / WEIGHTS)
+    with pytest.raises(LabelError, match=rf"cannot be loaded: .*\. {own / WEIGHTS} is damaged: bring it again$"):
+        load_open_clip(f"local-dir:{own}")
+
+
+def cut_short(file: Path) -> None:
+    file.resolve().write_bytes(file.read_bytes()[:-100])
 
 
 def test_a_pickle_is_never_asked_for(hub: Hub) -> None:
