@@ -110,6 +110,22 @@ def small_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def image_base(small_base: Path, tmp_path: Path) -> Path:
+    """A folder for `local-dir:` with the image tower of the small CLIP, and no word of a text tower."""
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "image"
+    folder.mkdir()
+    facts = json.loads((small_base / "open_clip_config.json").read_text())
+    del facts["model_cfg"]["text_cfg"]
+    (folder / "open_clip_config.json").write_text(json.dumps(facts))
+    held = load_file(small_base / "open_clip_model.safetensors")
+    alone = {name: value for name, value in held.items() if name.startswith("visual.")}
+    save_file(alone, folder / "open_clip_model.safetensors")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def embedded_archive(few_digits: Path, small_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small archive that holds its base model, one that only the user has."""

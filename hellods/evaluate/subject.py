@@ -165,7 +165,7 @@ def get_maker(path: str, header: Header, question: Question) -> tuple[LabelMaker
     config = from_json(ProjectorConfig, header.projector, f"{path}: header.projector", lenient=True)
     if config.tower is not None:
         return dataset.label_maker, None
-    tower = BACKBONES[config.architecture](question.base or config.base).tower
+    tower = BACKBONES[config.architecture](question.base or config.base, config.head).tower
     size = 2 * sum(value.numel() for value in tower.state_dict().values())  # float16
     return dataset.label_maker, {
         "name": config.base.removeprefix("given:"),

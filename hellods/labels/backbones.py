@@ -1,6 +1,7 @@
 """BACKBONES: public CLIP models by name; their image tower, text embeddings, preprocessing and digest."""
 
 import hashlib
+import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,17 +12,21 @@ from typing import Any, Final
 
 import open_clip
 import torch
+from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from open_clip.transformer import QuickGELU
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from hellods.errors import FormatError, LabelError
-from hellods.labels.config import Preprocess, ProjectorConfig
-from hellods.labels.hub import fetch
+from hellods.labels.config import Head, Preprocess, ProjectorConfig
+from hellods.labels.hub import cached, fetch
 
 ASSETS: Final = Path(__file__).parent.parent / "assets"
 CONFIG: Final = "open_clip_config.json"
 WEIGHTS: Final = "open_clip_model.safetensors"
+IMAGE: Final = "visual."  # what the names of an image tower's tensors begin with
+SCALE: Final = "logit_scale"
+LEAST_TEXT: Final = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}
 
 
 @dataclass(frozen=True)
@@ -30,57 +35,58 @@ class Backbone:
 
     name: str  # as the archive states it: never a path
     tower: nn.Module
-    embed: Callable[[Sequence[str]], Tensor]
+    embed: Callable[[Sequence[str]], Tensor] | None  # None: there is no text tower
     scale: float  # what cosines are multiplied with to become logits
     preprocess: Preprocess
     sha256: str
     swap: Callable[[], None] = lambda: None  # GELU for QuickGELU and the reverse, in tower and texts: to find a fault
-    texts: Tensor | None = None  # (K, D), of the archive's own classes, where `embed` has no text tower to make them
+    texts: Tensor | None = None  # (K, D), of the archive's own classes, where it holds them in place of a text tower
 
 
-def load_open_clip(base: str) -> Backbone:
+def load_open_clip(base: str, head: Head = "text") -> Backbone:
     """Return an open_clip model on the CPU, in float32 and eval mode.
 
     Args:
         base: `hello-tiny` (in this package), `MODEL/TAG` with one of open_clip's own pretrained tags (downloaded on
             first use), `hf-hub:OWNER/NAME`, or `local-dir:FOLDER` (open_clip_config.json and safetensors weights).
+        head: `prototypes` takes the image tower alone, and needs no text tower to be there.
 
     Raises:
-        LabelError: no such model, or its weights cannot be had.
+        LabelError: no such model, its weights cannot be had, or it has no text tower for a head of texts.
     """
     name, options = resolve(base)
-    found = {}
     try:
         with quiet():
-            if "pretrained" in options:
-                facts = open_clip.get_pretrained_cfg(options["model_name"], options["pretrained"])
-                own = {key: facts[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in facts}
-                found = {"pretrained": str(weights(options)), "force_preprocess_cfg": own}
-            model = open_clip.create_model(**options | found, require_pretrained=True)
-            tokenizer = open_clip.get_tokenizer(options["model_name"])
+            facts, images = describe(options)
+            if head == "text":
+                check_texts(base, facts)
+            model = whole(options) if head == "text" else image_tower(options, facts)
+    except LabelError:
+        raise
     except Exception as cause:  # open_clip raises whatever its loaders and the network raise
         advice = mend(options) if isinstance(cause, SafetensorError) else remedy(base)
         raise LabelError(f"base model {base!r} cannot be loaded: {first_line(cause)}. {advice}") from cause
     model.eval().requires_grad_(False)
 
     def embed(texts: Sequence[str]) -> Tensor:
+        with quiet():
+            tokenizer = open_clip.get_tokenizer(options["model_name"])
         with torch.no_grad():
             return torch.cat([model.encode_text(tokenizer(list(part)), normalize=True) for part in _chunks(texts)])
 
-    facts = model.visual.preprocess_cfg
-    sides = {facts["size"]} if isinstance(facts["size"], int) else set(facts["size"])
-    if len(sides) > 1:
-        raise LabelError(f"base model {base!r} takes images of {facts['size']}, and views are square: choose another")
-    preprocess = Preprocess(
-        side=sides.pop(), mean=tuple(facts["mean"]), std=tuple(facts["std"]), interpolation=facts["interpolation"]
-    )
-    scale = model.logit_scale.exp().item()
+    reader, used = (embed, model) if head == "text" else (None, model.visual)
     return Backbone(
-        name, model.visual, embed, scale, preprocess, digest(model.state_dict()), lambda: swap_activations(model)
+        name,
+        model.visual,
+        reader,
+        model.logit_scale.exp().item(),
+        preprocessing(base, model.visual.image_size, images),
+        digest(used.state_dict()),
+        lambda: swap_activations(model),
     )
 
 
-BACKBONES: dict[str, Callable[[str], Backbone]] = {"open_clip": load_open_clip}
+BACKBONES: dict[str, Callable[[str, Head], Backbone]] = {"open_clip": load_open_clip}
 
 
 def outside(config: ProjectorConfig, base: str | None) -> Backbone:
@@ -96,7 +102,7 @@ def outside(config: ProjectorConfig, base: str | None) -> Backbone:
             f"the labels need the base model {hint!a} (SHA-256 {config.base_sha256[:12]}…), which is not in the "
             f"file and not one of open_clip's own: give it as --base local-dir:FOLDER (base='local-dir:FOLDER')"
         )
-    backbone = BACKBONES[config.architecture](base or config.base)
+    backbone = BACKBONES[config.architecture](base or config.base, config.head)
     if backbone.sha256 != config.base_sha256:
         raise LabelError(
             f"base model {base or config.base!a} has SHA-256 {backbone.sha256[:12]}…, but the archive was made "
@@ -132,6 +138,19 @@ def resolve(base: str) -> tuple[str, dict[str, Any]]:
     return base, {"model_name": model, "pretrained": tag, "force_quick_gelu": bool(facts.get("quick_gelu"))}
 
 
+def describe(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return open_clip's config of a model, for its arguments, and how the model wants its images."""
+    kind, _, place = options["model_name"].partition(":")
+    if place:
+        file = Path(place) / CONFIG if kind == "local-dir" else cached(place, CONFIG)
+        content = json.loads(file.read_text(encoding="utf-8"))
+        facts, own = content["model_cfg"], content.get("preprocess_cfg", {})
+    else:
+        facts = open_clip.get_model_config(options["model_name"])
+        own = open_clip.get_pretrained_cfg(options["model_name"], options["pretrained"])
+    return facts, merge_preprocess_dict(PreprocessCfg(), own)
+
+
 def weights(options: Mapping[str, Any]) -> Path:
     """Return the file of a model's weights, for open_clip's arguments; what is not in the cache is downloaded."""
     kind, _, place = options["model_name"].partition(":")
@@ -140,6 +159,45 @@ def weights(options: Mapping[str, Any]) -> Path:
     if kind == "hf-hub":
         return fetch(f"{place}/")
     return fetch(open_clip.get_pretrained_cfg(options["model_name"], options["pretrained"])["hf_hub"])
+
+
+def check_texts(base: str, facts: Mapping[str, Any]) -> None:
+    """Raise LabelError where a model of that config cannot embed texts."""
+    if not facts.get("text_cfg"):
+        raise LabelError(
+            f"base model {base!r} has no text tower: give another --base, or build with --head prototypes "
+            f"(head='prototypes' in Python), which begins at images"
+        )
+
+
+def preprocessing(base: str, size: int | Sequence[int], images: Mapping[str, Any]) -> Preprocess:
+    sides = {size} if isinstance(size, int) else set(size)
+    if len(sides) > 1:
+        raise LabelError(f"base model {base!r} takes images of {size}, and views are square: choose another")
+    return Preprocess(
+        side=sides.pop(), mean=tuple(images["mean"]), std=tuple(images["std"]), interpolation=images["interpolation"]
+    )
+
+
+def whole(options: Mapping[str, Any]) -> open_clip.CLIP:
+    """Return a model with its weights, for open_clip's arguments."""
+    own = {"pretrained": str(weights(options))} if "pretrained" in options else {}
+    return open_clip.create_model(**{**options, **own}, require_pretrained=True)
+
+
+def image_tower(options: Mapping[str, Any], facts: Mapping[str, Any]) -> open_clip.CLIP:
+    """Return the same with the least text tower that there is: the model's own is not read, and need not be there."""
+    vision = facts["vision_cfg"] | {"timm_model_pretrained": False}
+    quick_gelu = options.get("force_quick_gelu") or facts.get("quick_gelu", False)
+    model = open_clip.CLIP(facts["embed_dim"], vision, LEAST_TEXT, quick_gelu)
+    with safe_open(weights(options), "pt") as file:
+        held = {name: file.get_tensor(name) for name in file.keys() if name.startswith((IMAGE, SCALE))}  # noqa: SIM118
+    if SCALE in held:
+        model.logit_scale.data.fill_(held.pop(SCALE).item())
+    if not held:
+        raise ValueError(f"none of its weights has a name that begins with {IMAGE!r}")
+    model.visual.load_state_dict({name.removeprefix(IMAGE): value for name, value in held.items()})
+    return model
 
 
 def remedy(base: str) -> str:

@@ -85,7 +85,9 @@ class ProjectorConfig:
 
     architecture: Literal["open_clip"] = "open_clip"  # a key of BACKBONES, never an import path
     base: str  # `hello-tiny`, `MODEL/TAG`, or `given:NAME` for a base that only the user can provide
-    base_sha256: str  # of its float tensors, text tower included: name, shape and float32 bytes, sorted by name
+    # Of its float tensors: name, shape and float32 bytes, sorted by name. A head of texts needs both towers, one of
+    # prototypes the image tower alone: then its tensors only, by their names within it.
+    base_sha256: str
     preprocess: Preprocess
     template: str  # or several, between `|`, whose embeddings are averaged
     descriptions: tuple[str, ...]  # one a class, set into the template

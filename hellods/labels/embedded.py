@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hellods.errors import DigestError, FormatError, UnsupportedError
-from hellods.labels.backbones import Backbone, digest, first_line, quiet, swap_activations
+from hellods.labels.backbones import LEAST_TEXT, Backbone, digest, first_line, quiet, swap_activations
 from hellods.labels.config import ProjectorConfig, Tower
 
-TEXT: Final = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}  # the least that there is
 ROOM: Final = 1 << 22  # numbers made in passing, such as the classifier of a network of timm's
 MAKERS: Final = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
 
@@ -65,7 +64,7 @@ def restore(config: ProjectorConfig, tower: Tower, tensors: Mapping[str, Tensor]
     return Backbone(
         config.base,
         network,
-        _no_text_tower,
+        None,
         1.0,  # the scale is learned, and stored beside the deltas
         config.preprocess,
         config.base_sha256,
@@ -91,7 +90,7 @@ def build(tower: Tower, numbers: int) -> nn.Module:
     vision["layers"] = tower.layers[0] if len(tower.layers) == 1 else list(tower.layers)
     try:
         with quiet(), torch.random.fork_rng(devices=[]), Budget(numbers + ROOM):
-            model = open_clip.CLIP(tower.embed_dim, vision, TEXT, tower.quick_gelu)
+            model = open_clip.CLIP(tower.embed_dim, vision, LEAST_TEXT, tower.quick_gelu)
     except Exception as cause:  # open_clip and timm assert, divide and index as they go
         raise FormatError(
             f"backbone: no image tower is built as projector.tower says: {first_line(cause)} [C8]"
@@ -138,7 +137,3 @@ def _width(network: nn.Module, tower: Tower) -> int:
 
 def _shape(shape: torch.Size | None) -> str:
     return "missing" if shape is None else str(tuple(shape))
-
-
-def _no_text_tower(texts: Sequence[str]) -> Tensor:
-    raise FormatError("backbone: holds no text tower [C8]")

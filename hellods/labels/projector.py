@@ -69,7 +69,7 @@ class Projector(nn.Module):
         Raises:
             LabelError: the base model cannot be had.
         """
-        backbone = BACKBONES["open_clip"](base)
+        backbone = BACKBONES["open_clip"](base, head)
         config = ProjectorConfig(
             base=backbone.name,
             base_sha256=backbone.sha256,
@@ -243,6 +243,7 @@ def texts(config: ProjectorConfig, backbone: Backbone) -> Tensor:
     """Return the normalized embeddings (K, D) of the descriptions, averaged over the templates."""
     if backbone.texts is not None:
         return backbone.texts
+    assert backbone.embed is not None
     parts = config.template.split("|")
     prompts = [part.replace("{}", description) for part in parts for description in config.descriptions]
     embedded = backbone.embed(prompts).view(len(parts), len(config.descriptions), -1)

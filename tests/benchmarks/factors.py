@@ -82,7 +82,7 @@ def cifar(archive: Path, folder: Path) -> list[dict[str, Any]]:
     source, _ = open_source(str(folder), seed=0)
 
     def stored(quantization: Quantization, energy: float) -> Projector:
-        backbone = BACKBONES[config.architecture](config.base)
+        backbone = BACKBONES[config.architecture](config.base, config.head)
         projector = Projector(config, backbone, torch.Generator().manual_seed(0))
         projector.load(state)
         projector.config = replace(config, quantization=quantization)

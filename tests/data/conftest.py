@@ -16,7 +16,7 @@ from hellods.format.archive import image_sections, write
 from hellods.format.codecs import encode
 from hellods.format.header import Header, Images
 from hellods.labels.backbones import BACKBONES, Backbone
-from hellods.labels.config import Preprocess
+from hellods.labels.config import Head, Preprocess
 from hellods.labels.projector import Projector
 from hellods.record import to_json
 from hellods.views.rule import Views
@@ -33,7 +33,7 @@ def pixels() -> torch.Tensor:
     return digits[:, None].repeat_interleave(2, 2).repeat_interleave(2, 3).expand(-1, 3, -1, -1).contiguous()
 
 
-def tiny(base: str) -> Backbone:
+def tiny(base: str, head: Head) -> Backbone:
     """A base model of a few thousand weights, the same under every name."""
     with torch.random.fork_rng():
         torch.manual_seed(0)

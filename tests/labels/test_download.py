@@ -24,13 +24,13 @@ import pytest
 from safetensors.torch import load_file, save
 
 from hellods.errors import LabelError
-from hellods.labels.backbones import ASSETS, load_open_clip
+from hellods.labels.backbones import ASSETS, WEIGHTS, load_open_clip
+from hellods.labels.backbones import CONFIG as CONFIG_FILE
 from hellods.labels.hub import fetch
 from hellods.labels.projector import Projector
 
 BASE = "hello-test/tiny"  # a built-in tag, as far as open_clip knows in these tests
 ADDRESS = "somebody/hello-test"
-WEIGHTS = "open_clip_model.safetensors"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CHUNK = 1 << 20  # bytes that huggingface_hub writes at once; it is 10 MiB
 CONFIG = json.loads((ASSETS / "hello-tiny" / "open_clip_config.json").read_text())
@@ -138,6 +138,18 @@ def test_first_use_downloads_safetensors_and_gives_the_base(hub: Hub) -> None:
     assert {path.rpartition("/")[2] for _, path, _ in hub.asked if "resolve" in path} == {WEIGHTS}
 
 
+def test_first_use_of_a_strangers_image_tower_downloads_its_config_and_safetensors(hub: Hub) -> None:
+    hub.files[CONFIG_FILE] = json.dumps({"model_cfg": {**CONFIG["model_cfg"], "text_cfg": None}}).encode()
+    backbone, own = (load_open_clip(base, "prototypes") for base in (f"hf-hub:{ADDRESS}", "hello-tiny"))
+    assert (backbone.name, backbone.sha256) == ("given:hello-test", own.sha256)
+    assert {path.rpartition("/")[2] for _, path, _ in hub.asked if "resolve" in path} == {CONFIG_FILE, WEIGHTS}
+
+
+def test_built_in_tag_gives_the_image_tower_alone(hub: Hub) -> None:
+    backbone, own = (load_open_clip(base, "prototypes") for base in (BASE, "hello-tiny"))
+    assert (backbone.sha256, backbone.scale, backbone.preprocess) == (own.sha256, own.scale, own.preprocess)
+
+
 def test_cached_base_is_used_without_asking(hub: Hub) -> None:
     load_open_clip(BASE)
     hub.asked.clear()
@@ -178,7 +190,7 @@ def test_altered_weights_are_refused(hub: Hub) -> None:
 
 @pytest.mark.parametrize("base", [BASE, f"hf-hub:{ADDRESS}"])
 def test_a_file_that_was_cut_short_in_the_cache_is_named_and_downloaded_again_once_deleted(hub: Hub, base: str) -> None:
-    hub.files["open_clip_config.json"] = json.dumps(CONFIG).encode()
+    hub.files[CONFIG_FILE] = json.dumps(CONFIG).encode()
     whole = load_open_clip(base).sha256
     cut_short(fetch(f"{ADDRESS}/"))
     with pytest.raises(LabelError) as error:

@@ -1,0 +1,64 @@
+"""A base model is read as far as labels need it: a head of prototypes takes the image tower alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hellods.errors import LabelError
+from hellods.labels.backbones import CONFIG, WEIGHTS, digest, load_open_clip
+
+HELLO_TINY = "ee7ca4eec86631d319d5c53695d24fdf4964ab8229b15d596e305bfcd5951ce0"  # as the first archives state it
+
+
+def configure(base: Path, text: dict[str, Any]) -> None:
+    """Change what a base's config says of its text tower."""
+    facts = json.loads((base / CONFIG).read_text())
+    facts["model_cfg"]["text_cfg"] = text
+    (base / CONFIG).write_text(json.dumps(facts))
+
+
+def test_digest_of_a_base_with_texts_stays_what_archives_state() -> None:
+    assert load_open_clip("hello-tiny").sha256 == HELLO_TINY
+
+
+@pytest.mark.parametrize("kind", ["ResNet", "transformer with QuickGELU"])
+def test_image_tower_alone_answers_as_in_the_whole_model(kind: str, small_base: Path) -> None:
+    base = "hello-tiny" if kind == "ResNet" else f"local-dir:{small_base}"
+    whole, alone = load_open_clip(base), load_open_clip(base, "prototypes")
+    side = whole.preprocess.side
+    images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(alone.tower(images), whole.tower(images))
+    assert (alone.name, alone.scale, alone.preprocess) == (whole.name, whole.scale, whole.preprocess)
+    assert alone.embed is None
+
+
+def test_digest_for_prototypes_is_of_the_image_tower_alone(small_base: Path, image_base: Path) -> None:
+    whole, alone = (load_open_clip(f"local-dir:{base}", "prototypes") for base in (small_base, image_base))
+    assert whole.sha256 == alone.sha256 == digest(alone.tower.state_dict())
+    assert alone.sha256 != load_open_clip(f"local-dir:{small_base}").sha256
+
+
+def test_texts_of_a_base_without_a_text_tower_are_refused_with_a_way_out(image_base: Path) -> None:
+    with pytest.raises(LabelError, match=r"^base model 'local-dir:.*' has no text tower.*--head prototypes"):
+        load_open_clip(f"local-dir:{image_base}")
+
+
+def test_text_tower_that_cannot_be_made_here_is_not_missed(image_base: Path) -> None:
+    configure(image_base, {"hf_model_name": "nobody/nothing", "hf_tokenizer_name": "nobody/nothing"})
+    load_open_clip(f"local-dir:{image_base}", "prototypes")
+
+
+@pytest.mark.parametrize("fault", ["names", "shapes"])
+def test_weights_that_are_no_image_tower_are_refused(fault: str, image_base: Path) -> None:
+    held = load_file(image_base / WEIGHTS)
+    changed = {
+        "names": {name.removeprefix("visual."): value for name, value in held.items()},
+        "shapes": {name: value[..., :1].contiguous() for name, value in held.items()},
+    }
+    save_file(changed[fault], image_base / WEIGHTS)
+    with pytest.raises(LabelError, match=r"cannot be loaded: .*\. The folder must hold"):
+        load_open_clip(f"local-dir:{image_base}", "prototypes")
