@@ -21,22 +21,32 @@ from .text import INDENT, escape, facts, row, scalar
 @click.argument("file")
 @click.option("--json", "as_json", is_flag=True, help="The header as JSON, with the content id and the file's bytes.")
 @click.option("--recipe", "as_recipe", is_flag=True, help="Its recipe as TOML, which `hellods build --recipe` takes.")
-def command(file: str, as_json: bool, as_recipe: bool) -> None:
+@click.option("--card", "as_card", is_flag=True, help="Its card, a README in Markdown.")
+def command(file: str, as_json: bool, as_recipe: bool, as_card: bool) -> None:
     """Show what FILE says of itself.
 
-    Only its header is read: `hellods verify` checks the rest.
+    Only its header and its card are read: `hellods verify` checks the rest.
     """
-    if as_json and as_recipe:
-        raise click.UsageError("--json and --recipe: choose one")
+    if as_json + as_recipe + as_card > 1:
+        raise click.UsageError("--json, --recipe and --card: choose one")
     with Archive.open(file) as archive:
         size = Path(file).stat().st_size
         if as_recipe:
             click.echo(recipe(archive), nl=False)
+        elif as_card:
+            click.echo(card(archive), nl=False)
         elif as_json:
             whole = {"content_id": archive.content_id, "bytes": size, "header": to_json(archive.header)}
             click.echo(json.dumps(whole, indent=2))
         else:
             click.echo("\n".join([*title(archive, size), *overview(archive.header, size)]))
+
+
+def card(archive: Archive) -> str:
+    """Return the card that a file holds, which cannot steer a terminal."""
+    if not any(section.name == "card" for section in archive.header.sections):
+        raise click.ClickException(f"{escape(archive.name)}: holds no card")
+    return "".join(f"{escape(line)}\n" for line in archive.read("card").decode().splitlines())
 
 
 def recipe(archive: Archive) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 from hellods.data.probe import make_probe
 from hellods.device import usable, where
 from hellods.distill.arrange import arrange, lessons, make_projector, resolve
+from hellods.distill.card import card
 from hellods.distill.fit import fit_projector, settle_projector
 from hellods.distill.initialize import INITIALIZERS, Layout, check_enough
 from hellods.distill.measure import measure
@@ -119,6 +120,7 @@ def build(
         "targets": targets.numpy().astype("<u4").tobytes(),
         "projector": save(projector.state()),
         "probe": save(probe),
+        "card": card(header).encode(),
     }
     if recipe.embed_base:
         sections["backbone"] = save(projector.base())

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from hellods.distill.card import card
 from hellods.distill.recipe import Recipe
 from hellods.format.archive import Archive, write
 from hellods.record import to_json
@@ -113,3 +114,31 @@ def test_recipe_of_a_newer_file_leaves_out_what_is_not_known_and_says_so(archive
 
 def test_json_and_recipe_are_one_too_many(archive_file: Path) -> None:
     assert CliRunner().invoke(main, ["inspect", "--json", "--recipe", str(archive_file)]).exit_code == 2
+
+
+def test_card_of_a_build_is_markdown_that_names_source_teacher_and_measurements(digits_archive: Path) -> None:
+    shown = CliRunner().invoke(main, ["inspect", "--card", str(digits_archive)], catch_exceptions=False)
+    with Archive.open(digits_archive) as archive:
+        header = archive.header
+    lines, share = shown.stdout.splitlines(), 100 * float(header.metrics["projector_held_out_accuracy"])
+    assert (shown.exit_code, lines[0]) == (0, r"# few\_digits")
+    assert rf"- Distilled from: few\_digits, {header.source['images']:,} images" in lines
+    assert f"- accuracy on held-out real images: {share:.1f} %" in lines
+    assert any(line.startswith("- Teacher: convnet3, right on ") for line in lines)
+
+
+def test_card_cannot_steer_the_terminal_and_reads_names_as_letters(digits_archive: Path, tmp_path: Path) -> None:
+    with Archive.open(digits_archive) as archive:
+        sections = {section.name: archive.read(section.name) for section in archive.header.sections}
+        header = replace(archive.header, name="<b>*x*", classes=("\x1b[2J\n# y", *archive.header.classes[1:]))
+    made = card(header)
+    assert made.startswith(r"# \<b\>\*x\*" + "\n")
+    assert "\n# y" not in made
+    write(tmp_path / "x.hello", header, sections | {"card": b"\x1b[2J\n"})
+    shown = CliRunner().invoke(main, ["inspect", "--card", str(tmp_path / "x.hello")], catch_exceptions=False)
+    assert shown.stdout == "\\x1b[2J\n"
+
+
+def test_missing_card_is_said(archive_file: Path) -> None:
+    shown = CliRunner().invoke(main, ["inspect", "--card", str(archive_file)])
+    assert (shown.exit_code, shown.stderr) == (1, f"Error: {archive_file}: holds no card\n")

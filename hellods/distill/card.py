@@ -1,0 +1,69 @@
+"""card(): what a new archive says to people, as Markdown."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from hellods.format.header import Header
+
+SHOWN: Final = 20  # classes
+SPECIAL: Final = "\\`*_{}[]<>|#"  # what Markdown reads as more than a letter
+MEASURED: Final = {
+    "projector_held_out_accuracy": "accuracy on held-out real images:",
+    "agreement_on_held_out_images": "agreement with the teacher there:",
+    "agreement_on_views": "agreement with the teacher on views of the synthetic images:",
+    "agreement_with_assistant_on_views": "agreement with the assistant on these:",
+}
+
+
+def card(header: Header) -> str:
+    """Return a README for an archive: what it is, how to train from it, what was measured."""
+    images, classes, projector = header.images, header.classes, header.projector or {}
+    more = f" and {len(classes) - SHOWN:,} more" if len(classes) > SHOWN else ""
+    said = {
+        "License": header.license,
+        "Distilled from": f"{header.source['name']}, {header.source['images']:,} images",
+        "Source": header.source.get("url"),
+        "Classes": f"{', '.join(classes[:SHOWN])}{more}",
+        "Teacher": taught(header.teacher),
+        "Assistant": taught(header.teacher["assistant"]) if "assistant" in header.teacher else None,
+        "Base model": f"{projector['base'].removeprefix('given:')}, SHA-256 {projector['base_sha256']}",
+        "Made by": header.created_by,
+    }
+    about = [f"{key}: {plain(value)}" for key, value in said.items() if value]
+    found = [f"{name} {percent(header.metrics[key])}" for key, name in MEASURED.items() if key in header.metrics]
+    return f"""# {plain(header.name)}
+
+{images.count:,} synthetic images of {images.height} × {images.width} px in {len(classes):,} classes.
+
+Soft labels are not stored: a projector on a public CLIP model makes them for every view, when hellods loads the file:
+
+```python
+from hellods import HelloDataset
+
+dataset = HelloDataset("FILE.hello")  # yields (image, soft label)
+```
+
+{lines(about)}
+
+The projector, measured by who made the file:
+
+{lines(found)}
+"""
+
+
+def taught(facts: Mapping[str, Any]) -> str:
+    """Return a network's name and what it can."""
+    return f"{facts['architecture']}, right on {percent(facts['held_out_accuracy'])} of held-out images"
+
+
+def percent(share: str) -> str:
+    return f"{100 * float(share):.1f} %"
+
+
+def lines(items: Iterable[str]) -> str:
+    return "\n".join(f"- {item}" for item in items)
+
+
+def plain(text: str) -> str:
+    """Return text as Markdown shows it letter by letter, in one line."""
+    return "".join(f"\\{c}" if c in SPECIAL else c if c.isprintable() else "�" for c in text)
