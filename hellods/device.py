@@ -6,7 +6,7 @@ from torch import Tensor
 from hellods.errors import RecipeError
 
 
-def usable(device: str) -> torch.device:
+def get_device(device: str) -> torch.device:
     """Return the device of that name.
 
     Raises:
@@ -20,7 +20,7 @@ def usable(device: str) -> torch.device:
     return value.device
 
 
-def where(device: torch.device) -> str:
+def describe_device(device: torch.device) -> str:
     """Return what the bytes depend on beside the inputs: the GPU, or the number of threads and whether bf16 is used."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

@@ -31,11 +31,11 @@ class Schedule:
     epochs: int | None = None  # over which it falls; None: all that are trained
 
 
-class Kept:
-    """Where a training goes on from, and who keeps how far it is; this one begins anew and keeps nothing.
+class Checkpoint:
+    """How far a training has come, and who saves that; this one is at its beginning and saves nothing.
 
     Attributes:
-        state: what a training gave to `keep`; empty: begin.
+        state: what a training gave to `save`; empty at the beginning.
     """
 
     def __init__(self, state: Mapping[str, Tensor] | None = None) -> None:
@@ -46,11 +46,11 @@ class Kept:
         """Steps that lie behind."""
         return int(self.state["done"]) if self.state else 0
 
-    def keep(self, done: int, total: int, state: Callable[[], dict[str, Tensor]]) -> None:
+    def save(self, done: int, total: int, state: Callable[[], dict[str, Tensor]]) -> None:
         """Take note of a step; whoever wants the state then calls `state`, and stores it before returning."""
 
 
-ANEW: Final = Kept()
+NO_CHECKPOINT: Final = Checkpoint()
 
 
 def train(
@@ -66,7 +66,7 @@ def train(
     seed: int = 0,
     precision: torch.dtype = torch.float32,
     after: Callable[[int], None] = lambda epochs: None,
-    kept: Kept = ANEW,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
     progress: Progress = silent,
 ) -> None:
     """Train `network` in place; parameters that need no gradient stay as they are.
@@ -76,7 +76,7 @@ def train(
     Args:
         network: float images -> logits.
         batches: epoch -> `steps` pairs of images ready for the network, on its device, and of what `loss` takes;
-            for the epoch in which a training goes on, those after `kept.done`.
+            for the epoch in which a training goes on, those after `checkpoint.done`.
         loss: (logits, targets) -> a scalar.
         epochs: how often `batches` is called.
         steps: per epoch.
@@ -86,7 +86,7 @@ def train(
         seed: of random layers such as dropout; global random state is left as it was.
         precision: bfloat16 for autocast of the forward pass; weights, loss and optimizer stay in float32.
         after: called after every epoch with the number of epochs done.
-        kept: told of every step.
+        checkpoint: told of every step.
         progress: told of every step.
 
     Raises:
@@ -94,7 +94,7 @@ def train(
         ValueError: `batches` yields more or fewer than `steps`.
     """
     total = epochs * steps
-    progress(stage, kept.done, total)
+    progress(stage, checkpoint.done, total)
     if not total:
         return
     decay = schedule.weight_decay
@@ -102,9 +102,9 @@ def train(
     rates = [group["lr"] for group in optimizer.param_groups]
     multiplier, falling = MULTIPLIERS[schedule.multiplier], schedule.epochs or epochs
     with _mode(network, training=True), _random(network, seed):
-        if kept.state:
-            _restore(kept.state, network, optimizer)
-        begin, skipped = divmod(kept.done, steps)
+        if checkpoint.state:
+            _restore(checkpoint.state, network, optimizer)
+        begin, skipped = divmod(checkpoint.done, steps)
         for epoch in range(begin, epochs):
             first = skipped if epoch == begin else 0
             for step, (images, targets) in zip(range(first, steps), batches(epoch), strict=True):
@@ -120,10 +120,12 @@ def train(
                 done += 1
                 # Now and then, since reading the loss stops a GPU.
                 if (done % 100 == 0 or done == total) and not value.isfinite():
-                    raise RecipeError(f"{stage}: the loss is {value.item()} after {done} steps; learn slower")
+                    raise RecipeError(
+                        f"{stage}: the loss is {value.item()} after {done} steps; lower the learning rate"
+                    )
                 if done % steps == 0:
                     after(done // steps)  # may change what is kept
-                kept.keep(done, total, partial(_state, done, network, optimizer))
+                checkpoint.save(done, total, partial(_state, done, network, optimizer))
                 progress(stage, done, total)
 
 

@@ -1,11 +1,11 @@
-"""Trainings use bfloat16 where the hardware has it, and an archive says so."""
+"""Trainings use bfloat16 describe_device the hardware has it, and an archive says so."""
 
 from collections.abc import Mapping
 
 import pytest
 import torch
 
-from hellods.device import training_dtype, where
+from hellods.device import describe_device, training_dtype
 
 CPU = torch.device("cpu")
 
@@ -24,7 +24,7 @@ def test_cpu_trains_in_bfloat16_if_it_has_that(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert training_dtype(CPU) == training_dtype("cpu") == dtype
-    assert where(CPU).endswith(said)
+    assert describe_device(CPU).endswith(said)
 
 
 def test_torch_that_does_not_say_trains_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:

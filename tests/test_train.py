@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from hellods.errors import RecipeError
-from hellods.train import Kept, Schedule, predict, train
+from hellods.train import Checkpoint, Schedule, predict, train
 
 EPOCHS, STEPS = 3, 4
 
@@ -159,14 +159,14 @@ def test_the_end_of_every_epoch_is_told() -> None:
     assert ended == [1, 2, 3]
 
 
-class Notebook(Kept):
+class Notebook(Checkpoint):
     """Keeps the state of every step."""
 
     def __init__(self, state: Mapping[str, Tensor] | None = None) -> None:
         super().__init__(state)
         self.pages: list[dict[str, Tensor]] = []
 
-    def keep(self, done: int, total: int, state: Callable[[], dict[str, Tensor]]) -> None:
+    def save(self, done: int, total: int, state: Callable[[], dict[str, Tensor]]) -> None:
         self.pages.append({name: value.clone() for name, value in state().items()})
 
 
@@ -180,18 +180,18 @@ def learner() -> nn.Sequential:
     return network.to(memory_format=torch.channels_last)
 
 
-def learn(kept: Kept) -> dict[str, Tensor]:
+def learn(checkpoint: Checkpoint) -> dict[str, Tensor]:
     network = learner()
 
     def pictures(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         generator = torch.Generator().manual_seed(epoch)
         pairs = [(torch.randn(6, 3, 4, 4, generator=generator), torch.arange(6) % 2) for _ in range(STEPS)]
-        yield from pairs[max(0, kept.done - epoch * STEPS) :]
+        yield from pairs[max(0, checkpoint.done - epoch * STEPS) :]
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(network.scale * logits, targets)  # type: ignore[operator]
 
-    train(network, pictures, loss, epochs=EPOCHS, steps=STEPS, schedule=Schedule(), stage="Test", kept=kept)
+    train(network, pictures, loss, epochs=EPOCHS, steps=STEPS, schedule=Schedule(), stage="Test", checkpoint=checkpoint)
     return network.state_dict()
 
 
@@ -209,7 +209,7 @@ def test_what_is_kept_leaves_out_what_does_not_learn() -> None:
     network = nn.Sequential(nn.Linear(2, 7), nn.Linear(7, 2)).requires_grad_(False)
     network[1].requires_grad_(True)
     book = Notebook()
-    train(network, batches, F.cross_entropy, epochs=1, steps=STEPS, schedule=Schedule(), stage="Test", kept=book)
+    train(network, batches, F.cross_entropy, epochs=1, steps=STEPS, schedule=Schedule(), stage="Test", checkpoint=book)
     assert {name for name in book.pages[0] if name.startswith("network")} == {"network.1.weight", "network.1.bias"}
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, default_collate
 
 from hellods.data.epochs import Epochs
 from hellods.data.lazy import CPU, LazyLabel
-from hellods.data.memory import floats
+from hellods.data.memory import empty_float32
 from hellods.data.options import Kind, Options, archived, chosen
 from hellods.data.samples import Samples
 from hellods.device import sent
@@ -217,7 +217,7 @@ def normalized(views: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     The bits are the same on every device.
     """
     full, middle, unit = (_constant(values, views.device) for values in ((255.0,), mean, std))
-    images = floats(views.shape, views.device)
+    images = empty_float32(views.shape, views.device)
     # A CPU does one step after the other while the values are in its cache.
     part = max(1, CPU_PART // views.shape[1:].numel()) if views.device.type == "cpu" else len(views)
     for some, seen in zip(torch.split(images, part), torch.split(views, part), strict=True):

@@ -39,7 +39,7 @@ def room(device: torch.device) -> int:
     return memory // 4 // (1 if worker is None else 1 + worker.num_workers)
 
 
-def floats(shape: Sequence[int], device: torch.device) -> Tensor:
+def empty_float32(shape: Sequence[int], device: torch.device) -> Tensor:
     """Return a float32 tensor of any values."""
     if device.type != "cpu":
         return torch.empty(*shape, device=device)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hellods.data.images import Images
-from hellods.data.kept import Kept
+from hellods.data.label_cache import LabelCache
 from hellods.data.lazy import LABELERS, check_fork, check_worker
 from hellods.data.memory import Shared
 from hellods.data.options import Options, archived
@@ -130,11 +130,11 @@ class Samples:
         self._checked.add(device)
 
     @cached_property
-    def _kept(self) -> Kept | None:
+    def _cache(self) -> LabelCache | None:
         period = self.options.period
         if period is None:
             return None
-        return Kept(period * self.header.images.count, len(self.classes), self.options.path)
+        return LabelCache(period * self.header.images.count, len(self.classes), self.options.path)
 
     def view(self, epochs: Tensor, indices: Tensor, device: torch.device) -> Tensor:
         """Return uint8 (B, 3, S, S) on `device` for int64 (B,) epochs and indices, which are on the CPU.
@@ -195,14 +195,14 @@ class Samples:
         return logits
 
     def _label(self, epochs: Tensor, indices: Tensor, device: torch.device, views: Tensor | None) -> Tensor:
-        if self._kept is None:
+        if self._cache is None:
             return self.answer(self.view(epochs, indices, device) if views is None else views)
 
         def make(some: Tensor) -> Tensor:
             shown = self.view(epochs[some], indices[some], device) if views is None else views[sent(some, device)]
             return self.answer(shown)
 
-        kept = self._kept.get(epochs * self.header.images.count + indices, make)
+        kept = self._cache.get(epochs * self.header.images.count + indices, make)
         return sent(kept, device).float()
 
     @property

@@ -16,10 +16,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from hellods.data.probe import make_probe
-from hellods.device import usable, where
+from hellods.device import describe_device, get_device
 from hellods.distill.arrange import arrange, lessons, make_projector, resolve
 from hellods.distill.card import card
-from hellods.distill.fit import fit_projector, settle_projector
+from hellods.distill.fit import compress_projector, fit_projector
 from hellods.distill.initialize import INITIALIZERS, Layout, check_enough
 from hellods.distill.measure import measure
 from hellods.distill.mentors import check_network, get_assistant, get_teacher
@@ -33,7 +33,7 @@ from hellods.format.codecs import decode, encode
 from hellods.format.header import Header, Images
 from hellods.progress import Progress, silent, track
 from hellods.record import to_json
-from hellods.train import Kept
+from hellods.train import Checkpoint
 from hellods.views.rule import Views
 
 PACKAGE: Final = Path(__file__).parents[1]
@@ -78,7 +78,7 @@ def build(
         HelloError: the inputs do not fit each other, or `out` cannot be written; nothing is written then.
     """
     check_target(out, overwrite)
-    device = usable(inputs.device)
+    device = get_device(inputs.device)
     clock = Clock()
     source, held_out = open_source(inputs.data, seed=recipe.seed)
     with clock("base model"):  # before the teacher learns, since it may be missing
@@ -102,9 +102,9 @@ def build(
             projector.begin(prototypes(projector, source, layout.side, progress))
         work = work.given(projector=to_json(projector.config), images=digest({"images": images}))
         seen, how = lessons(recipe, source, images, views)
-        fit_projector(projector, mentors[-1], seen, how, fit, progress, kept=work.stage("projector"))
+        fit_projector(projector, mentors[-1], seen, how, fit, progress, checkpoint=work.stage("projector"))
         if recipe.quantization != "fp16":
-            settle_projector(projector, seen, how, fit, progress, kept=work.stage("settle"))
+            compress_projector(projector, seen, how, fit, progress, checkpoint=work.stage("compress"))
         projector.load(projector.state())  # from here on just what the archive holds
     with clock("check"):
         metrics = measure(projector, mentors, held_out, images, views, progress)
@@ -157,8 +157,8 @@ def get_mentors(
     if not recipe.assisted:
         return [teacher], known, work
     with clock("assistant"):
-        kept = work.stage("assistant")
-        assistant = get_assistant(inputs, recipe, source, teacher, side, progress, kept).to(device)
+        checkpoint = work.stage("assistant")
+        assistant = get_assistant(inputs, recipe, source, teacher, side, progress, checkpoint).to(device)
         accuracy = to_json(round(check(assistant, who="assistant"), 4))
         known["assistant"] = assistant.provenance() | {"held_out_accuracy": accuracy}
     return [teacher, assistant], known, work.given(assisted=assistant.provenance())
@@ -177,7 +177,7 @@ def outline(inputs: Inputs, recipe: Recipe, source: Source, views: Views, device
     return Header(
         name=inputs.name or source.name,
         license=inputs.license,
-        created_by=f"hellods {version('hellods')}, torch {torch.__version__}, {where(device)}",
+        created_by=f"hellods {version('hellods')}, torch {torch.__version__}, {describe_device(device)}",
         source=source.provenance() | ({"url": inputs.source_url} if inputs.source_url else {}),
         classes=source.classes,
         images=images,
@@ -195,7 +195,7 @@ def beginnings(inputs: Inputs, recipe: Recipe, source: Source, device: torch.dev
     return {
         "hellods": code.hexdigest(),
         "libraries": {name: version(name) for name in ("torch", "torchvision", "open_clip_torch", "timm", "pillow")},
-        "device": where(device),
+        "device": describe_device(device),
         "recipe": to_json(recipe),
         "data": source.provenance() | {"classes": list(source.classes)},
         "teacher": to_json([inputs.teacher, inputs.teacher_mean, inputs.teacher_std]),
@@ -203,15 +203,15 @@ def beginnings(inputs: Inputs, recipe: Recipe, source: Source, device: torch.dev
 
 
 def initial_images(
-    recipe: Recipe, source: Source, teacher: Teacher, layout: Layout, progress: Progress, kept: Kept
+    recipe: Recipe, source: Source, teacher: Teacher, layout: Layout, progress: Progress, checkpoint: Checkpoint
 ) -> Tensor:
     """Return the first images, uint8 (N, 3, S, S), if need be made anew."""
-    if kept.state:
+    if checkpoint.state:
         progress("Images", 1, 1)
-        return kept.state["images"]
+        return checkpoint.state["images"]
     generator = torch.Generator().manual_seed(recipe.seed)
     images = INITIALIZERS[recipe.initializer](source, teacher, layout, generator, progress)
-    kept.keep(1, 1, lambda: {"images": images})
+    checkpoint.save(1, 1, lambda: {"images": images})
     return images
 
 

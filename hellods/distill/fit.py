@@ -1,4 +1,4 @@
-"""fit_projector(): low-rank deltas and head learn the teacher; settle_projector(): in few bits they say the same."""
+"""fit_projector(): low-rank deltas and head learn the teacher; compress_projector(): in few bits they say the same."""
 
 from collections.abc import Iterator
 from copy import deepcopy
@@ -15,13 +15,13 @@ from hellods.distill.sources import Source, squares
 from hellods.labels import LabelMaker
 from hellods.labels.projector import Projector
 from hellods.progress import Progress, silent
-from hellods.train import ANEW, Kept, Schedule, train
+from hellods.train import NO_CHECKPOINT, Checkpoint, Schedule, train
 from hellods.views.draw import blend, draw
 from hellods.views.render import render
 from hellods.views.rule import Views
 
 ENERGY: Final = 0.98  # of each delta's squared norm, which keeps two thirds of its rank
-SETTLING: Final = 1 / 16  # of the views of a fit, and 1/4 of its pace: enough to make up for cut and rounded deltas
+REFIT: Final = 1 / 16  # of the views of a fit, and 1/4 of its pace: enough to make up for cut and rounded deltas
 PACE: Final = 1 / 4
 
 
@@ -45,7 +45,7 @@ def fit_projector(
     views: Views,
     fit: Fit,
     progress: Progress = silent,
-    kept: Kept = ANEW,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
     stage: str = "Projector",
 ) -> None:
     """Fit the projector's deltas, in place, to the teacher on views of images.
@@ -55,12 +55,12 @@ def fit_projector(
     """
     device = next(projector.parameters()).device
     order = _shuffled(len(source), fit.batch_size, torch.Generator().manual_seed(fit.seed))
-    order = islice(order, kept.done, None)
+    order = islice(order, checkpoint.done, None)
     steps = -(-fit.images // fit.batch_size)
     dtype = fit.precision or training_dtype(device)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor]]]:
-        for step in range(kept.done, steps):
+        for step in range(checkpoint.done, steps):
             indices = next(order)
             images = squares(source, indices, views.size).to(device)
             positions = torch.arange(len(indices))
@@ -93,27 +93,32 @@ def fit_projector(
             groups=groups,
             stage=stage,
             precision=dtype,
-            kept=kept,
+            checkpoint=checkpoint,
             progress=progress,
         )
 
 
-def settle_projector(
-    projector: Projector, source: Source, views: Views, fit: Fit, progress: Progress = silent, kept: Kept = ANEW
+def compress_projector(
+    projector: Projector,
+    source: Source,
+    views: Views,
+    fit: Fit,
+    progress: Progress = silent,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> None:
     """Cut and round a fitted projector's deltas, in place, and fit them on to the labels that it gave before."""
     exact = deepcopy(projector).requires_grad_(False)
-    projector.settle(ENERGY)
+    projector.compress(ENERGY)
     rate = PACE * fit.learning_rate
     on = replace(
         fit,
-        images=round(SETTLING * fit.images),
+        images=round(REFIT * fit.images),
         learning_rate=rate,
         head_learning_rate=rate,
         hard_weight=0.0,
         precision=torch.float32,  # what int8 rounds off is less than what bfloat16 does
     )
-    fit_projector(projector, exact, source, views, on, progress, kept, stage="Settle")
+    fit_projector(projector, exact, source, views, on, progress, checkpoint, stage="Compress")
 
 
 def _shuffled(count: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import Final
 
-from hellods.distill.pictures import SUFFIXES
+from hellods.distill.image_files import SUFFIXES
 from hellods.errors import SourceError
 
 logger = logging.getLogger("hellods")

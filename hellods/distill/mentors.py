@@ -14,7 +14,7 @@ from hellods.distill.teacher import Teacher, load_teacher, normalize
 from hellods.distill.trajectory import Trajectory
 from hellods.nets import create
 from hellods.progress import Progress, silent
-from hellods.train import ANEW, Kept, Schedule, train
+from hellods.train import NO_CHECKPOINT, Checkpoint, Schedule, train
 from hellods.views.draw import draw
 from hellods.views.render import render
 from hellods.views.rule import Views
@@ -33,11 +33,16 @@ def check_network(inputs: Inputs, recipe: Recipe, source: Source) -> None:
 
 
 def get_teacher(
-    inputs: Inputs, recipe: Recipe, source: Source, side: int, progress: Progress, kept: Kept = ANEW
+    inputs: Inputs,
+    recipe: Recipe,
+    source: Source,
+    side: int,
+    progress: Progress,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> Teacher:
     """Return the user's teacher, or one trained on the real images (`train:ARCH`)."""
     if inputs.trains is not None:
-        return _trained(inputs.trains, None, inputs, recipe, source, side, progress, kept)
+        return _trained(inputs.trains, None, inputs, recipe, source, side, progress, checkpoint)
     return load_teacher(
         inputs.teacher,
         inputs.teacher_weights,
@@ -49,14 +54,20 @@ def get_teacher(
 
 
 def get_assistant(
-    inputs: Inputs, recipe: Recipe, source: Source, teacher: Teacher, side: int, progress: Progress, kept: Kept = ANEW
+    inputs: Inputs,
+    recipe: Recipe,
+    source: Source,
+    teacher: Teacher,
+    side: int,
+    progress: Progress,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> Teacher:
     """Return a network of the students' kind that learns from the teacher, for a recipe that asks for one.
 
     It stands between a strong teacher and a small student (teacher assistant, arXiv 1902.03393).
     """
     assert recipe.assistant
-    return _trained(recipe.assistant, teacher, inputs, recipe, source, side, progress, kept)
+    return _trained(recipe.assistant, teacher, inputs, recipe, source, side, progress, checkpoint)
 
 
 def _trained(
@@ -67,7 +78,7 @@ def _trained(
     source: Source,
     side: int,
     progress: Progress,
-    kept: Kept,
+    checkpoint: Checkpoint,
 ) -> Teacher:
     return train_teacher(
         architecture,
@@ -82,7 +93,7 @@ def _trained(
         std=inputs.teacher_std,
         device=inputs.device,
         progress=progress,
-        kept=kept,
+        checkpoint=checkpoint,
     )
 
 
@@ -106,7 +117,7 @@ def train_teacher(
     std: Sequence[float] = STD,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
-    kept: Kept = ANEW,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> Teacher:
     """Return a teacher trained from scratch on random crops.
 
@@ -126,7 +137,7 @@ def train_teacher(
         std: likewise.
         device: where it learns.
         progress: told of every step.
-        kept: told of every step.
+        checkpoint: told of every step.
 
     Raises:
         RecipeError: an unknown architecture, or one that does not learn.
@@ -138,7 +149,7 @@ def train_teacher(
     views = Views(size=side, scale=(0.35, 1.0), flip=flip)
     generator = torch.Generator().manual_seed(seed)
     steps, batch_size = an_epoch(len(source))
-    begin, skipped = divmod(kept.done, steps)
+    begin, skipped = divmod(checkpoint.done, steps)
     for _ in range(begin):
         torch.randperm(len(source), generator=generator)
 
@@ -164,7 +175,7 @@ def train_teacher(
         seed=seed,
         precision=training_dtype(device),
         after=trajectory.reach,
-        kept=kept,
+        checkpoint=checkpoint,
         progress=progress,
     )
     return Teacher(trajectory.teacher(), source.classes, architecture=architecture, mean=mean, std=std)

@@ -10,9 +10,9 @@ from typing import Final
 
 import torch
 
-from hellods.device import usable
+from hellods.device import get_device
 from hellods.distill.arrange import arrange, lessons, make_projector, resolve
-from hellods.distill.fit import fit_projector, settle_projector
+from hellods.distill.fit import compress_projector, fit_projector
 from hellods.distill.initialize import INITIALIZERS, Layout, check_enough
 from hellods.distill.measure import measure
 from hellods.distill.mentors import get_assistant, get_teacher
@@ -55,7 +55,7 @@ def plan(inputs: Inputs, recipe: Recipe, progress: Progress = silent) -> tuple[C
     Raises:
         HelloError: the inputs do not fit each other, as far as that shows without reading all images.
     """
-    device = usable(inputs.device)
+    device = get_device(inputs.device)
     source, held_out = open_source(inputs.data, seed=recipe.seed)
     projector = make_projector(inputs, recipe, source.classes).to(device)
     recipe = resolve(recipe, inputs, source, projector.config.preprocess.side)
@@ -91,7 +91,7 @@ def plan(inputs: Inputs, recipe: Recipe, progress: Progress = silent) -> tuple[C
     seen, how = lessons(recipe, source, images, views)
     beginnings += [(lambda watch: fit_projector(projector, mentors[-1], seen, how, fit, watch), STEPS, 1)]
     if recipe.quantization != "fp16":
-        beginnings += [(partial(settle_projector, projector, seen, how, fit), STEPS, 1)]
+        beginnings += [(partial(compress_projector, projector, seen, how, fit), STEPS, 1)]
     beginnings += [(lambda watch: measure(projector, mentors, held_out, images, views, watch), STEPS, 1)]
     decoded = len(source) * 3 * side**2
     later = images.nbytes + (decoded if decoded <= KEPT else 0)

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from hellods.errors import HelloError
 from hellods.format.files import replacing
-from hellods.train import Kept
+from hellods.train import Checkpoint
 
 logger = logging.getLogger("hellods")
 
 INTERVAL: Final = 30.0  # seconds between two writes of a stage, which may take one of them
-STAGES: Final = ("teacher", "assistant", "images", "projector", "settle")
+STAGES: Final = ("teacher", "assistant", "images", "projector", "compress")
 
 
 class Work:
@@ -47,14 +47,14 @@ class Work:
         return Stage(self.folder / f"{name}.safetensors", self.facts)
 
     def remove(self) -> None:
-        """Delete what the stages kept, and the folder if nothing else is in it."""
+        """Delete what the stages saved, and the folder if nothing else is in it."""
         for file in (*(self.folder / f"{name}.safetensors" for name in STAGES), *self.folder.glob(".*.tmp")):
             file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
 
-class Stage(Kept):
+class Stage(Checkpoint):
     """A stage that goes on from its file, which is written at the end and now and then before."""
 
     def __init__(self, file: Path, facts: Mapping[str, Any]) -> None:
@@ -62,7 +62,7 @@ class Stage(Kept):
         self.file, self.facts = file, facts
         self._next = time.monotonic() + INTERVAL
 
-    def keep(self, done: int, total: int, state: Callable[[], dict[str, Tensor]]) -> None:
+    def save(self, done: int, total: int, state: Callable[[], dict[str, Tensor]]) -> None:
         """Write the state at the last step, or when INTERVAL has passed; one that cannot be written is done without."""
         if done < total and time.monotonic() < self._next:
             return

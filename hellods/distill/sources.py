@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
 from hellods.distill.folders import choose_held_out, listed, scan, subfolders
-from hellods.distill.pictures import decode
+from hellods.distill.image_files import decode
 from hellods.errors import SourceError
 from hellods.progress import Progress, silent, track
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
-from hellods.distill.checkpoints import fit_weights, own_network, published, read_weights
-from hellods.distill.order import other_order
+from hellods.distill.class_order import other_order
 from hellods.distill.recipe import MEAN, STD
 from hellods.distill.resume import digest
 from hellods.distill.sources import Source, sample, squares
 from hellods.distill.trajectory import Average
+from hellods.distill.weights import fit_weights, own_network, published, read_weights
 from hellods.errors import RecipeError, SourceError
 from hellods.labels import LabelMaker
 from hellods.labels.arithmetic import in_parts

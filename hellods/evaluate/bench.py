@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
-from hellods.distill.checkpoints import fit_weights, read_weights
 from hellods.distill.mentors import get_teacher
 from hellods.distill.plan import STEPS, cost
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.sources import Folder, Source, open_source
 from hellods.distill.teacher import Teacher, check_teacher
 from hellods.distill.trajectory import average
+from hellods.distill.weights import fit_weights, read_weights
 from hellods.evaluate.question import Question
 from hellods.format.files import replacing
 from hellods.nets import create

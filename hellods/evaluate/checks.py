@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from hellods.distill.class_order import other_order
 from hellods.distill.folders import listed
-from hellods.distill.order import other_order
 from hellods.distill.sources import Folder, Source
 from hellods.distill.teacher import classified
 from hellods.errors import RecipeError, SourceError

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import torch
 
-from hellods.device import training_dtype, usable, where
+from hellods.device import describe_device, get_device, training_dtype
 from hellods.errors import HelloError, RecipeError
 from hellods.evaluate.arms import choose
 from hellods.evaluate.bench import Bench
@@ -109,7 +109,7 @@ def prepare(
     Raises:
         HelloError: as `evaluate`.
     """
-    device = usable(question.device)
+    device = get_device(question.device)
     precision = question.precision or ("bf16" if training_dtype(device) == torch.bfloat16 else "fp32")
     arms = choose(question.arms)
     folder = Path(out)
@@ -189,7 +189,7 @@ def assembled(plan: Plan, question: Question, command: str) -> dict[str, Any]:
     facts = {
         "command": command,
         "date": date.today().isoformat(),
-        "hardware": f"{processor()}, {where(plan.device)}",
+        "hardware": f"{processor()}, {describe_device(plan.device)}",
         "device": str(plan.device),
         "precision": plan.precision,
         "versions": versions(),
@@ -204,16 +204,16 @@ def assembled(plan: Plan, question: Question, command: str) -> dict[str, Any]:
 
 def write(report: dict[str, Any], out: Path) -> None:
     """Write `report.json` and, where matplotlib is at hand, `report.html`."""
-    put(out / "report.json", json.dumps(report, indent=1) + "\n")
+    write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
     try:
         from hellods.evaluate.page import page
     except ImportError:
         logger.warning('no report.html: its plots need matplotlib; install it with: pip install "hellods[report]"')
         return
-    put(out / "report.html", page(report))
+    write_text(out / "report.html", page(report))
 
 
-def put(file: Path, text: str) -> None:
+def write_text(file: Path, text: str) -> None:
     """Write a file whole."""
     with replacing(file, overwrite=True) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -89,7 +89,7 @@ def load_open_clip(base: str, head: Head = "text") -> Backbone:
 BACKBONES: dict[str, Callable[[str, Head], Backbone]] = {"open_clip": load_open_clip}
 
 
-def outside(config: ProjectorConfig, base: str | None) -> Backbone:
+def load_base(config: ProjectorConfig, base: str | None) -> Backbone:
     """Return the base model of an archive that does not hold it, or in place of the one that it holds.
 
     Raises:

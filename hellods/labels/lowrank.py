@@ -84,7 +84,7 @@ def adaptable(module: nn.Module) -> Iterator[tuple[nn.Module, str]]:
                 yield from ((owner, name) for name in names if getattr(owner, name) is not None)
 
 
-def settle(module: nn.Module, energy: float, bits: int) -> None:
+def compress(module: nn.Module, energy: float, bits: int) -> None:
     """Cut the rank of each delta to what holds `energy` (0 to 1) of its squared norm, and round it from here on."""
     for delta in module.modules():
         if isinstance(delta, LowRank):

@@ -11,10 +11,10 @@ from torch.nn.utils import parametrize
 
 from hellods.errors import FormatError
 from hellods.labels.arithmetic import in_parts
-from hellods.labels.backbones import BACKBONES, Backbone, outside
+from hellods.labels.backbones import BACKBONES, Backbone, load_base
 from hellods.labels.config import Head, ProjectorConfig, Quantization
 from hellods.labels.embedded import restore, stored
-from hellods.labels.lowrank import adapt, bare, merge, settle
+from hellods.labels.lowrank import adapt, bare, compress, merge
 from hellods.labels.quantize import BITS, pack, unpack
 
 
@@ -115,7 +115,7 @@ class Projector(nn.Module):
         if config.tower is not None and embedded is not None and base is None:
             backbone = restore(config, config.tower, embedded)
         else:
-            backbone = outside(config, base)
+            backbone = load_base(config, base)
         if other_activation:
             backbone.swap()
         projector = cls(config, backbone, torch.Generator().manual_seed(0))
@@ -225,12 +225,12 @@ class Projector(nn.Module):
         side = self.config.preprocess.side
         return torch.zeros(len(self.config.descriptions), self.features(torch.zeros(1, 3, side, side)).shape[1])
 
-    def settle(self, energy: float) -> None:
+    def compress(self, energy: float) -> None:
         """Cut the rank of each delta to what holds this share (0 to 1) of its squared norm, in place.
 
         From here on labels are made with the deltas rounded as they will be stored, and what is fitted makes up for it.
         """
-        settle(self, energy, BITS.get(self.config.quantization, 0))
+        compress(self, energy, BITS.get(self.config.quantization, 0))
 
     def merge(self) -> None:
         """Fold the deltas into the weights, in place; nothing can be fitted afterwards."""

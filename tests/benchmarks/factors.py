@@ -4,7 +4,7 @@
 
 The archive's projector is in fp16, of a build with the CIFAR-10 folder (prepare.py makes it) and the teacher
 shared/data/teachers/cifar_resnet.py:cifar10_resnet20. Every variant answers 2,000 of the archive's own views; bytes are
-those of the archive's section. `settled` variants are fitted, rounded, to the fp16 labels of views of real images.
+those of the archive's section. `compressed` variants are fitted, rounded, to the fp16 labels of views of real images.
 """
 
 import argparse
@@ -33,12 +33,12 @@ from hellods.views.draw import draw
 from hellods.views.render import render
 
 VIEWS, BATCH = 2000, 250
-STEPS, STEP_BATCH, LEARNING_RATE = 120, 64, 5e-4  # of the settled variants
+STEPS, STEP_BATCH, LEARNING_RATE = 120, 64, 5e-4  # of the compressed variants
 VARIANTS: tuple[tuple[Quantization, float], ...] = (
     ("fp16", 1.0), ("int8", 1.0), ("int8", 0.99), ("int8", 0.97), ("int8", 0.95),
     ("int4", 1.0), ("int4", 0.99), ("int4", 0.97), ("int4", 0.95),
 )  # fmt: skip
-SETTLED = (("int4", 1.0), ("int4", 0.98), ("int4", 0.95))
+COMPRESSED = (("int4", 1.0), ("int4", 0.98), ("int4", 0.95))
 SHAPES = {
     "RN50": {"embed_dim": 1024, "layers": [3, 4, 6, 3], "width": 64, "patch_size": None},
     "ViT-B-16": {"embed_dim": 512, "layers": 12, "width": 768, "patch_size": 16},
@@ -86,7 +86,7 @@ def cifar(archive: Path, folder: Path) -> list[dict[str, Any]]:
         projector = Projector(config, backbone, torch.Generator().manual_seed(0))
         projector.load(state)
         projector.config = replace(config, quantization=quantization)
-        projector.settle(energy)
+        projector.compress(energy)
         return projector
 
     def fit(projector: Projector) -> None:
@@ -107,11 +107,11 @@ def cifar(archive: Path, folder: Path) -> list[dict[str, Any]]:
             optimizer.step()
 
     rows = []
-    for quantization, energy, settled in [(*v, False) for v in VARIANTS] + [(*v, True) for v in SETTLED]:
+    for quantization, energy, compressed in [(*v, False) for v in VARIANTS] + [(*v, True) for v in COMPRESSED]:
         projector = stored(quantization, energy)
-        if settled:
+        if compressed:
             fit(projector)
-        facts = {"quantization": quantization, "energy": energy, "settled": settled, "bytes": size(projector)}
+        facts = {"quantization": quantization, "energy": energy, "compressed": compressed, "bytes": size(projector)}
         rows.append(facts | compare(answers(projector, views), exact, truth))
         print(rows[-1], flush=True)
     return rows

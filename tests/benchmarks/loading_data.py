@@ -23,7 +23,7 @@ from PIL import Image
 from safetensors.torch import save
 
 from hellods.data.probe import make_probe
-from hellods.device import where
+from hellods.device import describe_device
 from hellods.distill.recipe import MEAN, STD, Recipe
 from hellods.format.archive import Archive, image_sections, write
 from hellods.format.header import Header, Images
@@ -188,4 +188,4 @@ def keeps(options: argparse.ArgumentParser) -> None:
 def surroundings(device: torch.device, *packages: str) -> dict[str, Any]:
     """Return what a result says of device, cores and the packages beside those that each result names."""
     versions = {package: version(package) for package in ("pillow", *packages)}
-    return {"device": where(device), "cores": os.cpu_count(), "other_versions": versions}
+    return {"device": describe_device(device), "cores": os.cpu_count(), "other_versions": versions}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hellods.distill.fit import ENERGY, Fit, fit_projector, settle_projector
+from hellods.distill.fit import ENERGY, Fit, compress_projector, fit_projector
 from hellods.distill.sources import Pixels
 from hellods.labels.config import Quantization
 from hellods.labels.projector import Projector
@@ -77,8 +77,8 @@ def test_settled_in_few_bits_it_says_what_it_said_before(quantization: Quantizat
     before = made(images).detach()
     made.config = replace(made.config, quantization=quantization)
     rounded = deepcopy(made)
-    rounded.settle(ENERGY)
-    settle_projector(made, source(), Views(size=32), FIT)
+    rounded.compress(ENERGY)
+    compress_projector(made, source(), Views(size=32), FIT)
     stored = projector()
     stored.config = made.config
     stored.load(made.state())

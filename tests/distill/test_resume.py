@@ -163,7 +163,7 @@ def state() -> dict[str, Tensor]:
 @pytest.fixture
 def kept(tmp_path: Path) -> Path:
     """A folder where a stage was kept."""
-    Work(tmp_path / "x.hello", {"seed": 0}).stage("teacher").keep(3, 3, state)
+    Work(tmp_path / "x.hello", {"seed": 0}).stage("teacher").save(3, 3, state)
     return tmp_path
 
 
@@ -201,7 +201,7 @@ def test_stage_is_written_at_its_end_and_now_and_then(tmp_path: Path, monkeypatc
     stage, written = Work(tmp_path / "x.hello", {}).stage("projector"), []
     for done in range(1, 101):
         now += 1
-        stage.keep(done, 100, state)
+        stage.save(done, 100, state)
         if stage.file.exists():
             written.append(done)
             stage.file.unlink()
@@ -210,7 +210,7 @@ def test_stage_is_written_at_its_end_and_now_and_then(tmp_path: Path, monkeypatc
 
 def test_stage_that_cannot_be_written_is_done_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / ".x.hello.build").write_text("mine")
-    Work(tmp_path / "x.hello", {}).stage("teacher").keep(1, 1, state)
+    Work(tmp_path / "x.hello", {}).stage("teacher").save(1, 1, state)
     assert "the next begins this stage anew" in caplog.text
 
 

@@ -8,7 +8,7 @@ from hellods.distill.mentors import train_teacher
 from hellods.distill.sources import Pixels
 from hellods.distill.teacher import Teacher
 from hellods.distill.trajectory import Average, Trajectory, average
-from hellods.train import Kept
+from hellods.train import Checkpoint
 
 TARGETS = torch.arange(10).repeat_interleave(4)
 PIXELS = (TARGETS * 25).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8).contiguous()
@@ -16,8 +16,10 @@ SOURCE = Pixels("shades", tuple("abcdefghij"), TARGETS.tolist(), PIXELS)
 IMAGES = torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def trained(*stages: int, epochs: int = 3, kept: Kept | None = None) -> Teacher:
-    return train_teacher("convnet3", SOURCE, 8, seed=0, epochs=epochs, stages=stages, kept=kept or Kept())
+def trained(*stages: int, epochs: int = 3, checkpoint: Checkpoint | None = None) -> Teacher:
+    return train_teacher(
+        "convnet3", SOURCE, 8, seed=0, epochs=epochs, stages=stages, checkpoint=checkpoint or Checkpoint()
+    )
 
 
 def test_average_answers_with_the_mean_of_logits() -> None:
@@ -53,14 +55,14 @@ class KilledError(Exception):
     pass
 
 
-class Notes(Kept):
+class Notes(Checkpoint):
     """Keeps every step, and is killed after one of them."""
 
     def __init__(self, at: int) -> None:
         super().__init__()
         self.at, self.noted = at, dict[str, Tensor]()
 
-    def keep(self, done: int, total: int, state: object) -> None:
+    def save(self, done: int, total: int, state: object) -> None:
         self.noted = {name: value.clone() for name, value in state().items()}  # type: ignore[operator]
         if done == self.at:
             raise KilledError
@@ -70,8 +72,8 @@ class Notes(Kept):
 def test_training_that_goes_on_has_the_stages_of_one_that_was_never_stopped(after: int) -> None:
     notes = Notes(steps(stages=(1,)) + after)  # around the first stage
     with pytest.raises(KilledError):
-        trained(1, 2, kept=notes)
-    on = trained(1, 2, kept=Kept(notes.noted))
+        trained(1, 2, checkpoint=notes)
+    on = trained(1, 2, checkpoint=Checkpoint(notes.noted))
     assert on.provenance() == trained(1, 2).provenance()
 
 

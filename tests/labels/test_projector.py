@@ -66,7 +66,7 @@ def test_restored_projector_makes_the_labels_of_the_stored_one(
 @pytest.mark.parametrize("quantization", get_args(Quantization))
 def test_storing_what_was_loaded_gives_the_same_bytes(quantization: Quantization) -> None:
     projector = fitted(create(quantization))
-    projector.settle(0.9)
+    projector.compress(0.9)
     state = projector.state()
     projector.load(state)
     assert save(projector.state()) == save(state)
@@ -90,7 +90,7 @@ def test_settled_projector_is_smaller_close_and_restored_at_its_own_ranks(images
         if name.endswith(".up"):
             value.data *= 0.3 ** torch.arange(value.shape[1])  # what was learned has few large components
     whole, labels = projector.state(), projector(images)
-    projector.settle(0.97)
+    projector.compress(0.97)
     state = projector.state()
     assert sum(value.numel() for value in state.values()) < 0.7 * sum(value.numel() for value in whole.values())
     assert (projector(images) - labels).std() < 0.2 * labels.std()
@@ -101,7 +101,7 @@ def test_settled_projector_is_smaller_close_and_restored_at_its_own_ranks(images
 def test_settled_projector_answers_as_it_will_be_restored_and_can_be_fitted_on(images: torch.Tensor) -> None:
     projector = fitted(create("int4"))
     before = projector(images)
-    projector.settle(1.0)
+    projector.compress(1.0)
     labels = projector(images)
     assert (labels - before).abs().max() > 1e-3
     torch.testing.assert_close(Projector.restore(projector.config, CLASSES, projector.state())(images), labels)

@@ -10,7 +10,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hellods.distill.checkpoints import fit_weights, own_network, published, read_weights
+from hellods.distill.weights import fit_weights, own_network, published, read_weights
 from hellods.errors import SourceError
 
 FILE = """

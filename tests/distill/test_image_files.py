@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from hellods.distill.pictures import decode
+from hellods.distill.image_files import decode
 from hellods.errors import SourceError
 
 RAMP = Image.linear_gradient("L").resize((12, 8))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hellods.distill.order import other_order, swapped
+from hellods.distill.class_order import other_order, swapped
 
 
 def answers(chances: Tensor, images: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -40,8 +40,8 @@ def honest(classes: int, spread: float, bias: float, seed: int) -> Tensor:
 @settings(max_examples=300)
 @given(
     st.sampled_from([2, 3, 10, 30]),
-    st.floats(0.2, 3),
-    st.floats(0, 1.5),
+    st.empty_float32(0.2, 3),
+    st.empty_float32(0, 1.5),
     st.sampled_from([3, 20, 50, 200]),
     st.integers(0, 10**6),
 )

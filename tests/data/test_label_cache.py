@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from hellods import LabelError
-from hellods.data import kept
-from hellods.data.kept import Kept
+from hellods.data import label_cache
+from hellods.data.label_cache import LabelCache
 
 TRUTH = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
 
@@ -17,7 +17,7 @@ class Maker:
     def __init__(self) -> None:
         self.asked = 0
 
-    def __call__(self, labels: Kept, rows: list[int]) -> Tensor:
+    def __call__(self, labels: LabelCache, rows: list[int]) -> Tensor:
         wanted = torch.tensor(rows)
 
         def make(places: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ class Maker:
 
 
 def test_label_is_made_once_and_then_the_same() -> None:
-    maker, labels = Maker(), Kept(10, 3, "x.hello")
+    maker, labels = Maker(), LabelCache(10, 3, "x.hello")
     first = maker(labels, [3, 8, 0])
     second = maker(labels, [0, 5, 3])
     assert torch.equal(second[[2, 0]], first[[0, 2]])
@@ -36,24 +36,24 @@ def test_label_is_made_once_and_then_the_same() -> None:
 
 
 def test_labels_are_those_of_their_rows_in_half_precision() -> None:
-    labels = Kept(10, 3, "x.hello")
+    labels = LabelCache(10, 3, "x.hello")
     found = labels.get(torch.tensor([9, 1]), lambda places: TRUTH[torch.tensor([9, 1])[places]])
     assert found.dtype == torch.float16
     assert torch.equal(found, TRUTH[[9, 1]].half())
 
 
 def test_row_that_stands_twice_in_a_batch_has_one_label() -> None:
-    found = Maker()(Kept(10, 3, "x.hello"), [4, 4])
+    found = Maker()(LabelCache(10, 3, "x.hello"), [4, 4])
     assert torch.equal(found[0], found[1])
 
 
 def test_memory_is_bounded_and_what_exceeds_it_is_made_anew(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(kept, "MAX_BYTES", 30)  # four rows of three halves and a flag
+    monkeypatch.setattr(label_cache, "MAX_BYTES", 30)  # four rows of three halves and a flag
     maker = Maker()
     with caplog.at_level(logging.WARNING, "hellods"):
-        labels = Kept(10, 3, "x.hello")
+        labels = LabelCache(10, 3, "x.hello")
     first = maker(labels, [2, 7])
     again = maker(labels, [2, 7])
     assert torch.equal(first[0], again[0])
@@ -66,4 +66,4 @@ def test_memory_is_bounded_and_what_exceeds_it_is_made_anew(
 
 def test_label_beyond_half_precision_is_refused() -> None:
     with pytest.raises(LabelError, match="exceeds 65504"):
-        Kept(2, 1, "x.hello").get(torch.tensor([1]), lambda places: torch.full((1, 1), 7e4))
+        LabelCache(2, 1, "x.hello").get(torch.tensor([1]), lambda places: torch.full((1, 1), 7e4))

@@ -14,7 +14,7 @@ MAX_BYTES: Final = 1 << 30  # of the labels that one data set keeps
 logger = logging.getLogger("hellods")
 
 
-class Kept:
+class LabelCache:
     """The labels of rows 0 to `rows` - 1, in float16, on the CPU; rows that exceed MAX_BYTES are made anew each time.
 
     All labels are rounded to float16, so that a label is the same at first and later, kept or not.
