@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ CONFIG: Final = "open_clip_config.json"
 WEIGHTS: Final = "open_clip_model.safetensors"
 IMAGE: Final = "visual."  # what the names of an image tower's tensors begin with
 SCALE: Final = "logit_scale"
+WITHOUT_TEXTS: Final = "build with --head prototypes (head='prototypes' in Python), which begins at images"
 LEAST_TEXT: Final = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}
 
 
@@ -69,8 +71,7 @@ def load_open_clip(base: str, head: Head = "text") -> Backbone:
     model.eval().requires_grad_(False)
 
     def embed(texts: Sequence[str]) -> Tensor:
-        with quiet():
-            tokenizer = open_clip.get_tokenizer(options["model_name"])
+        tokenizer = tokenizer_of(base, options)
         with torch.no_grad():
             return torch.cat([model.encode_text(tokenizer(list(part)), normalize=True) for part in _chunks(texts)])
 
@@ -162,12 +163,26 @@ def weights(options: Mapping[str, Any]) -> Path:
 
 
 def check_texts(base: str, facts: Mapping[str, Any]) -> None:
-    """Raise LabelError where a model of that config cannot embed texts."""
-    if not facts.get("text_cfg"):
+    """Raise LabelError where a model of that config cannot embed texts, before its weights are downloaded."""
+    text = facts.get("text_cfg")
+    if not text:
+        raise LabelError(f"base model {base!r} has no text tower: give another --base, or {WITHOUT_TEXTS}")
+    foreign = text.get("hf_model_name") or text.get("hf_tokenizer_name")
+    if foreign and find_spec("transformers") is None:
         raise LabelError(
-            f"base model {base!r} has no text tower: give another --base, or build with --head prototypes "
-            f"(head='prototypes' in Python), which begins at images"
+            f"base model {base!r} reads texts with the package transformers, which is not installed: "
+            f"pip install transformers, or {WITHOUT_TEXTS}"
         )
+
+
+def tokenizer_of(base: str, options: Mapping[str, Any]) -> Callable[[list[str]], Tensor]:
+    try:
+        with quiet():
+            made: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(options["model_name"])
+    except Exception as cause:  # whatever transformers and the network raise
+        problem = f"base model {base!r}: its tokenizer cannot be loaded: {first_line(cause)}"
+        raise LabelError(f"{problem}. Without it, {WITHOUT_TEXTS}") from cause
+    return made
 
 
 def preprocessing(base: str, size: int | Sequence[int], images: Mapping[str, Any]) -> Preprocess:

@@ -1,9 +1,12 @@
 """A base model is read as far as labels need it: a head of prototypes takes the image tower alone."""
 
 import json
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -12,6 +15,12 @@ from hellods.errors import LabelError
 from hellods.labels.backbones import CONFIG, WEIGHTS, digest, load_open_clip
 
 HELLO_TINY = "ee7ca4eec86631d319d5c53695d24fdf4964ab8229b15d596e305bfcd5951ce0"  # as the first archives state it
+
+
+@pytest.fixture
+def own(small_base: Path, tmp_path: Path) -> Path:
+    """A copy of the small base, to change."""
+    return Path(shutil.copytree(small_base, tmp_path / "own"))
 
 
 def configure(base: Path, text: dict[str, Any]) -> None:
@@ -62,3 +71,35 @@ def test_weights_that_are_no_image_tower_are_refused(fault: str, image_base: Pat
     save_file(changed[fault], image_base / WEIGHTS)
     with pytest.raises(LabelError, match=r"cannot be loaded: .*\. The folder must hold"):
         load_open_clip(f"local-dir:{image_base}", "prototypes")
+
+
+TEXT = {"context_length": 8, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1}
+FOREIGN: dict[str, dict[str, Any]] = {
+    "tokenizer, as SigLIP's": TEXT | {"hf_tokenizer_name": "nobody/nothing"},
+    "text tower, as RoBERTa's": {"hf_model_name": "nobody/nothing", "hf_tokenizer_name": "nobody/nothing"},
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_texts_that_need_transformers_say_so_where_it_is_missing(
+    what: str, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(own, FOREIGN[what])
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(LabelError, match=r"'local-dir:.*pip install transformers.*--head prototypes") as error:
+        load_open_clip(f"local-dir:{own}")
+    assert "The folder must hold" not in str(error.value)
+    load_open_clip(f"local-dir:{own}", "prototypes")
+
+
+def test_tokenizer_is_made_at_the_first_text_and_one_that_cannot_be_had_is_named(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(name: str) -> None:
+        raise OSError(f"{name}: no network")
+
+    monkeypatch.setattr(open_clip, "get_tokenizer", unreachable)
+    backbone = load_open_clip(f"local-dir:{own}")
+    assert backbone.embed is not None
+    with pytest.raises(LabelError, match=r"'local-dir:.*: its tokenizer cannot be loaded: .*no network.*prototypes"):
+        backbone.embed(["a"])
