@@ -10,9 +10,10 @@ from safetensors.torch import save
 from hellods.errors import HelloError, RecipeError
 from hellods.format import wire
 from hellods.labels.arithmetic import TOLERANCES
-from hellods.labels.backbones import digest, first_line, resolve
+from hellods.labels.backbones import digest
 from hellods.labels.config import Tower
 from hellods.labels.lowrank import bare
+from hellods.labels.models import first_line, resolve
 from hellods.labels.projector import Projector
 from hellods.record import from_json, to_json
 

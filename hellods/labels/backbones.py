@@ -1,34 +1,29 @@
 """BACKBONES: public CLIP models by name; their image tower, text embeddings, preprocessing and digest."""
 
 import hashlib
-import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import open_clip
 import torch
-from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from open_clip.transformer import QuickGELU
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from hellods.errors import FormatError, LabelError
 from hellods.labels.config import Head, Preprocess, ProjectorConfig
-from hellods.labels.hub import cached, fetch
-
-ASSETS: Final = Path(__file__).parent.parent / "assets"
-CONFIG: Final = "open_clip_config.json"
-WEIGHTS: Final = "open_clip_model.safetensors"
-IMAGE: Final = "visual."  # what the names of an image tower's tensors begin with
-SCALE: Final = "logit_scale"
-WITHOUT_TEXTS: Final = "build with --head prototypes (head='prototypes' in Python), which begins at images"
-LEAST_TEXT: Final = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}
+from hellods.labels.models import (
+    check_texts,
+    describe,
+    first_line,
+    image_tower,
+    mend,
+    quiet,
+    remedy,
+    resolve,
+    tokenizer_of,
+    whole,
+)
 
 
 @dataclass(frozen=True)
@@ -114,77 +109,6 @@ def load_base(config: ProjectorConfig, base: str | None) -> Backbone:
     return backbone
 
 
-def resolve(base: str) -> tuple[str, dict[str, Any]]:
-    """Return the name that an archive states for `base`, and open_clip's arguments.
-
-    Raises:
-        LabelError: neither a name of open_clip's nor one of the prefixes.
-    """
-    if base == "hello-tiny":
-        return base, {"model_name": f"local-dir:{ASSETS / base}"}
-    prefix, colon, rest = base.partition(":")
-    if colon and prefix in ("hf-hub", "local-dir"):
-        # A path or a stranger's repository is the user's to name, so the archive keeps only a hint.
-        return f"given:{rest.rstrip('/').rpartition('/')[2]}", {"model_name": base}
-    model, _, tag = base.partition("/")
-    facts = open_clip.get_pretrained_cfg(model, tag)
-    if not facts:
-        known = [f"{model}/{tag}" for tag in open_clip.list_pretrained_tags_by_model(model)]
-        examples = ", ".join(known[:3] or ["RN50/openai", "ViT-B-32/openai"])
-        raise LabelError(
-            f"base model {base!r} is unknown: expected hello-tiny, MODEL/TAG of open_clip (such as {examples}), "
-            f"hf-hub:OWNER/NAME or local-dir:FOLDER"
-        )
-    # OpenAI's and some other weights were trained with QuickGELU, which open_clip leaves to the caller.
-    return base, {"model_name": model, "pretrained": tag, "force_quick_gelu": bool(facts.get("quick_gelu"))}
-
-
-def describe(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return open_clip's config of a model, for its arguments, and how the model wants its images."""
-    kind, _, place = options["model_name"].partition(":")
-    if place:
-        file = Path(place) / CONFIG if kind == "local-dir" else cached(place, CONFIG)
-        content = json.loads(file.read_text(encoding="utf-8"))
-        facts, own = content["model_cfg"], content.get("preprocess_cfg", {})
-    else:
-        facts = open_clip.get_model_config(options["model_name"])
-        own = open_clip.get_pretrained_cfg(options["model_name"], options["pretrained"])
-    return facts, merge_preprocess_dict(PreprocessCfg(), own)
-
-
-def weights(options: Mapping[str, Any]) -> Path:
-    """Return the file of a model's weights, for open_clip's arguments; what is not in the cache is downloaded."""
-    kind, _, place = options["model_name"].partition(":")
-    if kind == "local-dir":
-        return Path(place) / WEIGHTS
-    if kind == "hf-hub":
-        return fetch(f"{place}/")
-    return fetch(open_clip.get_pretrained_cfg(options["model_name"], options["pretrained"])["hf_hub"])
-
-
-def check_texts(base: str, facts: Mapping[str, Any]) -> None:
-    """Raise LabelError where a model of that config cannot embed texts, before its weights are downloaded."""
-    text = facts.get("text_cfg")
-    if not text:
-        raise LabelError(f"base model {base!r} has no text tower: give another --base, or {WITHOUT_TEXTS}")
-    foreign = text.get("hf_model_name") or text.get("hf_tokenizer_name")
-    if foreign and find_spec("transformers") is None:
-        raise LabelError(
-            f"base model {base!r} reads texts with the package transformers, which is not installed: "
-            f"pip install transformers, or {WITHOUT_TEXTS}"
-        )
-
-
-def tokenizer_of(base: str, options: Mapping[str, Any]) -> Callable[[list[str]], Tensor]:
-    try:
-        with quiet():
-            made: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(options["model_name"])
-    except Exception as cause:  # whatever transformers and the network raise
-        problem = f"base model {base!r}: its tokenizer cannot be loaded: {first_line(cause)}"
-        raise LabelError(f"{problem}. Without it, {WITHOUT_TEXTS}") from cause
-    return made
-
-
 def preprocessing(base: str, size: int | Sequence[int], images: Mapping[str, Any]) -> Preprocess:
     sides = {size} if isinstance(size, int) else set(size)
     if len(sides) > 1:
@@ -192,45 +116,6 @@ def preprocessing(base: str, size: int | Sequence[int], images: Mapping[str, Any
     return Preprocess(
         side=sides.pop(), mean=tuple(images["mean"]), std=tuple(images["std"]), interpolation=images["interpolation"]
     )
-
-
-def whole(options: Mapping[str, Any]) -> open_clip.CLIP:
-    """Return a model with its weights, for open_clip's arguments."""
-    own = {"pretrained": str(weights(options))} if "pretrained" in options else {}
-    return open_clip.create_model(**{**options, **own}, require_pretrained=True)
-
-
-def image_tower(options: Mapping[str, Any], facts: Mapping[str, Any]) -> open_clip.CLIP:
-    """Return the same with the least text tower that there is: the model's own is not read, and need not be there."""
-    vision = facts["vision_cfg"] | {"timm_model_pretrained": False}
-    quick_gelu = options.get("force_quick_gelu") or facts.get("quick_gelu", False)
-    model = open_clip.CLIP(facts["embed_dim"], vision, LEAST_TEXT, quick_gelu)
-    with safe_open(weights(options), "pt") as file:
-        held = {name: file.get_tensor(name) for name in file.keys() if name.startswith((IMAGE, SCALE))}  # noqa: SIM118
-    if SCALE in held:
-        model.logit_scale.data.fill_(held.pop(SCALE).item())
-    if not held:
-        raise ValueError(f"none of its weights has a name that begins with {IMAGE!r}")
-    model.visual.load_state_dict({name.removeprefix(IMAGE): value for name, value in held.items()})
-    return model
-
-
-def remedy(base: str) -> str:
-    """Return one sentence: which file to bring when `base` cannot be had, and how."""
-    if base.startswith("local-dir:"):
-        return f"The folder must hold {CONFIG} and {WEIGHTS}"
-    return (
-        f"Without a network, bring its {CONFIG} and {WEIGHTS} in one folder "
-        "and name it as --base local-dir:FOLDER (base='local-dir:FOLDER' in Python)"
-    )
-
-
-def mend(options: Mapping[str, Any]) -> str:
-    """Return one sentence: which file of weights is damaged, and what to do."""
-    file = weights(options)
-    if options["model_name"].startswith("local-dir:"):
-        return f"{file} is damaged: bring it again"
-    return f"{file.resolve()} is damaged: delete it, and it is downloaded again"  # the cache links to its files
 
 
 def swap_activations(model: nn.Module) -> None:
@@ -252,27 +137,5 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     return state.hexdigest()
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep open_clip's warnings, which `options` settles, and the hub's retries off the screen.
-
-    open_clip logs to the root logger, which would give the caller's program a handler that it never asked for.
-    """
-    root, handler, before = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
-    root.addHandler(handler)
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
-        root.removeHandler(handler)
-
-
 def _chunks(texts: Sequence[str], size: int = 256) -> list[Sequence[str]]:
     return [texts[start : start + size] for start in range(0, len(texts), size)]
-
-
-def first_line(cause: Exception) -> str:
-    return (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")

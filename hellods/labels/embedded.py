@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hellods.errors import DigestError, FormatError, UnsupportedError
-from hellods.labels.backbones import LEAST_TEXT, Backbone, digest, first_line, quiet, swap_activations
+from hellods.labels.backbones import Backbone, digest, swap_activations
 from hellods.labels.config import ProjectorConfig, Tower
+from hellods.labels.models import LEAST_TEXT, first_line, quiet
 
 ROOM: Final = 1 << 22  # numbers made in passing, such as the classifier of a network of timm's
 MAKERS: Final = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})

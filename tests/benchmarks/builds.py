@@ -19,7 +19,7 @@ from common import record, shared
 from hellods.distill.build import Report, build
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.format.archive import Archive
-from hellods.labels.backbones import ASSETS
+from hellods.labels.models import ASSETS
 
 SETS = {"cifar10": "cifar10", "imagenette": "imagenette224"}  # as prepare.py names them
 SYNSETS = {

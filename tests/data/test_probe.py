@@ -11,8 +11,8 @@ from hellods import HelloDataset
 from hellods.data.probe import PROBE_SEED, check_probe, make_probe
 from hellods.errors import FormatError, HelloError, LabelError
 from hellods.labels import LabelMaker
-from hellods.labels.backbones import ASSETS
 from hellods.labels.config import Precision
+from hellods.labels.models import ASSETS
 from hellods.views.draw import draw
 from hellods.views.render import render
 from hellods.views.rule import Views

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hellods.errors import LabelError
-from hellods.labels.backbones import CONFIG, WEIGHTS, digest, load_open_clip
+from hellods.labels.backbones import digest, load_open_clip
+from hellods.labels.models import CONFIG, WEIGHTS
 
 HELLO_TINY = "ee7ca4eec86631d319d5c53695d24fdf4964ab8229b15d596e305bfcd5951ce0"  # as the first archives state it
 

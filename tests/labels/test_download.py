@@ -24,9 +24,10 @@ import pytest
 from safetensors.torch import load_file, save
 
 from hellods.errors import LabelError
-from hellods.labels.backbones import ASSETS, WEIGHTS, load_open_clip
-from hellods.labels.backbones import CONFIG as CONFIG_FILE
+from hellods.labels.backbones import load_open_clip
 from hellods.labels.hub import fetch
+from hellods.labels.models import ASSETS, WEIGHTS
+from hellods.labels.models import CONFIG as CONFIG_FILE
 from hellods.labels.projector import Projector
 
 BASE = "hello-test/tiny"  # a built-in tag, as far as open_clip knows in these tests

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hellods.errors import DigestError, FormatError, LabelError, UnsupportedError
-from hellods.labels.backbones import ASSETS, BACKBONES, digest, load_open_clip
+from hellods.labels.backbones import BACKBONES, digest, load_open_clip
 from hellods.labels.config import BOUNDS, Head, Preprocess, ProjectorConfig, Tower
 from hellods.labels.embedded import build, restore, stored
+from hellods.labels.models import ASSETS
 from hellods.labels.projector import Projector
 from hellods.record import from_json, to_json
 

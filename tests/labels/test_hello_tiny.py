@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from hellods.labels.backbones import ASSETS
+from hellods.labels.models import ASSETS
 from hellods.labels.projector import Projector
 
 FOLDER = ASSETS / "hello-tiny"

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save
 
 from hellods.errors import FormatError, LabelError
-from hellods.labels.backbones import load_open_clip, resolve
+from hellods.labels.backbones import load_open_clip
 from hellods.labels.config import Head, Quantization
+from hellods.labels.models import resolve
 from hellods.labels.projector import Projector
 
 CLASSES = ("apple", "bed", "bus", "rose", "tiger")
