@@ -13,7 +13,7 @@ from hellods.distill.toml import read_knobs
 from hellods.errors import RecipeError
 from hellods.format.archive import Archive, check_target
 from hellods.format.header import Codec
-from hellods.labels.config import Head, Quantization
+from hellods.labels.config import Head, Precision, Quantization
 from hellods.views.rule import Mix
 
 from .inspect import parts, title
@@ -104,6 +104,11 @@ def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) 
 @option("encoder_rank", "LoRA rank on the layers of the image tower.")
 @option("head_rank", "LoRA rank on the classification head.")
 @option("quantization", "Number format of the stored deltas.", click.Choice(get_args(Quantization)))
+@option(
+    "label_precision",
+    "Arithmetic that labels are made in; bf16 and fp16 are faster on a GPU.",
+    click.Choice(get_args(Precision)),
+)
 @option(
     "embed_base", "Store the base model's image tower in the file, up to 128 MiB, so that labels need no other.", bool
 )

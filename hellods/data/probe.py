@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hellods.errors import FormatError, LabelError
 from hellods.labels import LabelMaker
-from hellods.labels.arithmetic import TOLERANCES, arithmetic
+from hellods.labels.arithmetic import TOLERANCES
 from hellods.labels.config import Precision
 from hellods.views.draw import draw
 from hellods.views.render import render
@@ -23,16 +23,13 @@ CPU: Final = torch.device("cpu")
 
 
 @torch.no_grad()
-def make_probe(
-    label_maker: LabelMaker, images: Tensor, views: Views, *, precision: Precision = "fp32", count: int = 8
-) -> dict[str, Tensor]:
+def make_probe(label_maker: LabelMaker, images: Tensor, views: Views, count: int = 8) -> dict[str, Tensor]:
     """Return what a reader compares its own answers with.
 
     Args:
         label_maker: as a reader will restore it.
         images: uint8 (N, 3, H, W), as a reader decodes them.
         views: of the archive.
-        precision: of the label maker's arithmetic, whatever the caller chose for training.
         count: P, how many views, spread over the images, each of another epoch.
 
     Returns:
@@ -42,8 +39,7 @@ def make_probe(
     indices = epochs * len(images) // count
     side = (images.shape[2], images.shape[3])
     seen = render(images, draw(views, side, len(images), PROBE_SEED, epochs, indices))
-    logits = _answer(label_maker, seen, precision)
-    return {"indices": indices, "epochs": epochs, "digest": _digests(seen), "logits": logits}
+    return {"indices": indices, "epochs": epochs, "digest": _digests(seen), "logits": label_maker(seen).float().cpu()}
 
 
 @torch.no_grad()
@@ -81,7 +77,7 @@ def check_probe(
         for part in torch.split(torch.arange(len(probe["indices"])), PART):
             seen = view(probe["epochs"][part], probe["indices"][part], device)
             digests.append(_digests(seen))
-            answers.append(_answer(label_maker, seen, precision))
+            answers.append(label_maker(seen).float().cpu())
         return torch.cat(digests), torch.cat(answers)
 
     digests, logits = answer(label_maker, device)
@@ -112,11 +108,6 @@ def check_probe(
         f"{where}: labels differ from the archive's probe by {off:.1e} of the largest (limit {limit:.0e}): "
         "other base weights or another activation function; check base= and the release of open_clip"
     )
-
-
-def _answer(label_maker: LabelMaker, seen: Tensor, precision: Precision) -> Tensor:
-    with arithmetic(precision, seen.device):
-        return label_maker(seen).float().cpu()
 
 
 def _distance(logits: Tensor, expected: Tensor) -> float:

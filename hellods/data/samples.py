@@ -18,7 +18,6 @@ from hellods.data.probe import PROBE_SEED, check_probe
 from hellods.device import sent
 from hellods.format import wire
 from hellods.format.header import Header
-from hellods.labels.arithmetic import arithmetic
 from hellods.labels.config import ProjectorConfig
 from hellods.record import from_json
 from hellods.views.draw import Draw, draw, middle
@@ -125,7 +124,7 @@ class Samples:
                 path,
                 device=device,
                 precision=self.projector.config.precision,
-                other=lambda: self._restore(other_activation=True),
+                other=lambda: self._restore(other_activation=True).label,
             )
         self._checked.add(device)
 
@@ -190,9 +189,7 @@ class Samples:
     def _logits(self, images: Tensor) -> Tensor:
         if self.projector.mean.device != images.device:
             self.projector.to(images.device)
-        with arithmetic(self.projector.config.precision, images.device):
-            logits: Tensor = self.projector(images).float()
-        return logits
+        return self.projector.label(images)
 
     def _label(self, epochs: Tensor, indices: Tensor, device: torch.device, views: Tensor | None) -> Tensor:
         if self._cache is None:

@@ -159,6 +159,7 @@ def make_projector(inputs: Inputs, recipe: Recipe, classes: tuple[str, ...]) -> 
         seed=recipe.seed,
         quantization=recipe.quantization,
         head=recipe.head,
+        precision=recipe.label_precision,
     )
     if recipe.embed_base:
         embed(projector, inputs.base)

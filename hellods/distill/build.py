@@ -107,8 +107,8 @@ def build(
             compress_projector(projector, seen, how, fit, progress, checkpoint=work.stage("compress"))
         projector.load(projector.state())  # from here on just what the archive holds
     with clock("check"):
-        metrics = measure(projector, mentors, held_out, images, views, progress)
-        probe = make_probe(projector.cpu(), images, views, precision=projector.config.precision)
+        metrics = measure(projector.label, mentors, held_out, images, views, progress)
+        probe = make_probe(projector.cpu().label, images, views)
     header = replace(
         outline(inputs, recipe, source, views, device),
         projector=to_json(projector.config),

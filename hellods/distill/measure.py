@@ -9,7 +9,6 @@ from torch import Tensor
 from hellods.distill.sources import Source, squares
 from hellods.distill.teacher import Teacher
 from hellods.labels import LabelMaker
-from hellods.labels.projector import Projector
 from hellods.progress import Progress, track
 from hellods.views.draw import draw
 from hellods.views.render import render
@@ -20,7 +19,12 @@ BATCH = 100
 
 
 def measure(
-    projector: Projector, mentors: Sequence[Teacher], held_out: Source, images: Tensor, views: Views, progress: Progress
+    projector: LabelMaker,
+    mentors: Sequence[Teacher],
+    held_out: Source,
+    images: Tensor,
+    views: Views,
+    progress: Progress,
 ) -> dict[str, float]:
     """Return the projector's accuracy and its top-1 agreement with the teacher: held-out images, then views.
 

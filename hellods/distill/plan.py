@@ -92,7 +92,7 @@ def plan(inputs: Inputs, recipe: Recipe, progress: Progress = silent) -> tuple[C
     beginnings += [(lambda watch: fit_projector(projector, mentors[-1], seen, how, fit, watch), STEPS, 1)]
     if recipe.quantization != "fp16":
         beginnings += [(partial(compress_projector, projector, seen, how, fit), STEPS, 1)]
-    beginnings += [(lambda watch: measure(projector, mentors, held_out, images, views, watch), STEPS, 1)]
+    beginnings += [(lambda watch: measure(projector.label, mentors, held_out, images, views, watch), STEPS, 1)]
     decoded = len(source) * 3 * side**2
     later = images.nbytes + (decoded if decoded <= KEPT else 0)
     costs = [cost(*stage, later) for stage in track(beginnings, len(beginnings), "Plan", progress)]

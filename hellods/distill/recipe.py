@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, get_args
 
 from hellods.errors import RecipeError
 from hellods.format.header import Codec
-from hellods.labels.config import Head, Quantization
+from hellods.labels.config import Head, Precision, Quantization
 from hellods.views.rule import Mix
 
 MEAN: Final = (0.485, 0.456, 0.406)  # ImageNet's, which most published weights expect
@@ -52,6 +52,7 @@ class Recipe:
     encoder_rank: int = 8  # HeLlO, ImageNet
     head_rank: int = 64  # HeLlO, ImageNet-100
     quantization: Quantization = "int4"  # of the deltas: a fifth of the bytes of fp16, and students learn as much
+    label_precision: Precision = "fp32"  # bf16 and fp16 are faster on a GPU, and differ more from one to another
     embed_base: bool = False  # the base model's image tower is in the archive too, so that labels need nothing else
     fit_on: FitOn | None = (
         None  # views of the file's own images, or of real ones; None: own if a network is trained here
@@ -87,11 +88,19 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise RecipeError(f"{name} is {value}, expected {low} to {high}")
-        names = {"initializer": Initializer, "codec": Codec, "mix": Mix, "head": Head, "quantization": Quantization}
-        names |= {"fit_on": FitOn} if self.fit_on else {}
-        for name, kind in names.items():
-            if getattr(self, name) not in get_args(kind):
-                raise RecipeError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(get_args(kind))}")
+        words = {
+            "initializer": Initializer,
+            "codec": Codec,
+            "mix": Mix,
+            "head": Head,
+            "quantization": Quantization,
+            "label_precision": Precision,
+            "fit_on": FitOn,
+        }
+        for name, kind in words.items():
+            value = getattr(self, name)
+            if value is not None and value not in get_args(kind):
+                raise RecipeError(f"{name} is {value!r}, expected one of {', '.join(get_args(kind))}")
         if self.teacher_stages is not None:
             stages, last = self.teacher_stages, self.teacher_epochs
             if not stages or not all(epoch < later for epoch, later in pairwise((0, *stages, last + 1))):

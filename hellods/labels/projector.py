@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from hellods.errors import FormatError
-from hellods.labels.arithmetic import in_parts
+from hellods.labels.arithmetic import arithmetic, in_parts
 from hellods.labels.backbones import BACKBONES, Backbone, load_base
-from hellods.labels.config import Head, ProjectorConfig, Quantization
+from hellods.labels.config import Head, Precision, ProjectorConfig, Quantization
 from hellods.labels.embedded import restore, stored
 from hellods.labels.lowrank import adapt, bare, compress, merge
 from hellods.labels.quantize import BITS, pack, unpack
@@ -54,6 +54,7 @@ class Projector(nn.Module):
         seed: int,
         quantization: Quantization = "fp16",
         head: Head = "text",
+        precision: Precision = "fp32",
     ) -> Self:
         """Return a projector that equals zero-shot CLIP and can be fitted.
 
@@ -65,6 +66,7 @@ class Projector(nn.Module):
             seed: of the deltas' initial values.
             quantization: how the deltas are stored.
             head: `prototypes` needs `begin` before it says anything.
+            precision: that labels are made in.
 
         Raises:
             LabelError: the base model cannot be had.
@@ -80,6 +82,7 @@ class Projector(nn.Module):
             head_rank=ranks[1],
             quantization=quantization,
             head=head,
+            precision=precision,
         )
         return cls(config, backbone, torch.Generator().manual_seed(seed))
 
@@ -127,6 +130,13 @@ class Projector(nn.Module):
         """Return float32 logits (B, K), on the projector's device, for uint8 images (B, 3, H, W), not normalized."""
         logits: Tensor = self.scale * self.head(self.features(images)) + self.bias
         return logits
+
+    @torch.no_grad()
+    def label(self, images: Tensor) -> Tensor:
+        """Return what `forward` does, in the config's precision, whatever the caller chose for training."""
+        with arithmetic(self.config.precision, images.device):
+            logits: Tensor = self(images)
+        return logits.float()
 
     def features(self, images: Tensor) -> Tensor:
         """Return the image tower's normalized features, float32 (B, D), for the same images."""

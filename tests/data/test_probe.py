@@ -55,13 +55,6 @@ def test_one_level_of_one_pixel_is_an_image_decoder_that_differs() -> None:
         check(PROBE, label_maker, other)
 
 
-def test_the_callers_autocast_moves_neither_what_is_stored_nor_what_is_compared() -> None:
-    with torch.autocast("cpu", torch.bfloat16):
-        made = make_probe(label_maker, IMAGES, VIEWS)
-        check(PROBE, label_maker, IMAGES)
-    assert torch.equal(made["logits"], PROBE["logits"])
-
-
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -16,6 +16,7 @@ from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.sources import Pixels
 from hellods.errors import HelloError, SourceError
 from hellods.format.archive import Archive
+from hellods.labels.config import Precision
 from hellods.progress import silent
 from hellods.views.rule import Views
 
@@ -82,6 +83,17 @@ def test_archive_says_how_it_was_made(report: Report, folder: Path) -> None:
     assert header.recipe["side"] == 18
     assert header.recipe["fit_images"] == 512
     assert str(folder) not in repr(header)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_labels_of_another_precision_are_made_and_checked_in_it(
+    precision: Precision, inputs: Inputs, tmp_path: Path
+) -> None:
+    build(inputs, replace(RECIPE, label_precision=precision), tmp_path / "x.hello")
+    with Archive.open(tmp_path / "x.hello") as archive:
+        assert archive.header.projector["precision"] == precision
+    _, labels = HelloDataset(tmp_path / "x.hello").batch([0, 1])  # compared with the probe
+    assert torch.allclose(labels.sum(1), torch.ones(2))
 
 
 def test_projector_has_learnt_the_teacher(report: Report) -> None:

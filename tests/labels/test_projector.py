@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save
 
 from hellods.errors import FormatError, LabelError
+from hellods.labels.arithmetic import TOLERANCES
 from hellods.labels.backbones import load_open_clip
-from hellods.labels.config import Head, Quantization
+from hellods.labels.config import Head, Precision, Quantization
 from hellods.labels.models import resolve
 from hellods.labels.projector import Projector
 
@@ -50,6 +51,20 @@ def test_projector_starts_as_zero_shot_clip(projector: Projector, images: torch.
     features = torch.nn.functional.normalize(backbone.tower(pixels), dim=-1)
     text = backbone.embed([f"a photo of a {name}" for name in CLASSES])
     torch.testing.assert_close(projector(images), backbone.scale * features @ text.T, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", get_args(Precision))
+def test_labels_are_made_in_the_configs_precision_whatever_the_caller_chose(
+    images: torch.Tensor, precision: Precision
+) -> None:
+    made = Projector.create("hello-tiny", CLASSES, template="{}", ranks=(4, 2), seed=0, precision=precision)
+    plain = made.label(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(made.label(images), plain)
+    assert plain.dtype == torch.float32
+    off = (plain - made(images)).abs().max() / plain.abs().max()
+    assert (off == 0) == (precision == "fp32")
+    assert off < TOLERANCES[precision]
 
 
 @pytest.mark.parametrize("quantization", get_args(Quantization))
