@@ -58,6 +58,23 @@ def test_fitting_in_either_precision_comes_to_the_teacher_as_well(precision: tor
     assert after < before / 4
 
 
+def test_teacher_and_projector_are_shown_the_very_same_views() -> None:
+    asked: list[Tensor] = []
+    answered: list[Tensor] = []
+    made = projector()
+    made.register_forward_pre_hook(lambda _, shown: asked.append(shown[0]))
+
+    def teacher(images: Tensor) -> Tensor:
+        answered.append(images.clone())
+        return brightest(images)
+
+    views = Views(size=32, scale=(0.3, 1.0), flip=True, mix="cutmix")
+    fit_projector(made, teacher, source(), views, replace(FIT, images=5 * FIT.batch_size))
+    assert len(asked) == len(answered) == 5
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(asked, answered, strict=True))
+    assert not torch.equal(asked[0], asked[1])
+
+
 def test_fitting_leaves_the_base_model_as_it_is() -> None:
     before, after = (made.state_dict() for made in (projector(), fitted(32)))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
