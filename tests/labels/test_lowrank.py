@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from hellods.labels.lowrank import LowRank, adapt, adaptable, merge, settle
+from hellods.labels.lowrank import LowRank, adapt, adaptable, compress, merge
 
 
 class Tower(nn.Module):
@@ -116,7 +116,7 @@ def test_each_delta_keeps_the_fewest_components_that_hold_the_share() -> None:
     spectra = {(4.0, 3.0, 2.0, 1.0): 2, (9.0, 1.0, 1.0, 1.0): 1, (1.0, 1.0, 1.0, 1.0): 3}
     layers = nn.ModuleList(with_spectrum(values, 24, 16 + 8 * number) for number, values in enumerate(spectra))
     before = [layer(torch.zeros(layer.shape)).detach() for layer in layers]
-    settle(layers, 0.7, 0)
+    compress(layers, 0.7, 0)
     assert [layer.up.shape[1] for layer in layers] == [layer.down.shape[0] for layer in layers] == [*spectra.values()]
     for layer, whole, (values, kept) in zip(layers, before, spectra.items(), strict=True):
         lost = (whole - layer(torch.zeros(layer.shape))).square().sum().item()
