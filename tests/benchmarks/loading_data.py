@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from common import shared
+from common import record, shared
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save
@@ -39,9 +39,9 @@ ENCODERS: Mapping[str, dict[str, Any]] = {"jpeg": {"quality": 90}, "avif": {"qua
 T = TypeVar("T")
 
 
-def archive(work: Path, count: int, codec: str = "jpeg") -> Path:
-    """Return an archive of that many images at 224 px, their classes by turns, with a projector of `hello-tiny`."""
-    path = work / f"{codec}-{count}.hello"
+def archive(work: Path, count: int, codec: str = "jpeg", base: str = "hello-tiny") -> Path:
+    """Return an archive of that many images at 224 px, their classes by turns, with a projector on that base model."""
+    path = work / f"{codec}-{count}{'' if base == 'hello-tiny' else '-' + Path(base).name}.hello"
     if path.exists():
         return path
     work.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def archive(work: Path, count: int, codec: str = "jpeg") -> Path:
         streams = list(pool.map(lambda pixels: encoded(pixels, codec), pictures))
     recipe = Recipe()
     ranks = (recipe.encoder_rank, recipe.head_rank)
-    projector = Projector.create("hello-tiny", classes, template=recipe.template, ranks=ranks, seed=0)
+    projector = Projector.create(base, classes, template=recipe.template, ranks=ranks, seed=0)
     header = Header(
         name=path.stem,
         created_by="tests/benchmarks/loading_data.py",
@@ -73,7 +73,7 @@ def archive(work: Path, count: int, codec: str = "jpeg") -> Path:
     sections = image_sections(streams) | {
         "targets": (np.arange(count) % len(classes)).astype("<u4").tobytes(),
         "projector": save(projector.state()),
-        "probe": save(make_probe(projector, seen, VIEWS)),
+        "probe": save(make_probe(projector.label, seen, VIEWS)),
     }
     write(path, header, sections)
     return path
@@ -185,7 +185,8 @@ def keeps(options: argparse.ArgumentParser) -> None:
     options.add_argument("--folder", type=Path, required=True, metavar="WORK", help="keeps prepared images")
 
 
-def surroundings(device: torch.device, *packages: str) -> dict[str, Any]:
-    """Return what a result says of device, cores and the packages beside those that each result names."""
+def record_on(device: torch.device, name: str, result: dict[str, Any], *packages: str) -> None:
+    """Write results/NAME.json, or NAME_cuda.json, with device, cores and those packages beside what `record` adds."""
     versions = {package: version(package) for package in ("pillow", *packages)}
-    return {"device": describe_device(device), "cores": os.cpu_count(), "other_versions": versions}
+    facts = {"device": describe_device(device), "cores": os.cpu_count(), "other_versions": versions}
+    record(name if device.type == "cpu" else f"{name}_{device.type}", facts | result)

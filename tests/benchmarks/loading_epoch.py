@@ -4,13 +4,13 @@
 
 Files are as FKD and SRe2L store labels: for each batch the crops, the flips and float16 probabilities, here as tensors
 alone, so that reading runs no code; the images are JPEG files that workers decode. Kept labels are those of views=10
-after the tenth epoch. All see views of one rule, unmixed. The label maker is `hello-tiny`,
-which sees 64 px: a larger one costs its share of operations more.
+after the tenth epoch. All see views of one rule, unmixed. Fresh labels are made by a projector on `hello-tiny`, which
+sees 64 px, and by one on a MobileNetV2 of 224 px.
 """
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,8 +18,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import torchvision.transforms.functional as vision
-from common import record
-from loading_data import SIDE, VIEWS, alternate, archive, folder, keeps, made, parser, surroundings, wait
+from common import shared
+from loading_data import SIDE, VIEWS, alternate, archive, folder, keeps, made, parser, record_on, wait
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -71,9 +71,10 @@ def stored(path: Path, batch: int) -> Path:
     return made(path.with_suffix(f".labels{batch}"), fill)
 
 
-def loaders(path: Path, device: torch.device, batch: int) -> dict[str, Callable[[], Iterable[Any]]]:
+def loaders(
+    path: Path, fresh: Mapping[str, HelloDataset], device: torch.device, batch: int
+) -> dict[str, Callable[[], Iterable[Any]]]:
     """Return, by kind of label, what returns the batches of an epoch."""
-    hard, fresh = (HelloDataset(path, labels=kind) for kind in ("hard", "soft"))
     kept = HelloDataset(path, views=PERIOD)
     reader = DataLoader(
         Stored(folder(path), stored(path, batch)),
@@ -86,9 +87,10 @@ def loaders(path: Path, device: torch.device, batch: int) -> dict[str, Callable[
     def ours(dataset: HelloDataset) -> HelloLoader:
         return HelloLoader(dataset, batch, shuffle=True, device=device)
 
-    loaders = {"hard": ours(hard), "kept": ours(kept), "fresh": ours(fresh), "files": reader}
-    for loader in loaders.values():  # images decoded, labels made, workers started
-        for _ in range(PERIOD if loader is loaders["kept"] else 1):
+    loaders = {"hard": ours(HelloDataset(path, labels="hard")), "kept": ours(kept)}
+    loaders |= {name: ours(dataset) for name, dataset in fresh.items()} | {"files": reader}
+    for name, loader in loaders.items():  # images decoded, labels made, workers started
+        for _ in range(PERIOD if name == "kept" else 1):
             for _ in loader:
                 pass
     return {name: loader.__iter__ for name, loader in loaders.items()}
@@ -119,6 +121,8 @@ class Student:
 
 
 def operations(call: Callable[[], Any]) -> int:
+    """Return the floating-point operations of a call; fused attention would not be counted."""
+    torch.backends.mha.set_fastpath_enabled(False)
     with FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops()
@@ -132,9 +136,13 @@ def main() -> None:
     chosen = options.parse_args()
     device = torch.device(chosen.device)
     batch = chosen.batch or BATCH[device.type]
-    path = archive(chosen.folder, chosen.count or COUNT[device.type])
-    epochs = loaders(path, device, batch)
+    count = chosen.count or COUNT[device.type]
+    path = archive(chosen.folder, count)
     dataset = HelloDataset(path)
+    given = f"local-dir:{shared() / 'data' / 'clip' / 'mobilenetv2-in1k'}"
+    larger = HelloDataset(archive(chosen.folder, count, base=given), base=given)
+    fresh = {"fresh, hello-tiny": dataset, "fresh, mobilenetv2-in1k": larger}
+    epochs = loaders(path, fresh, device, batch)
     student = Student(len(dataset.classes), device)
     images, labels = dataset.batch([0], device)
 
@@ -154,22 +162,19 @@ def main() -> None:
     ways["hard"]()  # the first steps of a student are longer
     found = alternate(ways | alone, chosen.turns)
     middle = {name: median(values) for name, values in found.items()}
-    work = {
-        "student": operations(lambda: student.learn(images.expand(2, -1, -1, -1), labels.expand(2, -1))) // 2,
-        "label": operations(
-            lambda: dataset.label_maker(torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8, device=device))
-        ),
-    }
+    learning = operations(lambda: student.learn(images.expand(2, -1, -1, -1), labels.expand(2, -1))) // 2
+    view = torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8, device=device)
+    labelling = {name: operations(lambda maker=one.label_maker: maker(view)) for name, one in fresh.items()}
     result = {
         "images": len(dataset),
         "batch": batch,
         "bytes_of_label_files": sum(file.stat().st_size for file in stored(path, batch).iterdir()),
-        "operations_an_image": work,
-        "times_hard_by_operations": round(1 + work["label"] / work["student"], 3),
+        "operations_an_image": {"student": learning} | labelling,
+        "times_hard_by_operations": {name: round(1 + value / learning, 3) for name, value in labelling.items()},
         "seconds": {name: [round(value, 3) for value in values] for name, values in found.items()},
         "times_hard": {name: round(middle[name] / middle["hard"], 3) for name in ways},
     }
-    record("loading_epoch", surroundings(device) | result)
+    record_on(device, "loading_epoch", result)
 
 
 if __name__ == "__main__":

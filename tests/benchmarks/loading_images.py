@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 import webdataset
-from common import record
 from datasets import load_from_disk
 from loading_data import (
     SIDE,
@@ -28,10 +27,10 @@ from loading_data import (
     folder,
     keeps,
     parser,
+    record_on,
     shards,
     streams,
     suffix,
-    surroundings,
     table,
     wait,
 )
@@ -171,8 +170,8 @@ def main() -> None:
                 "writing or copying float32": round(write_alone(device), 1),
             },
         }
-    facts = surroundings(device, "webdataset", "datasets")
-    record("loading_images", facts | {"images": chosen.count, "side": SIDE, "workers": chosen.workers} | result)
+    facts = {"images": chosen.count, "side": SIDE, "workers": chosen.workers}
+    record_on(device, "loading_images", facts | result, "webdataset", "datasets")
 
 
 if __name__ == "__main__":

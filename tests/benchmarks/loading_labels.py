@@ -17,8 +17,7 @@ from typing import Any
 import open_clip
 import torch
 import torch.nn.functional as F
-from common import record
-from loading_data import SIDE, alternate, parser, surroundings, wait
+from loading_data import SIDE, alternate, parser, record_on, wait
 from torch import Tensor
 
 from hellods.distill.recipe import Recipe
@@ -136,7 +135,7 @@ def main() -> None:
     device = torch.device(chosen.device)
     batch = chosen.batch or BATCH[device.type]
     found = {name: measure(name, device, batch, chosen.turns) for name in chosen.towers}
-    record("loading_labels", surroundings(device) | {"batch": batch, "classes": CLASSES, "towers": found})
+    record_on(device, "loading_labels", {"batch": batch, "classes": CLASSES, "towers": found})
 
 
 if __name__ == "__main__":

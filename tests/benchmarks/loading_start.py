@@ -21,8 +21,7 @@ from typing import Any
 
 import psutil
 import torch
-from common import record
-from loading_data import alternate, archive, keeps, parser, surroundings
+from loading_data import alternate, archive, keeps, parser, record_on
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
@@ -33,12 +32,12 @@ BATCH = 64
 CLASSES = 1000
 
 
-def first_batch(path: Path, count: int) -> dict[str, Callable[[], float]]:
+def first_batch(path: Path, count: int, device: torch.device) -> dict[str, Callable[[], float]]:
     """Return, by way, what opens an archive and returns the seconds until its first batch is there, labels made."""
     batch = min(BATCH, count)
 
     def loader() -> Any:
-        return HelloLoader(HelloDataset(path), batch, shuffle=True, device="cpu")
+        return HelloLoader(HelloDataset(path), batch, shuffle=True, device=device)
 
     def workers() -> Any:
         return DataLoader(HelloDataset(path), batch, shuffle=True, num_workers=os.cpu_count() or 1)
@@ -48,7 +47,7 @@ def first_batch(path: Path, count: int) -> dict[str, Callable[[], float]]:
             start = time.perf_counter()
             batches = iter(make())
             _, labels = next(batches)
-            labels.sum().item()
+            labels.to(device).sum().item()
             taken = time.perf_counter() - start
             for _ in batches:  # what was begun is ended, outside of the time
                 break
@@ -60,15 +59,15 @@ def first_batch(path: Path, count: int) -> dict[str, Callable[[], float]]:
     return {f"HelloLoader, {count}": timed(loader), f"DataLoader, {count}": timed(workers)}
 
 
-def memory(path: Path, epochs: int) -> list[dict[str, Any]]:
-    """Return the bytes of parent and workers after each epoch; images are decoded in the first."""
+def memory(path: Path, epochs: int, device: torch.device) -> list[dict[str, Any]]:
+    """Return the bytes of parent and workers after each epoch; images are decoded in the first, labels made in each."""
     loader = DataLoader(
-        HelloDataset(path, labels="hard"), BATCH, shuffle=True, num_workers=os.cpu_count() or 1, persistent_workers=True
+        HelloDataset(path), BATCH, shuffle=True, num_workers=os.cpu_count() or 1, persistent_workers=True
     )
     found = []
     for _ in range(epochs):
-        for _ in loader:
-            pass
+        for _, labels in loader:
+            labels.to(device)
         parent = psutil.Process()
         workers = [psutil.Process(worker.pid) for worker in loader._iterator._workers]  # type: ignore[union-attr]
         held = [process.memory_full_info() for process in (parent, *workers)]
@@ -121,21 +120,22 @@ def main() -> None:
     options.add_argument("--counts", type=int, nargs="+", default=[10, 10_000], help="images in the archives")
     options.add_argument("--epochs", type=int, default=5)
     chosen = options.parse_args()
+    device = torch.device(chosen.device)
     paths = {count: archive(chosen.folder, count) for count in chosen.counts}
-    ways = {name: way for count, path in paths.items() for name, way in first_batch(path, count).items()}
+    ways = {name: way for count, path in paths.items() for name, way in first_batch(path, count, device).items()}
     labels = alternate(handling(paths[max(paths)]), chosen.turns)
     for once in ways.values():
         once()
     result = {
         "first_batch_seconds": rounded(alternate(ways, chosen.turns), 4),
         "pickled_bytes": {count: len(pickle.dumps(HelloDataset(path))) for count, path in paths.items()},
-        "memory_bytes": memory(paths[max(paths)], chosen.epochs),
+        "memory_bytes": memory(paths[max(paths)], chosen.epochs, device),
         "label_seconds_a_batch": rounded(labels, 7),
         "lazy_over_float32_seconds": round(median(labels["lazy"]) - median(labels["float32"]), 7),
         "classes": CLASSES,
         "batch": BATCH,
     }
-    record("loading_start", surroundings(torch.device(chosen.device), "psutil") | result)
+    record_on(device, "loading_start", result, "psutil")
 
 
 if __name__ == "__main__":

@@ -111,6 +111,9 @@ def images() -> str:
         [name, *(rate(codecs[codec][name][kind]) for codec in codecs for kind in ("first", "later"))]
         for name in codecs["jpeg"]
     ]
+    limits = [measured[codec]["limits_images_a_second"].values() for codec in codecs]
+    cells = [f"{value:,.0f}" for pair in limits for value in pair]
+    rows.append(["limit: decoding on all cores, then writing float32", *cells])
     columns = [f"{codec.upper()}, {kind} epoch" for codec in codecs for kind in ("first", "later")]
     return markdown(["images a second (times ImageFolder)", *columns], rows)
 
@@ -132,9 +135,12 @@ def labels() -> str:
             ways = measured["ways"]
             ours = ways[f"merged, {precision}"]
             times = [ours["times_open_clip"] / ways[f"{way}, {precision}"]["times_open_clip"] for way in others]
+            eager = median(ways["open_clip, fp32"]["images_a_second"])
+            times.append(median(ours["images_a_second"]) / eager)
             seen = [f"{median(ours['images_a_second']):,.1f}", *(f"{value:.2f}" for value in times)]
             rows.append([f"{tower}, {precision}", *seen, f"{100 / ours['times_floor']:.0f} %"])
-    return markdown(["views of 224 px", "labels a second", *others.values(), "of a matrix product's rate"], rows)
+    columns = ["labels a second", *others.values(), "times open_clip in fp32", "of a matrix product's rate"]
+    return markdown(["views of 224 px", *columns], rows)
 
 
 def epoch() -> str:
@@ -143,12 +149,33 @@ def epoch() -> str:
     kinds = {
         "hard": "hard labels",
         "kept": "soft labels, views=10, after the tenth epoch",
-        "fresh": "soft labels of fresh views, by `hello-tiny` at 64 px",
+        "fresh, hello-tiny": "soft labels of fresh views, by a projector on `hello-tiny` at 64 px",
+        "fresh, mobilenetv2-in1k": "the same, on a MobileNetV2 at 224 px",
         "files": "soft labels and views read from files, images from JPEG files",
     }
-    rows = [[says, f"{measured['times_hard'][kind]:.3f}"] for kind, says in kinds.items()]
-    rows.append(["fresh, by floating-point operations alone", f"{measured['times_hard_by_operations']:.3f}"])
-    return markdown(["an epoch of a ResNet-18 at 224 px, in those of hard labels", ""], rows)
+    least = measured["times_hard_by_operations"]
+    rows = [
+        [says, f"{measured['times_hard'][kind]:.3f}", f"{least[kind]:.3f}" if kind in least else ""]
+        for kind, says in kinds.items()
+    ]
+    return markdown(["an epoch of a ResNet-18 at 224 px", "in those of hard labels", "by operations alone"], rows)
+
+
+def profile() -> str:
+    """Return a row for each part of a step: its seconds, its share, and how near it is to what the hardware allows."""
+    measured = results("loading_profile")
+    parts = measured["seconds"]
+    whole = median(parts["a whole step"])
+    rows = [
+        [
+            name,
+            f"{1000 * median(values):.1f}",
+            f"{100 * median(values) / whole:.1f} %",
+            f"{1000 * measured['limit_seconds'][name]:.1f}" if name in measured["limit_seconds"] else "",
+        ]
+        for name, values in parts.items()
+    ]
+    return markdown(["a step of 32 images at 224 px", "milliseconds", "share", "least, by the hardware's rates"], rows)
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -160,6 +187,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "images": images,
     "labels": labels,
     "epoch": epoch,
+    "profile": profile,
 }
 
 

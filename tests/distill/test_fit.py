@@ -88,7 +88,7 @@ def test_same_seed_gives_the_same_projector() -> None:
 
 
 @pytest.mark.parametrize("quantization", ["int8", "int4"])
-def test_settled_in_few_bits_it_says_what_it_said_before(quantization: Quantization) -> None:
+def test_compressed_in_few_bits_it_says_what_it_said_before(quantization: Quantization) -> None:
     made = fitted(640, torch.float32)
     images = source().images
     before = made(images).detach()

@@ -100,7 +100,7 @@ def test_fewer_bits_are_nearly_so_many_fewer_bytes_and_close_labels(images: torc
         assert (maker(images) - expected).std() < allowed[name] * expected.std(), name
 
 
-def test_settled_projector_is_smaller_close_and_restored_at_its_own_ranks(images: torch.Tensor) -> None:
+def test_compressed_projector_is_smaller_close_and_restored_at_its_own_ranks(images: torch.Tensor) -> None:
     projector = fitted(create("fp16"))
     for name, value in projector.learned().items():
         if name.endswith(".up"):
@@ -114,7 +114,7 @@ def test_settled_projector_is_smaller_close_and_restored_at_its_own_ranks(images
     torch.testing.assert_close(restored(images), projector(images), rtol=1e-2, atol=1e-2)
 
 
-def test_settled_projector_answers_as_it_will_be_restored_and_can_be_fitted_on(images: torch.Tensor) -> None:
+def test_compressed_projector_answers_as_it_will_be_restored_and_can_be_fitted_on(images: torch.Tensor) -> None:
     projector = fitted(create("int4"))
     before = projector(images)
     projector.compress(1.0)
