@@ -106,6 +106,9 @@ def build(
         if recipe.quantization != "fp16":
             compress_projector(projector, seen, how, fit, progress, checkpoint=work.stage("compress"))
         projector.load(projector.state())  # from here on just what the archive holds
+    state = save(projector.state())
+    backbone = {"backbone": save(projector.base())} if recipe.embed_base else {}
+    projector.merge()  # as a reader will have it
     with clock("check"):
         metrics = measure(projector.label, mentors, held_out, images, views, progress)
         probe = make_probe(projector.cpu().label, images, views)
@@ -116,14 +119,16 @@ def build(
         metrics=to_json(metrics),
     )
     targets = torch.arange(len(source.classes)).repeat_interleave(recipe.images_per_class)
-    sections = image_sections(streams) | {
-        "targets": targets.numpy().astype("<u4").tobytes(),
-        "projector": save(projector.state()),
-        "probe": save(probe),
-        "card": card(header).encode(),
-    }
-    if recipe.embed_base:
-        sections["backbone"] = save(projector.base())
+    sections = (
+        image_sections(streams)
+        | backbone
+        | {
+            "targets": targets.numpy().astype("<u4").tobytes(),
+            "projector": state,
+            "probe": save(probe),
+            "card": card(header).encode(),
+        }
+    )
     with clock("write"):
         content_id = write(out, header, sections, overwrite=overwrite, progress=progress)
         work.remove()

@@ -28,7 +28,7 @@ def embed(projector: Projector, base: str) -> None:
         base: what it was created with.
 
     Raises:
-        RecipeError: the base model is too large, or of a kind that an archive has no words for.
+        RecipeError: the base model is too large, or of a kind that the file format cannot record.
     """
     name, tensors = projector.config.base.removeprefix("given:"), projector.base()
     size = sum(value.nbytes for value in tensors.values())
@@ -47,7 +47,7 @@ def embed(projector: Projector, base: str) -> None:
             off = (again.features(noise) - projector.features(noise)).abs().max()
     except HelloError as cause:
         raise RecipeError(f"base model {name!a} cannot be embedded: {cause}") from cause
-    if off > TOLERANCES["fp32"]:
+    if off > TOLERANCES[config.precision]:
         raise RecipeError(f"base model {name!a} cannot be embedded: rebuilt from its config it answers otherwise")
     projector.config = config
 
@@ -56,7 +56,7 @@ def describe(projector: Projector, base: str) -> Tower:
     """Return what a reader needs beside the tensors to build the projector's image tower.
 
     Raises:
-        RecipeError: open_clip's config of the base sets what an archive has no words for.
+        RecipeError: open_clip's config of the base sets what the file format cannot record.
     """
     where = f"base model {projector.config.base.removeprefix('given:')!a} cannot be embedded"
     _, options = resolve(base)
@@ -68,7 +68,7 @@ def describe(projector: Projector, base: str) -> Tower:
     known, usual = {field.name for field in fields(Tower)}, asdict(open_clip.CLIPVisionCfg())
     other = [key for key in vision if key not in (*known, *TRAINING) and vision[key] != usual[key]]
     if other:
-        raise RecipeError(f"{where}: its image tower sets {other[0]}, which an archive has no words for")
+        raise RecipeError(f"{where}: its image tower sets {other[0]}, which the file format cannot record")
     layers = vision["layers"]
     value = {key: vision[key] for key in known & vision.keys()} | {
         "sha256": digest(bare(projector.tower)),

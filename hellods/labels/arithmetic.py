@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from hellods.labels.config import Precision
 
@@ -22,19 +23,11 @@ AT_ONCE: Final = {"cpu": 1 << 18, "cuda": 1 << 25}
 
 
 @contextmanager
-def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Compute in that precision and no lower one, whatever the caller chose for training.
+def exact(device: torch.device) -> Iterator[None]:
+    """Compute float32 in float32, whatever the caller chose for training.
 
     TF32, which cuDNN takes for convolutions unless told otherwise, has a thousandth of an error in every product.
     """
-    dtype = DTYPES[precision]
-    with _exact(device), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        yield
-
-
-@contextmanager
-def _exact(device: torch.device) -> Iterator[None]:
-    """Multiply float32 as float32."""
     # Each follows those before it while it has no setting of its own. So the general ones are emptied first, lest what
     # they pass on be taken for settings of the others, and come back as such.
     every: Any = torch.backends  # of which torch states no types
@@ -48,10 +41,23 @@ def _exact(device: torch.device) -> Iterator[None]:
         for setting in settings:
             before.append(setting.fp32_precision)
             setting.fp32_precision = "none" if setting in general else "ieee"
-        yield
+        with torch.autocast(device.type, enabled=False):
+            yield
     finally:
         for setting, value in zip(settings, before, strict=False):
             setting.fp32_precision = value
+
+
+def lower(network: nn.Module, precision: Precision) -> None:
+    """Store the parameters of `network` in that precision, in place, so that it computes in it.
+
+    BatchNorm keeps its own in float32, as torch's kernels take them: variances lose most when they are rounded.
+    """
+    for module in network.modules():
+        if not isinstance(module, _NormBase):
+            for value in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                if value.is_floating_point():
+                    value.data = value.data.to(DTYPES[precision])
 
 
 def in_parts(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from hellods.errors import FormatError
-from hellods.labels.arithmetic import arithmetic, in_parts
+from hellods.labels.arithmetic import DTYPES, exact, in_parts, lower
 from hellods.labels.backbones import BACKBONES, Backbone, load_base
 from hellods.labels.config import Head, Precision, ProjectorConfig, Quantization
 from hellods.labels.embedded import restore, stored
@@ -31,6 +31,7 @@ class Projector(nn.Module):
         super().__init__()
         self.config = config
         self.tower = backbone.tower
+        self._dtype = torch.float32  # that the tower computes in
         mean, std = (torch.tensor(value).view(3, 1, 1) for value in (config.preprocess.mean, config.preprocess.std))
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
@@ -133,10 +134,10 @@ class Projector(nn.Module):
 
     @torch.no_grad()
     def label(self, images: Tensor) -> Tensor:
-        """Return what `forward` does, in the config's precision, whatever the caller chose for training."""
-        with arithmetic(self.config.precision, images.device):
+        """Return what `forward` does, whatever arithmetic the caller chose for training."""
+        with exact(images.device):
             logits: Tensor = self(images)
-        return logits.float()
+        return logits
 
     def features(self, images: Tensor) -> Tensor:
         """Return the image tower's normalized features, float32 (B, D), for the same images."""
@@ -144,14 +145,14 @@ class Projector(nn.Module):
         pixels = images.to(self.mean.device).float() / 255
         if images.shape[2:] != (facts.side, facts.side):
             pixels = F.interpolate(pixels, size=(facts.side, facts.side), mode=facts.interpolation, antialias=True)
-        pixels = ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        pixels = ((pixels - self.mean) / self.std).to(self._dtype).contiguous(memory_format=torch.channels_last)
         with parametrize.cached():  # the sum of weight and delta, for all parts
             return in_parts(self._embed, pixels)
 
     def _embed(self, pixels: Tensor) -> Tensor:
         features = self.tower(pixels)
         # CoCa's tower returns its tokens beside the pooled features.
-        return F.normalize(features[0] if isinstance(features, tuple) else features, dim=-1)
+        return F.normalize((features[0] if isinstance(features, tuple) else features).float(), dim=-1)
 
     def begin(self, prototypes: Tensor) -> None:
         """Start the head at normalized features (K, D) of the classes, as float16 keeps them, instead of texts."""
@@ -243,10 +244,15 @@ class Projector(nn.Module):
         compress(self, energy, BITS.get(self.config.quantization, 0))
 
     def merge(self) -> None:
-        """Fold the deltas into the weights, in place; nothing can be fitted afterwards."""
+        """Fold the deltas into the weights, and store the tower's in the config's precision, in place.
+
+        Nothing can be fitted or stored afterwards.
+        """
         merge(self.tower)
         merge(self.head)
         self.requires_grad_(False)
+        lower(self.tower, self.config.precision)
+        self._dtype = DTYPES[self.config.precision]
 
 
 def texts(config: ProjectorConfig, backbone: Backbone) -> Tensor:

@@ -4,8 +4,8 @@
 
 The towers have the shapes of CLIP's published models and random weights, which cost the same. The bare tower is as
 open_clip makes it, or in channels-last as the projector is, and is given normalized pixels. All compute in real
-float32, without TF32, or under autocast in bfloat16. The floor is a tower's floating-point operations at the rate of
-one large matrix product, measured in the same turns.
+float32, without TF32, or in bfloat16: the projector with weights stored so, the others under autocast. The floor is a
+tower's floating-point operations at the rate of one large matrix product, measured in the same turns.
 """
 
 import copy
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hellods.distill.recipe import Recipe
 from hellods.evaluate.student import flops
-from hellods.labels.arithmetic import DTYPES, arithmetic
+from hellods.labels.arithmetic import DTYPES, exact
 from hellods.labels.backbones import Backbone
 from hellods.labels.config import Precision, Preprocess, ProjectorConfig
 from hellods.labels.projector import Projector
@@ -33,8 +33,8 @@ BATCH = {"cpu": 8, "cuda": 256}
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
 
-def projector(name: str, visual: torch.nn.Module, width: int) -> Projector:
-    """Return a projector, not merged, over a tower whose features have that width."""
+def projector(name: str, visual: torch.nn.Module, width: int, precision: Precision = "fp32") -> Projector:
+    """Return a projector, not merged, over a copy of a tower whose features have that width."""
     mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
     recipe = Recipe()
     config = ProjectorConfig(
@@ -45,12 +45,13 @@ def projector(name: str, visual: torch.nn.Module, width: int) -> Projector:
         descriptions=tuple(f"class {number}" for number in range(CLASSES)),
         encoder_rank=recipe.encoder_rank,
         head_rank=recipe.head_rank,
+        precision=precision,
     )
 
     def embed(texts: Any) -> Tensor:
         return F.normalize(torch.randn(len(texts), width), dim=1)
 
-    backbone = Backbone(config.base, visual, embed, 100.0, config.preprocess, config.base_sha256)
+    backbone = Backbone(config.base, copy.deepcopy(visual), embed, 100.0, config.preprocess, config.base_sha256)
     return Projector(config, backbone, torch.Generator().manual_seed(0))
 
 
@@ -75,12 +76,14 @@ def measure(name: str, device: torch.device, batch: int, turns: int) -> dict[str
     pixels = (images.float() / 255 - 0.5) / 0.25
     with torch.no_grad():
         width = bare(pixels[:1].cpu()).shape[1]
-    adapted, merged = (projector(name, copy.deepcopy(bare), width) for _ in range(2))
-    merged.merge()
-    for network in (bare, adapted, merged):
+    adapted = projector(name, bare, width)
+    merged = {precision: projector(name, bare, width, precision) for precision in PRECISIONS}
+    for network in merged.values():
+        network.merge()
+    for network in (bare, adapted, *merged.values()):
         network.to(device)
     head = F.normalize(torch.randn(CLASSES, width, device=device), dim=1)
-    operations = flops(merged, images[:1])
+    operations = flops(merged["fp32"], images[:1])
 
     last = copy.deepcopy(bare).to(memory_format=torch.channels_last)
 
@@ -97,12 +100,13 @@ def measure(name: str, device: torch.device, batch: int, turns: int) -> dict[str
         ways[f"product, {precision}"] = lambda left=left, right=right: left @ right
         ways[f"open_clip, {precision}"] = plain
         ways[f"channels-last, {precision}"] = channels_last
-        ways[f"merged, {precision}"] = lambda: merged(images)
+        ways[f"merged, {precision}"] = lambda precision=precision: merged[precision].label(images)
         ways[f"adapters, {precision}"] = lambda: adapted(images)
 
     def timed(way: str) -> Callable[[], float]:
         def once() -> float:
-            with arithmetic(way.rpartition(" ")[2], device):  # type: ignore[arg-type]
+            low = way.startswith(("open_clip", "channels-last", "adapters")) and way.endswith("bf16")
+            with exact(device), torch.autocast(device.type, torch.bfloat16, enabled=low):
                 return seconds(ways[way], device)
 
         return once

@@ -214,7 +214,7 @@ def warm(loader: HelloLoader) -> None:
 def test_batch_sends_only_its_draws_and_what_the_host_knows_of_its_labels(
     options: dict[str, Any], make: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hellods.data.samples.arithmetic", lambda *_: nullcontext())
+    monkeypatch.setattr("hellods.labels.projector.exact", lambda _: nullcontext())
     dataset = HelloDataset(make(tmp_path / "x.hello", sections={"probe": b""}), **options)
     dataset.batch(range(COUNT))  # keeps the labels that are kept
     loader = HelloLoader(dataset, 5, device="meta")

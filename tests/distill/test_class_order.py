@@ -40,8 +40,8 @@ def honest(classes: int, spread: float, bias: float, seed: int) -> Tensor:
 @settings(max_examples=300)
 @given(
     st.sampled_from([2, 3, 10, 30]),
-    st.empty_float32(0.2, 3),
-    st.empty_float32(0, 1.5),
+    st.floats(0.2, 3),
+    st.floats(0, 1.5),
     st.sampled_from([3, 20, 50, 200]),
     st.integers(0, 10**6),
 )

@@ -14,7 +14,7 @@ from hellods.errors import RecipeError
 
 @given(
     text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="{|"), max_size=9),
-    rate=st.empty_float32(0, 10),
+    rate=st.floats(0, 10),
     flip=st.none() | st.booleans(),
     quality=st.none() | st.integers(1, 100),
     stages=st.none() | st.sets(st.integers(1, 12), min_size=1).map(lambda epochs: tuple(sorted(epochs))),

@@ -28,7 +28,7 @@ FREE = st.dictionaries(
     max_size=3,
 )
 MINE = st.dictionaries(KEYS.map(lambda key: f"x-{key}"), TEXTS, max_size=2)
-NUMBERS = st.empty_float32(0.001, 1000).map(lambda value: round(value, 6))
+NUMBERS = st.floats(0.001, 1000).map(lambda value: round(value, 6))
 
 
 def section(name: str, length: int, **values: Any) -> Section:

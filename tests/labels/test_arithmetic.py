@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 from torch.backends import cuda, cudnn, mkldnn
 
-from hellods.labels.arithmetic import DTYPES, arithmetic, in_parts
-from hellods.labels.config import Precision
+from hellods.labels.arithmetic import exact, in_parts
 
 CPU = torch.device("cpu")
 MKLDNN = (mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
@@ -52,7 +51,7 @@ def test_float32_is_computed_in_float32_and_settings_come_back(
 ) -> None:
     choose()
     before = settings()
-    with arithmetic("fp32", torch.device(device)):
+    with exact(torch.device(device)):
         assert settings()[ours] == ["ieee"] * 3
     assert settings() == before
 
@@ -60,16 +59,15 @@ def test_float32_is_computed_in_float32_and_settings_come_back(
 @pytest.mark.usefixtures("own_settings")
 def test_what_followed_a_general_setting_still_follows_it_afterwards() -> None:
     everywhere()
-    with arithmetic("fp32", CPU):
+    with exact(CPU):
         pass
     torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
     assert settings()[3:] == ["ieee"] * 3
 
 
-@pytest.mark.parametrize("precision", DTYPES)
-def test_products_have_the_stated_precision_even_under_autocast(precision: Precision) -> None:
-    with torch.autocast("cpu", torch.bfloat16), arithmetic(precision, CPU):
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == DTYPES[precision]
+def test_products_are_float32_even_under_autocast() -> None:
+    with torch.autocast("cpu", torch.bfloat16), exact(CPU):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
 def test_network_answers_in_equal_parts_but_under_autocast_which_casts_its_weights_for_each() -> None:
@@ -82,7 +80,7 @@ def test_network_answers_in_equal_parts_but_under_autocast_which_casts_its_weigh
     images = torch.zeros(12, 3, 224, 224)
     with torch.no_grad():
         whole = in_parts(network, images)
-        with arithmetic("bf16", torch.device("cpu")):
+        with torch.autocast("cpu", torch.bfloat16):
             in_parts(network, images)
     assert (len(whole), seen) == (12, [4, 4, 4, 12])
     in_parts(network, images)  # gradients are wanted
