@@ -245,7 +245,7 @@ def names_of_lines(path: Path, text: str) -> dict[str, str]:
     for number, line in enumerate(text.splitlines(), start=1):
         folder, _, name = (part.strip() for part in line.partition(":"))
         if folder in names:
-            raise RecipeError(f"{path}:{number}: {folder!r} stands twice")
+            raise RecipeError(f"{path}:{number}: {folder!r} appears twice")
         if folder and name:
             names[folder] = name
         elif line.strip():

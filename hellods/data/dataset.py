@@ -147,7 +147,7 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
     def label_maker(self, images: Tensor) -> Tensor:
         """Return float32 (B, K) labels, as `labels=` says, of uint8 images (B, 3, H, W), on their device.
 
-        For who mixes or transforms images himself.
+        For training loops that mix or transform images themselves.
 
         Raises:
             LabelError: the base model is missing or another one, or labels="hard".
@@ -180,7 +180,7 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         return self.begin(indices, torch.device(device))()
 
     def begin(self, indices: Sequence[int], device: torch.device) -> Callable[[], tuple[Any, Tensor]]:
-        """Return what returns `batch`: the samples are drawn, and images that must be decoded are on their way."""
+        """Begin `batch`, and return what ends it: samples are drawn, images that must be decoded are on their way."""
         epochs, chosen = self._draw(indices)
         samples, coming = self._samples, self._samples.begin(epochs, chosen, device)
 

@@ -57,7 +57,7 @@ class Images:
         return store.pixels
 
     def holding(self, rows: Tensor, device: torch.device) -> Callable[[], Tensor] | None:
-        """Return what returns room for all images, uint8 (N, 3, H, W) on `device`, where those of `rows` are there.
+        """Return what waits for some images and returns the room of all, uint8 (N, 3, H, W) on `device`.
 
         Threads begin at once with those that must be decoded.
 
@@ -83,7 +83,7 @@ class Images:
         return images
 
     def some(self, rows: Tensor, device: torch.device) -> Callable[[], Tensor]:
-        """Return what returns images, uint8 (B, 3, H, W) on `device`, of int64 (B,) rows on the CPU.
+        """Return what waits for images and returns them, uint8 (B, 3, H, W) on `device`, of int64 (B,) rows on the CPU.
 
         Threads begin at once with those that must be decoded.
         """

@@ -143,7 +143,7 @@ class Samples:
         return self.begin(epochs, indices, device)()
 
     def begin(self, epochs: Tensor, indices: Tensor, device: torch.device) -> Callable[[], Tensor]:
-        """Return what returns `view`; where images must be decoded for it, threads begin at once."""
+        """Begin `view`, and return what ends it; where images must be decoded, threads begin at once."""
         check_fork(device)
         whole = self.images.complete(device)
         if whole is not None:

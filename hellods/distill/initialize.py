@@ -67,7 +67,7 @@ INITIALIZERS: dict[str, Initializer] = {"patches": patches, "real": real}
 
 
 def check_enough(source: Source, layout: Layout, initializer: str) -> None:
-    """Return when every class has the real images that the initializer takes.
+    """Check that every class has the real images that the initializer takes.
 
     Raises:
         SourceError: a class has fewer; the message says what to choose.

@@ -151,7 +151,7 @@ class Inputs:
 
     def __post_init__(self) -> None:
         if self.trains is not None and self.teacher_weights:
-            raise RecipeError("weights without a network: name the one that they belong to as --teacher")
+            raise RecipeError("--teacher-weights needs --teacher: name the network that they are for")
         if not all(map(isfinite, (*self.teacher_mean, *self.teacher_std))) or min(self.teacher_std) <= 0:
             raise RecipeError(f"mean {self.teacher_mean} and std {self.teacher_std}: give three numbers, std above 0")
         for text in (self.name, self.license, self.source_url):

@@ -32,4 +32,4 @@ class Question:
         if self.seeds < 1:
             raise RecipeError(f"seeds is {self.seeds}, expected 1 or more")
         if self.teacher is None and self.teacher_weights:
-            raise RecipeError("weights without a network: name the one that they belong to as --teacher")
+            raise RecipeError("--teacher-weights needs --teacher: name the network that they are for")

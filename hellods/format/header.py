@@ -131,7 +131,7 @@ def _faults(header: Header) -> Iterator[str]:
     if len(names) > wire.MAX_SECTIONS:
         yield f"{len(names)} sections, the limit is {wire.MAX_SECTIONS} [H10]"
     if len(set(names)) < len(names):
-        yield f"section {Counter(names).most_common(1)[0][0]!a} stands twice [H10]"
+        yield f"section {Counter(names).most_common(1)[0][0]!a} appears twice [H10]"
     for section in header.sections:
         for fault in _section_faults(section):
             yield f"section {section.name!a:.80}: {fault}"
@@ -150,7 +150,7 @@ def _faults(header: Header) -> Iterator[str]:
     if not header.classes or "" in header.classes:
         yield "no classes, or one without a name [H19]"
     if len(set(header.classes)) < len(header.classes):
-        yield f"class {Counter(header.classes).most_common(1)[0][0]!a:.80} stands twice [H19]"
+        yield f"class {Counter(header.classes).most_common(1)[0][0]!a:.80} appears twice [H19]"
 
 
 def _section_faults(section: Section) -> Iterator[str]:

@@ -26,7 +26,7 @@ from hellods.labels.models import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Backbone:
     """A frozen CLIP: `tower` maps float (B, 3, S, S) to (B, D); `embed` maps texts to normalized (K, D)."""
 
@@ -72,13 +72,13 @@ def load_open_clip(base: str, head: Head = "text") -> Backbone:
 
     reader, used = (embed, model) if head == "text" else (None, model.visual)
     return Backbone(
-        name,
-        model.visual,
-        reader,
-        model.logit_scale.exp().item(),
-        preprocessing(base, model.visual.image_size, images),
-        digest(used.state_dict()),
-        lambda: swap_activations(model),
+        name=name,
+        tower=model.visual,
+        embed=reader,
+        scale=model.logit_scale.exp().item(),
+        preprocess=preprocessing(base, model.visual.image_size, images),
+        sha256=digest(used.state_dict()),
+        swap=lambda: swap_activations(model),
     )
 
 

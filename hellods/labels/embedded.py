@@ -63,14 +63,14 @@ def restore(config: ProjectorConfig, tower: Tower, tensors: Mapping[str, Tensor]
         shape = _shape(None if texts is None else texts.shape)
         raise FormatError(f"backbone: tensor 'texts' is {shape}, expected {needed} [C8]")
     return Backbone(
-        config.base,
-        network,
-        None,
-        1.0,  # the scale is learned, and stored beside the deltas
-        config.preprocess,
-        config.base_sha256,
-        lambda: swap_activations(network),
-        None if texts is None else texts.float(),
+        name=config.base,
+        tower=network,
+        embed=None,
+        scale=1.0,  # learned, and stored beside the deltas
+        preprocess=config.preprocess,
+        sha256=config.base_sha256,
+        swap=lambda: swap_activations(network),
+        texts=None if texts is None else texts.float(),
     )
 
 

@@ -110,7 +110,7 @@ def draw(views: Views, side: tuple[int, int], count: int, seed: int, epoch: int 
 
 
 def middle(size: int, side: tuple[int, int], indices: Tensor) -> Draw:
-    """Return the views of who looks without chance: the largest square in the middle of each image, and nothing else.
+    """Return center crops: the largest centered square of each image, not flipped, shuffled or mixed.
 
     Args:
         size: pixels per side of a view.

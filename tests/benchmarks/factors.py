@@ -124,7 +124,14 @@ def shape(name: str, classes: int, ranks: tuple[int, int]) -> dict[str, Any]:
     text = {"context_length": 8, "vocab_size": 16, "width": 16, "heads": 2, "layers": 1}
     tower = open_clip.CLIP(width, {"image_size": 224, "head_width": 64} | facts, text).visual
     preprocess = Preprocess(side=224, mean=(0.5,) * 3, std=(0.5,) * 3)
-    backbone = Backbone(name, tower.eval(), lambda texts: torch.randn(len(texts), width), 100.0, preprocess, "")
+    backbone = Backbone(
+        name=name,
+        tower=tower.eval(),
+        embed=lambda texts: torch.randn(len(texts), width),
+        scale=100.0,
+        preprocess=preprocess,
+        sha256="",
+    )
     config = ProjectorConfig(
         base=name,
         base_sha256="",

@@ -51,7 +51,14 @@ def projector(name: str, visual: torch.nn.Module, width: int, precision: Precisi
     def embed(texts: Any) -> Tensor:
         return F.normalize(torch.randn(len(texts), width), dim=1)
 
-    backbone = Backbone(config.base, copy.deepcopy(visual), embed, 100.0, config.preprocess, config.base_sha256)
+    backbone = Backbone(
+        name=config.base,
+        tower=copy.deepcopy(visual),
+        embed=embed,
+        scale=100.0,
+        preprocess=config.preprocess,
+        sha256=config.base_sha256,
+    )
     return Projector(config, backbone, torch.Generator().manual_seed(0))
 
 

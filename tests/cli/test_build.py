@@ -182,7 +182,7 @@ def test_class_names_read_from_json(tmp_path: Path) -> None:
         ("a: b\n: c", "names:2: "),
         ('{"a": 1}', "'a' needs a text, found 1"),
         ('{"a"', "not a JSON object"),
-        ("a: b\na: c", "names:2: 'a' stands twice"),
+        ("a: b\na: c", "names:2: 'a' appears twice"),
     ],
 )
 def test_class_names_of_another_form_are_refused(text: str, message: str, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ BAD = {
     "no seeds": (["{archive}", "--data", "d", "--seeds", "0"], "seeds is 0"),
     "knob out of range": (["{archive}", "--data", "d", "--temperature", "0"], "temperature is 0.0, expected"),
     "at odds": (["{archive}", "--data", "d", "--preset", "hello", "--temperature", "4"], "belongs to the loss kl"),
-    "weights alone": (["{archive}", "--data", "d", "--teacher-weights", "w"], "weights without a network"),
+    "weights alone": (["{archive}", "--data", "d", "--teacher-weights", "w"], "--teacher-weights needs --teacher"),
     "unknown teacher": (["{archive}", "--data", "{data}", "--teacher", "train:convnot"], "'convnot' is unknown"),
     "no such teacher": (["{archive}", "--data", "{data}", "--teacher", "t.py:t"], "t.py: no such file"),
 }

@@ -39,7 +39,14 @@ def tiny(base: str, head: Head) -> Backbone:
         torch.manual_seed(0)
         tower = nn.Sequential(nn.Conv2d(3, 16, 4, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 32))
     facts = Preprocess(side=12, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    return Backbone(base, tower.eval().requires_grad_(False), embed, 20.0, facts, "0" * 64)
+    return Backbone(
+        name=base,
+        tower=tower.eval().requires_grad_(False),
+        embed=embed,
+        scale=20.0,
+        preprocess=facts,
+        sha256="0" * 64,
+    )
 
 
 def embed(texts: Sequence[str]) -> torch.Tensor:

@@ -266,7 +266,7 @@ def test_a_recipe_that_is_not_ours_does_not_matter(
 
 def test_weights_for_a_teacher_that_is_trained_are_refused_before_any_work(bare_archive: Path, tmp_path: Path) -> None:
     knobs = {"teacher": "train:convnet3", "teacher_weights": "w.safetensors"}
-    assert "weights without a network" in refused(bare_archive, tmp_path / "none", tmp_path / "out", **knobs)
+    assert "--teacher-weights needs --teacher" in refused(bare_archive, tmp_path / "none", tmp_path / "out", **knobs)
 
 
 @pytest.mark.parametrize("knobs", [{"seeds": 0}, {"teacher_weights": "w.safetensors"}])
