@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -164,6 +165,18 @@ def alternate(ways: Mapping[str, Callable[[], T]], turns: int) -> dict[str, list
             print(f"turn {turn + 1} of {turns}: {name}", file=sys.stderr, flush=True)
             found[name].append(ways[name]())
     return found
+
+
+def seconds(call: Callable[[], Any], device: torch.device) -> float:
+    """Return how long a call takes, by as many as fit in half a second."""
+    call()
+    wait(device)
+    start, calls = time.perf_counter(), 0
+    while time.perf_counter() - start < 0.5:
+        call()
+        wait(device)
+        calls += 1
+    return (time.perf_counter() - start) / calls
 
 
 def wait(device: torch.device) -> None:

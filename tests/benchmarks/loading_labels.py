@@ -9,7 +9,6 @@ tower's floating-point operations at the rate of one large matrix product, measu
 """
 
 import copy
-import time
 from collections.abc import Callable
 from statistics import median
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import open_clip
 import torch
 import torch.nn.functional as F
-from loading_data import SIDE, alternate, parser, record_on, wait
+from loading_data import SIDE, alternate, parser, record_on, seconds
 from torch import Tensor
 
 from hellods.distill.recipe import Recipe
@@ -62,19 +61,6 @@ def projector(name: str, visual: torch.nn.Module, width: int, precision: Precisi
     return Projector(config, backbone, torch.Generator().manual_seed(0))
 
 
-@torch.no_grad()
-def seconds(call: Callable[[], Any], device: torch.device) -> float:
-    """Return how long a call takes, by as many as fit in half a second."""
-    call()
-    wait(device)
-    start, calls = time.perf_counter(), 0
-    while time.perf_counter() - start < 0.5:
-        call()
-        wait(device)
-        calls += 1
-    return (time.perf_counter() - start) / calls
-
-
 def measure(name: str, device: torch.device, batch: int, turns: int) -> dict[str, Any]:
     """Return what one tower costs in each way."""
     torch.manual_seed(0)
@@ -113,7 +99,7 @@ def measure(name: str, device: torch.device, batch: int, turns: int) -> dict[str
     def timed(way: str) -> Callable[[], float]:
         def once() -> float:
             low = way.startswith(("open_clip", "channels-last", "adapters")) and way.endswith("bf16")
-            with exact(device), torch.autocast(device.type, torch.bfloat16, enabled=low):
+            with torch.no_grad(), exact(device), torch.autocast(device.type, torch.bfloat16, enabled=low):
                 return seconds(ways[way], device)
 
         return once

@@ -8,14 +8,14 @@ decoded before. Limits are floating-point operations at the rate of one large fl
 the time to write a batch of float32 values, measured in the same turns.
 """
 
-import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
 import torch
 from common import shared
-from loading_data import SIDE, VIEWS, alternate, archive, keeps, parser, record_on, wait
+from loading_data import SIDE, VIEWS, alternate, archive, keeps, parser, record_on, seconds
 from loading_epoch import Student, operations
 from loading_labels import PRODUCT
 
@@ -65,20 +65,7 @@ def main() -> None:
         "write": lambda: target.copy_(images),
     }
 
-    def timed(call: Callable[[], Any]) -> Callable[[], float]:
-        def once() -> float:
-            call()
-            wait(device)
-            start, calls = time.perf_counter(), 0
-            while time.perf_counter() - start < 1:
-                call()
-                wait(device)
-                calls += 1
-            return (time.perf_counter() - start) / calls
-
-        return once
-
-    found = alternate({name: timed(call) for name, call in ways.items()}, chosen.turns)
+    found = alternate({name: partial(seconds, call, device) for name, call in ways.items()}, chosen.turns)
     rate, exact_rate = (2 * side**3 / median(found.pop(name)) for name in ("product", "exact product"))
     write = median(found.pop("write"))
     result = {
