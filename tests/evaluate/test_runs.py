@@ -262,7 +262,7 @@ def test_a_damaged_outcome_is_named_with_what_to_do(what: str, finished: tuple[R
     run, value = finished
     run.file.write_text(DAMAGE[what](json.loads(json.dumps(value))))
     with pytest.raises(
-        FormatError, match=rf"{run.file.name}: not the outcome of this run .*take it away to make it anew"
+        FormatError, match=rf"{run.file.name}: not the outcome of this run .*delete it to train this student again"
     ):
         kept(run)
 
