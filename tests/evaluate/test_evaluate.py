@@ -155,7 +155,7 @@ def test_a_damaged_run_is_named(bare_archive: Path, few_digits: Path, tmp_path: 
     answered([bare_archive], question, tmp_path / "out")
     (file,) = (tmp_path / "out" / "runs").iterdir()
     file.write_text("{")
-    with pytest.raises(FormatError, match=rf"{file.name}: not the outcome of this run .*delete it to train this student again"):
+    with pytest.raises(FormatError, match=rf"{file.name}: not the outcome of this run .*delete it to train"):
         answered([bare_archive], question, tmp_path / "out")
 
 
