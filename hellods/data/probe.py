@@ -92,22 +92,29 @@ def check_probe(
     off = _distance(logits, expected)
     if off <= limit:
         return
-    if device.type != "cpu" and _distance(answer(label_maker, CPU)[1], expected) <= limit:
-        raise LabelError(
-            f"{where}: labels made on {device} differ from the archive's probe by {off:.1e} of the largest (limit "
-            f"{limit:.0e}), and those made on the CPU do not: a numerical fault of {device} or its libraries"
+
+    def agrees(label_maker: LabelMaker) -> bool:
+        return _distance(answer(label_maker, CPU)[1], expected) <= limit
+
+    differ = f"differ from the archive's probe by {off:.1e} of the largest (limit {limit:.0e})"
+    if device.type != "cpu" and agrees(label_maker):
+        fault = (
+            f"labels made on {device} {differ}, and those made on the CPU do not: a numerical fault of {device} or its "
+            "libraries"
         )
-    if off == math.inf:
-        raise LabelError(f"{where}: the label maker's answers are not finite: a numerical fault of this machine")
-    if other is not None and _distance(answer(other(), CPU)[1], expected) <= limit:
-        raise LabelError(
-            f"{where}: labels would agree with the archive's probe if GELU and QuickGELU were exchanged in the base "
-            'model: change "quick_gelu" in the model_cfg of its open_clip_config.json'
+    elif off == math.inf:
+        fault = "the label maker's answers are not finite: a numerical fault of this machine"
+    elif other is not None and agrees(other()):
+        fault = (
+            "labels would agree with the archive's probe if GELU and QuickGELU were exchanged in the base model: "
+            'change "quick_gelu" in the model_cfg of its open_clip_config.json'
         )
-    raise LabelError(
-        f"{where}: labels differ from the archive's probe by {off:.1e} of the largest (limit {limit:.0e}): "
-        "other base weights or another activation function; check base= and the release of open_clip"
-    )
+    else:
+        fault = (
+            f"labels {differ}: other base weights or another activation function; check base= and the release of "
+            "open_clip"
+        )
+    raise LabelError(f"{where}: {fault}")
 
 
 def _distance(logits: Tensor, expected: Tensor) -> float:
