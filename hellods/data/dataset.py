@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, default_collate
 
 from hellods.data.epochs import Epochs
 from hellods.data.lazy import CPU, LazyLabel
-from hellods.data.memory import empty_float32
+from hellods.data.memory import Batches
 from hellods.data.options import Kind, Options, archived, chosen
 from hellods.data.samples import Samples
 from hellods.device import sent
@@ -109,6 +109,7 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         self.epochs: Epochs = state["epochs"]
         self.transform: Callable[[Tensor], Any] | None = state["transform"]
         self.normalize: bool = state["normalize"]
+        self._batches = Batches()
 
     @property
     def header(self) -> Header:
@@ -207,17 +208,18 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         images = views
         if self.normalize:
             facts = self._samples.header.images
-            images = normalized(views, facts.mean, facts.std)
+            out = self._batches.empty(views.shape) if views.is_cpu else None
+            images = normalized(views, facts.mean, facts.std, out)
         return images if self.transform is None else [self.transform(image) for image in images]
 
 
-def normalized(views: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+def normalized(views: Tensor, mean: tuple[float, ...], std: tuple[float, ...], out: Tensor | None = None) -> Tensor:
     """Return float32 (B, 3, H, W): uint8 views as values in 0..1, less the mean and divided by the deviation.
 
-    The bits are the same on every device.
+    The bits are the same on every device. They are written to `out` where one is given.
     """
     full, middle, unit = (_constant(values, views.device) for values in ((255.0,), mean, std))
-    images = empty_float32(views.shape, views.device)
+    images = torch.empty(views.shape, device=views.device) if out is None else out
     # A CPU does one step after the other while the values are in its cache.
     part = max(1, CPU_PART // views.shape[1:].numel()) if views.device.type == "cpu" else len(views)
     for some, seen in zip(torch.split(images, part), torch.split(views, part), strict=True):

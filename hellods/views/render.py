@@ -88,7 +88,9 @@ def _unmixed(images: Tensor, draw: Draw) -> Tensor:
         shown = source.to(torch.float32, memory_format=torch.contiguous_format)
         short = _mix(shown, rows[some], row_weights[some]).floor_()
         mixed = _mix(short.transpose(2, 3).contiguous(), columns[some], column_weights[some])
-        views[some].copy_(mixed.transpose(2, 3))  # which rounds down
+        # int16 rounds down, and is made of float32, and uint8 of it, by vector instructions: straight to uint8 torch
+        # goes number by number.
+        views[some].copy_(mixed.to(torch.int16).transpose(2, 3).contiguous())
     return views
 
 

@@ -273,9 +273,18 @@ def mixes(samples: list[Any]) -> tuple[Tensor, Tensor]:
 
 def test_values_in_a_worker_are_refused_with_a_remedy(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = HelloDataset(archive).__getitems__([0, 1])
-    monkeypatch.setattr("hellods.data.lazy.get_worker_info", object)  # a real worker's error costs PyTorch 5 s
+    monkeypatch.setattr("hellods.data.lazy.get_worker_info", object)
     with pytest.raises(LabelError, match=r"^torch\.Tensor\.mul needs label values.*num_workers=0"):
         mixes(samples)
+
+
+def test_values_in_a_real_worker_are_refused_in_the_training_loop(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)  # seconds to wait for one that failed
+    loader = DataLoader(HelloDataset(archive), 2, num_workers=1, multiprocessing_context="fork", collate_fn=mixes)
+    with pytest.raises(LabelError, match=r"torch\.Tensor\.mul needs label values.*num_workers=0"):
+        next(iter(loader))
 
 
 def test_label_maker_in_a_worker_is_refused(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,6 +180,25 @@ def test_memory_that_the_system_refuses_is_no_room(monkeypatch: pytest.MonkeyPat
     assert memory.reserve(1 << 60) is None
 
 
+def test_memory_of_a_batch_is_used_again_when_nothing_shows_it_any_more() -> None:
+    batches = memory.Batches()
+    first = batches.empty((4, 3))
+    row, place = first[2], first.data_ptr()
+    del first
+    assert batches.empty((4, 3)).data_ptr() != place
+    del row
+    smaller = batches.empty((2, 3))
+    assert smaller.data_ptr() == place
+    assert smaller.shape == (2, 3)
+    larger = batches.empty((8, 3))
+    assert larger.numel() == 24
+
+
+def test_memory_outlives_who_lent_it() -> None:
+    batch = memory.Batches().empty((2, 3)).fill_(7)
+    assert bool((batch == 7).all())
+
+
 @pytest.mark.gpu
 def test_images_without_room_on_the_gpu_come_from_the_host(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = list(HelloLoader(HelloDataset(archive), 8))
