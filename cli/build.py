@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from click.core import ParameterSource
 
-from hellods.distill.recipe import PRESETS, FitOn, Initializer, Inputs, Recipe
+from hellods.distill.recipe import FOLLOWS, PRESETS, FitOn, Initializer, Inputs, Recipe
 from hellods.distill.toml import read_knobs
 from hellods.errors import RecipeError
 from hellods.format.archive import Archive, check_target
@@ -31,13 +31,20 @@ option = options_of(Inputs, Recipe)
 
 
 def choose_preset(context: click.Context, _: click.Parameter, name: str) -> None:
-    """Let a preset stand in for defaults, below what a recipe file says."""
-    context.default_map = {**PRESETS[name], **(context.default_map or {})}
+    """Let a preset stand in for defaults: one that is asked for above what a recipe file says, else below it."""
+    below, above = (context.default_map or {}), PRESETS[name]
+    context.default_map = {**below, **above} if asks_for(context, "preset") else {**above, **below}
 
 
 def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) -> None:
     """Let a recipe file stand in for defaults."""
-    context.default_map = {**(context.default_map or {}), **(read_knobs(Path(path)) if path else {})}
+    if path:
+        below, above = (context.default_map or {}), read_knobs(Path(path))
+        context.default_map = {**above, **below} if asks_for(context, "preset") else {**below, **above}
+
+
+def asks_for(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 @click.command()
@@ -59,7 +66,8 @@ def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) 
     is_eager=True,
     expose_value=False,
     callback=choose_recipe,
-    help="File of options, as `hellods inspect --recipe` prints them; options on the command line override it.",
+    help="File of options, as `hellods inspect --recipe` prints them; options on the command line override it, and "
+    "what follows from these by default is worked out anew.",
 )
 @option("images_per_class", "Synthetic images per class.")
 @option("base", "Base model: hello-tiny, MODEL/TAG of open_clip, hf-hub:OWNER/NAME or local-dir:FOLDER.")
@@ -88,11 +96,11 @@ def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) 
 )
 @option("side", "Side of the synthetic images in pixels.  [default: that of the first real image, at most 224]", int)
 @option("initializer", "Start from RDED's patches, or from random real images.", click.Choice(get_args(Initializer)))
-@option("factor", "Patches along each side of an image.  [default: 2 from 128 px, else 1]", int)
+@option("factor", "Patches along each side of an image.  [default: 2 for patches from 128 px, else 1]", int)
 @option("candidates", "Real images per class that patches are chosen from.")
 @option("crops", "Random crops tried per candidate image.")
 @option("codec", "Image format in the file.", click.Choice(get_args(Codec)))
-@option("quality", "Image quality, 1 to 100.  [default: lossless up to 64 px, else 90]", int)
+@option("quality", "Image quality, 1 to 100.  [default: lossless for webp up to 64 px, else 90]", int)
 @option("flip", "Mirror half of the views.  [default: yes, but not digits]", bool)
 @option("mix", "How pairs of views are mixed.", click.Choice(get_args(Mix)))
 @option(
@@ -154,9 +162,7 @@ def command(
     What a long build has done is kept in a folder `.FILE.build` beside FILE until it ends: after an interruption, the
     same command goes on from there.
     """
-    if outdated(click.get_current_context()):
-        knobs["teacher_stages"] = None
-    recipe = Recipe(**only(Recipe, knobs))
+    recipe = Recipe(**only(Recipe, knobs | dict.fromkeys(outdated(click.get_current_context()))))
     descriptions = read_names(Path(class_names)) if class_names else None
     inputs = Inputs(data=data, descriptions=descriptions, **only(Inputs, knobs))
     with progress(quiet) as draw:
@@ -175,11 +181,16 @@ def command(
     click.echo(made(report))
 
 
-def outdated(context: click.Context) -> bool:
-    """Whether the stages are those of a recipe file that was for another training, or for another number of images."""
-    source = context.get_parameter_source
-    given = any(source(name) is ParameterSource.COMMANDLINE for name in ("teacher_epochs", "images_per_class"))
-    return given and source("teacher_stages") is ParameterSource.DEFAULT_MAP
+def outdated(context: click.Context) -> list[str]:
+    """Return the knobs of a recipe file that followed by default from others, which the command line changes."""
+    found, changed = [], {name for name in context.params if asks_for(context, name)}
+    if asks_for(context, "preset"):
+        changed.add("fit_effort")
+    for name, causes in FOLLOWS.items():
+        if context.get_parameter_source(name) is ParameterSource.DEFAULT_MAP and not changed.isdisjoint(causes):
+            found.append(name)
+            changed.add(name)
+    return found
 
 
 def table(costs: Sequence["Cost"]) -> str:

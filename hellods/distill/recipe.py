@@ -24,8 +24,8 @@ FitOn = Literal["own", "real"]
 class Recipe:
     """How an archive is made from real images; the archive's header holds it whole.
 
-    Where the HeLlO paper (arXiv 2408.08201) or RDED (arXiv 2312.03526) publishes a value it is the default; the other
-    defaults are this project's own.
+    The defaults of images and views are RDED's (arXiv 2312.03526), the ranks HeLlO's (arXiv 2408.08201); the others are
+    this project's own, also where HeLlO has others: whom the projector learns from, on what, and by what loss.
     """
 
     images_per_class: int = 10
@@ -39,7 +39,7 @@ class Recipe:
     codec: Codec = "webp"
     quality: int | None = None  # 1 to 100; None: lossless up to 64 px where the codec can, else 90
 
-    flip: bool | None = None  # views are mirrored at random; None: unless the images are known to be text or digits
+    flip: bool | None = None  # views are mirrored at random; None: unless they are scikit-learn's digits
     mix: Mix = "cutmix"  # RDED's students see CutMix
 
     assistant: str | None = (
@@ -123,11 +123,23 @@ class Recipe:
         return self.teacher_stages or (self.teacher_epochs,)
 
 
-# The knobs that a preset sets, each against a default of its own. On CIFAR-10, 10 images a class, `best` fits for 17
-# minutes on one core and `default` half as long; how little `fast` may fit is not measured.
+# Knobs whose defaults follow from others, each after its causes. Inputs are none: a recipe is built again with the
+# same teacher and base model, which must be named anew.
+FOLLOWS: Final[Mapping[str, tuple[str, ...]]] = {
+    "factor": ("side", "initializer"),
+    "quality": ("codec", "side"),
+    "assistant": ("side",),
+    "teacher_stages": ("assistant", "teacher_epochs", "images_per_class"),
+    "fit_on": ("assistant",),
+    "fit_images": ("fit_effort", "images_per_class"),
+    "fit_batch": ("side",),
+    "hard_weight": ("fit_on",),
+}
+
+# The knobs that a preset sets, each against a default of its own.
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
     "fast": {"fit_effort": 0.1},
-    "default": {},
+    "default": {"fit_effort": Recipe.fit_effort},
     "best": {"fit_effort": 2.0},
 }
 

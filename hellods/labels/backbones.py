@@ -66,7 +66,7 @@ def load_open_clip(base: str, head: Head = "text") -> Backbone:
     model.eval().requires_grad_(False)
 
     def embed(texts: Sequence[str]) -> Tensor:
-        tokenizer = tokenizer_of(base, options)
+        tokenizer = tokenizer_of(base, options, facts)
         with torch.no_grad():
             return torch.cat([model.encode_text(tokenizer(list(part)), normalize=True) for part in _chunks(texts)])
 

@@ -69,8 +69,8 @@ def weights(options: Mapping[str, Any]) -> Path:
     kind, _, place = options["model_name"].partition(":")
     if kind == "local-dir":
         return Path(place) / WEIGHTS
-    if kind == "hf-hub":
-        return fetch(f"{place}/")
+    if kind == "hf-hub":  # those that belong to its config, in one folder with it
+        return cached(place, WEIGHTS, revision=cached(place, CONFIG).parent.name)
     return fetch(open_clip.get_pretrained_cfg(options["model_name"], options["pretrained"])["hf_hub"])
 
 
@@ -87,10 +87,16 @@ def check_texts(base: str, facts: Mapping[str, Any]) -> None:
         )
 
 
-def tokenizer_of(base: str, options: Mapping[str, Any]) -> Callable[[list[str]], Tensor]:
+def tokenizer_of(base: str, options: Mapping[str, Any], facts: Mapping[str, Any]) -> Callable[[list[str]], Tensor]:
+    """Return what turns texts into tokens, for a model's name, open_clip's arguments, and its config.
+
+    Raises:
+        LabelError: transformers, which some models need, cannot bring it.
+    """
     try:
         with quiet():
-            made: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(options["model_name"])
+            name = options["model_name"] if facts["text_cfg"].get("hf_tokenizer_name") else _at_hand(options)
+            made: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(name)
     except Exception as cause:  # whatever transformers and the network raise
         problem = f"base model {base!r}: its tokenizer cannot be loaded: {first_line(cause)}"
         raise LabelError(f"{problem}. Without it, {WITHOUT_TEXTS}") from cause
@@ -99,8 +105,15 @@ def tokenizer_of(base: str, options: Mapping[str, Any]) -> Callable[[list[str]],
 
 def whole(options: Mapping[str, Any]) -> open_clip.CLIP:
     """Return a model with its weights, for open_clip's arguments."""
-    own = {"pretrained": str(weights(options))} if "pretrained" in options else {}
+    file = weights(options)
+    own = {"pretrained": str(file)} if "pretrained" in options else {"model_name": _at_hand(options)}
     return open_clip.create_model(**{**options, **own}, require_pretrained=True)
+
+
+def _at_hand(options: Mapping[str, Any]) -> str:
+    """Return the name by which open_clip finds a model on this machine: by that of a repository it asks the hub."""
+    name: str = options["model_name"]
+    return f"local-dir:{weights(options).parent}" if name.startswith("hf-hub:") else name
 
 
 def image_tower(options: Mapping[str, Any], facts: Mapping[str, Any]) -> open_clip.CLIP:

@@ -135,7 +135,7 @@ class Projector(nn.Module):
     @torch.no_grad()
     def label(self, images: Tensor) -> Tensor:
         """Return what `forward` does, whatever arithmetic the caller chose for training."""
-        with exact(images.device):
+        with exact(self.mean.device):
             logits: Tensor = self(images)
         return logits
 

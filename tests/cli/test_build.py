@@ -16,8 +16,9 @@ from hellods.distill import build as library
 from hellods.distill import mentors
 from hellods.distill import plan as planning
 from hellods.distill.plan import Cost
-from hellods.distill.recipe import PRESETS, Inputs, Recipe
+from hellods.distill.recipe import FOLLOWS, PRESETS, Inputs, Recipe
 from hellods.distill.sources import Pixels
+from hellods.distill.toml import to_toml
 from hellods.errors import RecipeError
 from hellods_cli import main
 from hellods_cli.build import command, read_names
@@ -83,31 +84,72 @@ def test_every_preset_is_a_recipe(name: str, asked: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_recipe_file_overrides_the_preset_and_options_override_both(
+def test_options_and_a_preset_that_is_asked_for_override_a_recipe_file(
     order: int, asked: dict[str, Any], tmp_path: Path
 ) -> None:
     (tmp_path / "r.toml").write_text('side = 64\nfit_effort = 0.5\nflip = false\ncodec = "png"\n')
     given = [["--recipe", str(tmp_path / "r.toml")], ["--preset", "best"], ["--codec", "jpeg"]][::order]
     run("d", "--out", "x", *given[0], *given[1], *given[2])
-    assert asked["recipe"] == Recipe(side=64, fit_effort=0.5, flip=False, codec="jpeg")
+    assert asked["recipe"] == Recipe(side=64, fit_effort=2.0, flip=False, codec="jpeg")
+    run("d", "--out", "x", "--recipe", str(tmp_path / "r.toml"))
+    assert asked["recipe"].fit_effort == 0.5
+
+
+FILLED = {  # as a recipe file has them, where None is a default that follows from others
+    "side": 128,
+    "factor": 2,
+    "quality": 90,
+    "flip": False,
+    "assistant": "resnet18",
+    "teacher_epochs": 12,
+    "teacher_stages": (12,),
+    "fit_on": "own",
+    "fit_images": 160_000,
+    "fit_effort": 1.0,
+    "fit_batch": 32,
+    "hard_weight": 0.0,
+}
 
 
 @pytest.mark.parametrize(
-    ("given", "stages"),
+    ("given", "anew"),
     [
-        ([], (12,)),
-        (["--seed", "1"], (12,)),
-        (["--images-per-class", "1"], None),
-        (["--teacher-epochs", "6"], None),
-        (["--teacher-epochs", "6", "--teacher-stages", "2,3"], (2, 3)),
+        (["--seed", "1"], []),
+        (["--teacher", "t.py:net"], []),
+        (["--images-per-class", "50"], ["teacher_stages", "fit_images"]),
+        (["--teacher-epochs", "14"], ["teacher_stages"]),
+        (["--fit-effort", "4"], ["fit_images"]),
+        (["--preset", "best"], ["fit_images"]),
+        (["--initializer", "real"], ["factor"]),
+        (["--codec", "avif"], ["quality"]),
+        (["--assistant", "none"], ["teacher_stages", "fit_on", "hard_weight"]),
+        (["--fit-on", "real"], ["hard_weight"]),
+        (
+            ["--side", "32"],
+            ["factor", "quality", "assistant", "teacher_stages", "fit_on", "fit_batch", "hard_weight"],
+        ),
     ],
 )
-def test_stages_of_a_recipe_file_are_of_its_own_training_and_number_of_images(
-    given: list[str], stages: tuple[int, ...] | None, asked: dict[str, Any], tmp_path: Path
+def test_what_follows_from_an_option_is_not_taken_from_a_recipe_file(
+    given: list[str], anew: list[str], asked: dict[str, Any], tmp_path: Path
 ) -> None:
-    (tmp_path / "r.toml").write_text("teacher_epochs = 12\nteacher_stages = [12]\n")
+    (tmp_path / "r.toml").write_text(to_toml(FILLED))
     run("d", "--out", "x", "--recipe", str(tmp_path / "r.toml"), *given)
-    assert asked["recipe"].teacher_stages == stages
+    assert [name for name in FILLED if getattr(asked["recipe"], name) is None] == [
+        name for name in FILLED if name in anew
+    ]
+
+
+def test_option_beside_what_it_changes_is_kept(asked: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(to_toml(FILLED))
+    given = ["--teacher-epochs", "6", "--teacher-stages", "2,3"]
+    run("d", "--out", "x", "--recipe", str(tmp_path / "r.toml"), *given)
+    assert asked["recipe"].teacher_stages == (2, 3)
+
+
+def test_every_default_that_follows_from_others_is_known_as_such() -> None:
+    open_ones = {field.name for field in fields(Recipe) if field.default is None}
+    assert open_ones - {"side", "flip"} == set(FOLLOWS)  # these two follow from the images
 
 
 def test_base_is_embedded_when_asked_and_a_recipe_that_asks_can_be_overridden(

@@ -21,17 +21,19 @@ import huggingface_hub.constants
 import open_clip.factory
 import open_clip.pretrained
 import pytest
+import torch
 from safetensors.torch import load_file, save
 
 from hellods.errors import LabelError
 from hellods.labels.backbones import load_open_clip
-from hellods.labels.hub import fetch
+from hellods.labels.hub import cached, fetch
 from hellods.labels.models import ASSETS, WEIGHTS
 from hellods.labels.models import CONFIG as CONFIG_FILE
 from hellods.labels.projector import Projector
 
 BASE = "hello-test/tiny"  # a built-in tag, as far as open_clip knows in these tests
 ADDRESS = "somebody/hello-test"
+BASES = (BASE, f"hf-hub:{ADDRESS}")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CHUNK = 1 << 20  # bytes that huggingface_hub writes at once; it is 10 MiB
 CONFIG = json.loads((ASSETS / "hello-tiny" / "open_clip_config.json").read_text())
@@ -41,7 +43,8 @@ class Hub:
     """A server of one repository, and what was asked of it: (method, path, range)."""
 
     def __init__(self) -> None:
-        self.files = {WEIGHTS: (ASSETS / "hello-tiny" / WEIGHTS).read_bytes()}
+        folder = ASSETS / "hello-tiny"
+        self.files = {name: (folder / name).read_bytes() for name in (WEIGHTS, CONFIG_FILE)}
         self.asked: list[tuple[str, str, str | None]] = []
         self.cut = 0  # so many downloads break off in the middle
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
@@ -64,7 +67,7 @@ class Hub:
 
             def answer(self, body: bool) -> None:
                 hub.asked.append((self.command, self.path, self.headers["Range"]))
-                found = re.fullmatch(rf"(?:/{ADDRESS}/resolve/main|/large)/([^/]+)", self.path)
+                found = re.fullmatch(rf"(?:/{ADDRESS}/resolve/(?:main|{COMMIT})|/large)/([^/]+)", self.path)
                 content = hub.files.get(found[1]) if found else None
                 if content is None:
                     self.send_response(404)
@@ -139,6 +142,22 @@ def test_first_use_downloads_safetensors_and_gives_the_base(hub: Hub) -> None:
     assert {path.rpartition("/")[2] for _, path, _ in hub.asked if "resolve" in path} == {WEIGHTS}
 
 
+def test_first_use_of_a_strangers_model_downloads_its_config_and_safetensors(hub: Hub) -> None:
+    backbone, own = load_open_clip(f"hf-hub:{ADDRESS}"), load_open_clip("hello-tiny")
+    assert (backbone.name, backbone.sha256) == ("given:hello-test", own.sha256)
+    assert backbone.embed is not None
+    assert own.embed is not None
+    assert torch.equal(backbone.embed(["a cat"]), own.embed(["a cat"]))
+    assert {path.rpartition("/")[2] for _, path, _ in hub.asked if "resolve" in path} == {CONFIG_FILE, WEIGHTS}
+
+
+def test_config_and_weights_of_a_stranger_are_of_one_revision(hub: Hub) -> None:
+    cached(ADDRESS, CONFIG_FILE)
+    hub.asked.clear()
+    load_open_clip(f"hf-hub:{ADDRESS}")
+    assert {path for _, path, _ in hub.asked if "resolve" in path} == {f"/{ADDRESS}/resolve/{COMMIT}/{WEIGHTS}"}
+
+
 def test_first_use_of_a_strangers_image_tower_downloads_its_config_and_safetensors(hub: Hub) -> None:
     hub.files[CONFIG_FILE] = json.dumps({"model_cfg": {**CONFIG["model_cfg"], "text_cfg": None}}).encode()
     backbone, own = (load_open_clip(base, "prototypes") for base in (f"hf-hub:{ADDRESS}", "hello-tiny"))
@@ -151,10 +170,11 @@ def test_built_in_tag_gives_the_image_tower_alone(hub: Hub) -> None:
     assert (backbone.sha256, backbone.scale, backbone.preprocess) == (own.sha256, own.scale, own.preprocess)
 
 
-def test_cached_base_is_used_without_asking(hub: Hub) -> None:
-    load_open_clip(BASE)
+@pytest.mark.parametrize("base", BASES)
+def test_cached_base_is_used_without_asking(hub: Hub, base: str) -> None:
+    read(base)
     hub.asked.clear()
-    load_open_clip(BASE)
+    read(base)
     assert hub.asked == []
 
 
@@ -173,11 +193,19 @@ def test_without_a_network_it_fails_soon_and_says_what_to_bring(hub: Hub) -> Non
     assert time.monotonic() - start < 10
 
 
-def test_without_a_network_a_cached_base_is_used(hub: Hub) -> None:
-    load_open_clip(BASE)
+@pytest.mark.parametrize("base", BASES)
+def test_without_a_network_a_cached_base_is_used(hub: Hub, base: str) -> None:
+    read(base)
     hub.server.shutdown()
     hub.server.server_close()
-    load_open_clip(BASE)
+    read(base)
+
+
+def read(base: str) -> None:
+    """Load a base model, and have it read a text."""
+    embed = load_open_clip(base).embed
+    assert embed is not None
+    embed(["a cat"])
 
 
 def test_altered_weights_are_refused(hub: Hub) -> None:
@@ -189,9 +217,8 @@ def test_altered_weights_are_refused(hub: Hub) -> None:
         Projector.restore(replace(projector.config, base=BASE), ["a", "b"], projector.state())
 
 
-@pytest.mark.parametrize("base", [BASE, f"hf-hub:{ADDRESS}"])
+@pytest.mark.parametrize("base", BASES)
 def test_a_file_that_was_cut_short_in_the_cache_is_named_and_downloaded_again_once_deleted(hub: Hub, base: str) -> None:
-    hub.files[CONFIG_FILE] = json.dumps(CONFIG).encode()
     whole = load_open_clip(base).sha256
     cut_short(fetch(f"{ADDRESS}/"))
     with pytest.raises(LabelError) as error:
@@ -217,10 +244,11 @@ def cut_short(file: Path) -> None:
     file.resolve().write_bytes(file.read_bytes()[:-100])
 
 
-def test_a_pickle_is_never_asked_for(hub: Hub) -> None:
-    hub.files = {"open_clip_pytorch_model.bin": b"cos\nsystem\n"}
-    with pytest.raises(LabelError, match=r"hello-test/tiny.*cannot be loaded"):
-        load_open_clip(BASE)
+@pytest.mark.parametrize("base", BASES)
+def test_a_pickle_is_never_asked_for(hub: Hub, base: str) -> None:
+    hub.files = {CONFIG_FILE: hub.files[CONFIG_FILE], "open_clip_pytorch_model.bin": b"cos\nsystem\n"}
+    with pytest.raises(LabelError, match=rf"{base}.*cannot be loaded"):
+        load_open_clip(base)
     assert not any(".bin" in path for _, path, _ in hub.asked)
 
 
