@@ -29,18 +29,24 @@ def card(header: Header) -> str:
         "Base model": f"{projector['base'].removeprefix('given:')}, SHA-256 {projector['base_sha256']}",
         "Made by": header.created_by,
     }
+    if projector.get("tower"):
+        base, brought = "the CLIP model in the file", ""
+    elif projector["base"].startswith("given:"):
+        base, brought = "a CLIP model that you bring", ', base="local-dir:FOLDER"'
+    else:
+        base, brought = "a public CLIP model", ""
     about = [f"{key}: {plain(value)}" for key, value in said.items() if value]
     found = [f"{name} {percent(header.metrics[key])}" for key, name in MEASURED.items() if key in header.metrics]
     return f"""# {plain(header.name)}
 
 {images.count:,} synthetic images of {images.height} × {images.width} px in {len(classes):,} classes.
 
-Soft labels are not stored: a projector on a public CLIP model makes them for every view, when hellods loads the file:
+Soft labels are not stored: a projector on {base} makes them for every view, when hellods loads the file:
 
 ```python
 from hellods import HelloDataset
 
-dataset = HelloDataset("FILE.hello")  # yields (image, soft label)
+dataset = HelloDataset("FILE.hello"{brought})  # yields (image, soft label)
 ```
 
 {lines(about)}

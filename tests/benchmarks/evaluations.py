@@ -70,7 +70,7 @@ def convnet(images_per_class: int, arms: tuple[str, ...], seeds: int) -> Measure
 
 
 def best(images_per_class: int, seeds: int) -> Measurement:
-    """What the package does by itself: its own teacher, of the student's kind, and as long a fit as pays."""
+    """What the package does by itself: its own teacher, of the student's kind, and the longest fit of a preset."""
     recipe = {"images_per_class": images_per_class, **PRESETS["best"]}
     return Measurement(images="cifar10", recipe=recipe, arms=FOUR, seeds=seeds, teacher="train:convnet3")
 

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 import torch.nn.functional as F
 from common import record, shared
@@ -25,8 +24,8 @@ from hellods.distill.teacher import load_teacher
 from hellods.evaluate.fidelity import fidelity
 from hellods.format.archive import Archive
 from hellods.format.sections import encode
-from hellods.labels.backbones import BACKBONES, Backbone
-from hellods.labels.config import Preprocess, ProjectorConfig, Quantization
+from hellods.labels.backbones import BACKBONES
+from hellods.labels.config import ProjectorConfig, Quantization
 from hellods.labels.projector import Projector
 from hellods.record import from_json
 from hellods.views.draw import draw
@@ -39,10 +38,6 @@ VARIANTS: tuple[tuple[Quantization, float], ...] = (
     ("int4", 1.0), ("int4", 0.99), ("int4", 0.97), ("int4", 0.95),
 )  # fmt: skip
 COMPRESSED = (("int4", 1.0), ("int4", 0.98), ("int4", 0.95))
-SHAPES = {
-    "RN50": {"embed_dim": 1024, "layers": [3, 4, 6, 3], "width": 64, "patch_size": None},
-    "ViT-B-16": {"embed_dim": 512, "layers": 12, "width": 768, "patch_size": 16},
-}
 
 
 def size(projector: Projector) -> int:
@@ -117,50 +112,12 @@ def cifar(archive: Path, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def shape(name: str, classes: int, ranks: tuple[int, int]) -> dict[str, Any]:
-    """Return the bytes of deltas of random numbers, on a tower of random weights."""
-    facts = dict(SHAPES[name])
-    width = facts.pop("embed_dim")
-    text = {"context_length": 8, "vocab_size": 16, "width": 16, "heads": 2, "layers": 1}
-    tower = open_clip.CLIP(width, {"image_size": 224, "head_width": 64} | facts, text).visual
-    preprocess = Preprocess(side=224, mean=(0.5,) * 3, std=(0.5,) * 3)
-    backbone = Backbone(
-        name=name,
-        tower=tower.eval(),
-        embed=lambda texts: torch.randn(len(texts), width),
-        scale=100.0,
-        preprocess=preprocess,
-        sha256="",
-    )
-    config = ProjectorConfig(
-        base=name,
-        base_sha256="",
-        preprocess=preprocess,
-        template="{}",
-        descriptions=tuple(map(str, range(classes))),
-        encoder_rank=ranks[0],
-        head_rank=ranks[1],
-    )
-    projector = Projector(config, backbone, torch.Generator().manual_seed(0))
-    for value in projector.learned().values():
-        value.data.normal_()
-    count = sum(value.numel() for value in projector.learned().values())
-    found: dict[str, Any] = {"base": name, "classes": classes, "ranks": ranks, "numbers": count}
-    for quantization in ("fp16", "int8", "int4"):
-        projector.config = replace(config, quantization=quantization)
-        found[f"bytes_{quantization}"] = size(projector)
-    print(found, flush=True)
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("archive", type=Path)
     parser.add_argument("folder", type=Path, help="CIFAR-10 as image folders train/ and val/")
     options = parser.parse_args()
-    torch.manual_seed(0)
-    shapes = [shape(name, 1000, (rank, 128)) for name in SHAPES for rank in (8, 6)]
-    record("factors", {"cifar10": cifar(options.archive, options.folder), "shapes": shapes})
+    record("factors", {"cifar10": cifar(options.archive, options.folder)})
 
 
 if __name__ == "__main__":

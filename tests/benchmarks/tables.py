@@ -1,4 +1,4 @@
-"""Write the README's tables from the numbers in results/.
+"""Write the tables of the README, and of the one beside this file, from the numbers in results/.
 
     python tests/benchmarks/tables.py
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+DOCUMENTS = (Path(__file__).resolve().parents[2] / "README.md", Path(__file__).resolve().parent / "README.md")
 RESULTS = Path(__file__).resolve().parent / "results"
 BUILDS = {"digits": "digits", "cifar10": "CIFAR-10", "imagenette": "Imagenette"}
 OWN = {
@@ -180,6 +180,29 @@ def profile() -> str:
     return markdown(["a step of 32 images at 224 px", "milliseconds", "share", "least, by the hardware's rates"], rows)
 
 
+def start() -> str:
+    """Return a row for each cost of a data set beside its images: the first batch, pickling, memory, lazy labels."""
+    measured = results("loading_start")
+    first = {name: f"{median(values):.2f} s" for name, values in measured["first_batch_seconds"].items()}
+    rows = [
+        [f"first batch with labels, {way}", first[f"{way}, 10"], first[f"{way}, 10000"]]
+        for way in ("HelloLoader", "DataLoader")
+    ]
+    sizes = measured["pickled_bytes"]
+    rows.append(["data set, pickled", f"{sizes['10']:,} bytes", f"{sizes['10000']:,} bytes"])
+    held = [epoch["in_all"] for epoch in measured["memory_bytes"]]
+    rows += [
+        [f"memory of parent and workers after epoch {number}", "", f"{held[number - 1] / 1e9:.2f} GB"]
+        for number in (1, len(held))
+    ]
+    for kind, label in (("lazy", "lazy labels"), ("float32", "float32 labels")):
+        taken = 1000 * median(measured["label_seconds_a_batch"][kind])
+        rows.append(
+            [f"{label}, {measured['batch']} of {measured['classes']:,} classes, handed on", "", f"{taken:.2f} ms"]
+        )
+    return markdown(["data sets of 10 and of 10,000 images", "10", "10,000"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "builds": builds,
     "own": partial(evaluations, OWN, "CIFAR-10, 10"),
@@ -190,11 +213,12 @@ TABLES: dict[str, Callable[[], str]] = {
     "labels": labels,
     "epoch": epoch,
     "profile": profile,
+    "start": start,
 }
 
 
 def filled(text: str) -> str:
-    """Return the README with every table made anew."""
+    """Return a document with every table made anew."""
     pattern = r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)"
     return re.sub(pattern, lambda found: found[1] + TABLES[found[2]]() + found[3], text, flags=re.DOTALL)
 
@@ -209,4 +233,5 @@ def percent(share: float) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text()))
+    for document in DOCUMENTS:
+        document.write_text(filled(document.read_text()))

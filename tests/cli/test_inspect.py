@@ -139,6 +139,25 @@ def test_card_cannot_steer_the_terminal_and_reads_names_as_letters(digits_archiv
     assert shown.stdout == "\\x1b[2J\n"
 
 
+@pytest.mark.parametrize(
+    ("base", "tower", "said", "loop"),
+    [
+        ("RN50/openai", None, "a public CLIP model", 'HelloDataset("FILE.hello")'),
+        ("given:ours", None, "a CLIP model that you bring", 'HelloDataset("FILE.hello", base="local-dir:FOLDER")'),
+        ("given:ours", {"width": 8}, "the CLIP model in the file", 'HelloDataset("FILE.hello")'),
+    ],
+)
+def test_card_says_where_the_base_model_comes_from(
+    base: str, tower: dict[str, int] | None, said: str, loop: str, digits_archive: Path
+) -> None:
+    with Archive.open(digits_archive) as archive:
+        header = archive.header
+    projector = {**(header.projector or {}), "base": base, "tower": tower}
+    made = card(replace(header, projector=projector))
+    assert f"a projector on {said} makes them" in made
+    assert f"dataset = {loop}  #" in made
+
+
 def test_missing_card_is_said(archive_file: Path) -> None:
     shown = CliRunner().invoke(main, ["inspect", "--card", str(archive_file)])
     assert (shown.exit_code, shown.stderr) == (1, f"Error: {archive_file}: holds no card\n")

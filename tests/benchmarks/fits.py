@@ -1,0 +1,289 @@
+"""Fit projectors to one assistant, one change at a time, and record how near each comes and what it teaches.
+
+    python tests/benchmarks/fits.py 10 --folder WORK [--only NAME ...] [--students SEEDS]
+
+CIFAR-10 at so many images a class, chosen by the ResNet-20, labelled by an assistant as `hellods build` makes both;
+WORK keeps them. Every fit sees 20,000 of the file's own views unless its name says otherwise, and is judged on 2,000
+others of them by the assistant's answers. What a build can do is fitted by the build's own functions; what it cannot
+(`Way`) by the loop here, whose `plain` does the same as a build's. Results are added to those of earlier runs.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from builds import inputs
+from common import RESULTS, record, shared
+from factors import size
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from hellods.device import training_dtype
+from hellods.distill.arrange import arrange, lessons, make_projector, resolve
+from hellods.distill.fit import Fit, compress_projector, fit_projector
+from hellods.distill.initialize import INITIALIZERS
+from hellods.distill.mentors import get_assistant, get_teacher
+from hellods.distill.recipe import Recipe
+from hellods.distill.sources import Source, open_source
+from hellods.distill.teacher import Teacher
+from hellods.distill.trajectory import average
+from hellods.evaluate.feed import Lesson
+from hellods.evaluate.fidelity import fidelity
+from hellods.evaluate.presets import Protocol
+from hellods.evaluate.presets import resolve as resolve_protocol
+from hellods.evaluate.student import learn
+from hellods.labels.projector import Projector
+from hellods.nets import create
+from hellods.progress import silent
+from hellods.views.draw import draw
+from hellods.views.render import render
+from hellods.views.rule import Views
+
+VIEWS, JUDGED, SEED = 20_000, 2000, 10**6  # no fit and no student draws with this seed
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How the loop here fits, beside a recipe."""
+
+    average: float | None = None  # decay of the exponential moving average of what is learned
+    norms: float | None = None  # rate of the scales and shifts of the tower's BatchNorm
+    recenter: bool = False  # the statistics of the tower's BatchNorm are taken anew from own views
+    multiplier: str = "cosine"  # "linear", "constant"
+    loss: str = "mse"  # "centered": of logits less their mean; "kl-1", "kl-4": at a temperature
+    clip: float | None = None  # of the norm of all gradients
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    recipe: dict[str, Any] = field(default_factory=dict)
+    way: Way | None = None  # None: the build's own fit
+
+
+VARIANTS = {
+    "build": Variant(),
+    **{f"rank {rank}": Variant(recipe={"encoder_rank": rank}) for rank in (6, 4, 12)},
+    "plain": Variant(way=Way()),
+    "norms 0.0005": Variant(way=Way(norms=0.0005)),
+    "averaged 0.99": Variant(way=Way(average=0.99)),
+    **{name: Variant(way=Way(loss=name)) for name in ("centered", "kl-1", "kl-4")},
+    **{f"rate {rate}": Variant(recipe={"fit_learning_rate": rate}) for rate in (0.004, 0.001)},
+    **{f"head's rate {rate}": Variant(recipe={"head_learning_rate": rate}) for rate in (0.01, 0.1)},
+    **{f"batch {size}": Variant(recipe={"fit_batch": size}) for size in (16, 64)},
+    "norms recentered": Variant(way=Way(recenter=True)),
+    "true classes 0.1": Variant(recipe={"hard_weight": 0.1}),
+    "constant": Variant(way=Way(multiplier="constant")),
+    "linear": Variant(way=Way(multiplier="linear")),
+    "bare names": Variant(recipe={"template": "{}"}),
+    "three templates": Variant(recipe={"template": "a photo of a {}|a low resolution photo of a {}|a {}"}),
+    "prototypes": Variant(recipe={"head": "prototypes"}),
+    "gradients clipped": Variant(way=Way(clip=1.0)),
+    "averaged 0.999": Variant(way=Way(average=0.999)),
+    "norms 0.002": Variant(way=Way(norms=0.002)),
+    **{f"{views} views": Variant(recipe={"fit_images": views}) for views in (40_000, 80_000)},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What all variants of one number of images a class share."""
+
+    recipe: Recipe  # resolved
+    source: Source
+    held_out: Source
+    images: Tensor  # uint8 (N, 3, S, S)
+    assistant: Teacher
+
+
+def subject(images_per_class: int, folder: Path) -> Subject:
+    prepare = [sys.executable, str(shared() / "data" / "prepare.py"), str(folder), "cifar10"]
+    subprocess.run(prepare, check=True)
+    made_from = inputs("cifar10", folder)
+    source, held_out = open_source(made_from.data, seed=0)
+    recipe = resolve(Recipe(images_per_class=images_per_class, fit_images=VIEWS), made_from, source, 64)
+    kept = folder / f"fits-{images_per_class}.safetensors"
+    assert recipe.assistant
+    assert recipe.side
+    if not kept.exists():
+        teacher = get_teacher(made_from, recipe, source, recipe.side, silent)
+        layout, _, _ = arrange(recipe)
+        chosen = INITIALIZERS["patches"](source, teacher, layout, torch.Generator().manual_seed(recipe.seed), silent)
+        network = get_assistant(made_from, recipe, source, teacher, recipe.side, silent).network
+        save_file({"images": chosen} | {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}, kept)
+    state = load_file(kept)
+    network = average([create(recipe.assistant, len(source.classes), recipe.side) for _ in recipe.stages])
+    images = state.pop("images")
+    network.load_state_dict({name.removeprefix("network."): value for name, value in state.items()})
+    assistant = Teacher(network, source.classes, architecture=recipe.assistant)
+    return Subject(recipe=recipe, source=source, held_out=held_out, images=images, assistant=assistant)
+
+
+def fitted(subject: Subject, variant: Variant, folder: Path) -> tuple[Projector, float]:
+    """Return a projector as an archive would hold it, and the seconds of its fit."""
+    recipe = replace(subject.recipe, **variant.recipe)
+    projector = make_projector(inputs("cifar10", folder), recipe, subject.source.classes)
+    _, views, fit = arrange(recipe)
+    if recipe.head == "prototypes":
+        from hellods.distill.prototypes import prototypes
+
+        projector.begin(prototypes(projector, subject.source, views.size, silent))
+    seen, views = lessons(recipe, subject.source, subject.images, views)
+    start = time.monotonic()
+    if variant.way is None:
+        fit_projector(projector, subject.assistant, seen, views, fit)
+    else:
+        projector = fit_otherwise(projector, subject, views, fit, variant.way)
+    spent = time.monotonic() - start
+    compress_projector(projector, seen, views, fit)
+    return projector, spent
+
+
+def fit_otherwise(projector: Projector, subject: Subject, views: Views, fit: Fit, way: Way) -> Projector:
+    """Return a projector fitted as `fit_projector` does, but for what `way` changes."""
+    side, count, dtype = (views.size, views.size), len(subject.images), training_dtype("cpu")
+    norms = [module for module in projector.tower.modules() if isinstance(module, nn.BatchNorm2d)]
+    if way.recenter:
+        for norm in norms:
+            norm.train()
+            norm.momentum = 0.02
+        for step in range(200):
+            indices = torch.randint(count, (fit.batch_size,), generator=torch.Generator().manual_seed(step))
+            with torch.no_grad():
+                projector(render(subject.images, draw(views, side, count, SEED + 1, step, indices)))
+        for norm in norms:
+            norm.eval()
+    scales = [value for norm in norms for value in norm.parameters()] if way.norms else []
+    tower = [value for value in projector.tower.parameters() if value.requires_grad]
+    known = {id(value) for value in tower}
+    head = [value for value in projector.learned().values() if id(value) not in known]
+    for value in scales:
+        value.requires_grad_(True)
+    groups = [{"params": tower, "lr": fit.learning_rate}, {"params": head, "lr": fit.head_learning_rate}]
+    groups += [{"params": scales, "lr": way.norms}] if scales else []
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+    rates, learned = [group["lr"] for group in groups], [*tower, *head, *scales]
+    mean = [value.detach().clone() for value in learned]
+    steps, generator = -(-fit.images // fit.batch_size), torch.Generator().manual_seed(fit.seed)
+    order = torch.cat([torch.randperm(count, generator=generator) for _ in range(-(-steps * fit.batch_size // count))])
+    for step in range(steps):
+        indices = order[step * fit.batch_size : (step + 1) * fit.batch_size]
+        drawn = draw(views, side, len(indices), fit.seed, step, torch.arange(len(indices)))
+        seen = render(subject.images[indices], drawn)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * falling(way.multiplier, step / steps)
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            target, logits = subject.assistant(seen).float(), projector(seen)
+        optimizer.zero_grad()
+        loss(way.loss, logits.float(), target).backward()
+        if way.clip:
+            nn.utils.clip_grad_norm_(learned, way.clip)
+        optimizer.step()
+        if way.average:
+            torch._foreach_lerp_(mean, [value.detach() for value in learned], 1 - min(way.average, step / (step + 10)))
+    if way.average:
+        with torch.no_grad():
+            for value, middle in zip(learned, mean, strict=True):
+                value.copy_(middle)
+    for value in scales:  # compressing fits the deltas alone
+        value.requires_grad_(False)
+    return projector
+
+
+def falling(multiplier: str, done: float) -> float:
+    shapes: dict[str, Callable[[float], float]] = {
+        "cosine": lambda done: 0.5 * (1 + torch.cos(torch.tensor(torch.pi * done)).item()),
+        "linear": lambda done: 1 - done,
+        "constant": lambda done: 1.0,
+    }
+    return shapes[multiplier](done)
+
+
+def loss(name: str, logits: Tensor, target: Tensor) -> Tensor:
+    if name == "mse":
+        return F.mse_loss(logits, target)
+    if name == "centered":
+        return F.mse_loss(logits - logits.mean(1, keepdim=True), target - target.mean(1, keepdim=True))
+    temperature = float(name.removeprefix("kl-"))
+    ours, theirs = (F.log_softmax(value / temperature, dim=1) for value in (logits, target))
+    return temperature**2 * F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+
+
+def judged(subject: Subject, projector: Projector) -> dict[str, Any]:
+    """Return how near the labels come to the assistant's on views that no fit saw, and on held-out images."""
+    _, views, _ = arrange(subject.recipe)
+    count, side = len(subject.images), (views.size, views.size)
+    places = torch.arange(JUDGED)
+    answers, theirs = [], []
+    for part in torch.split(places, 100):
+        seen = render(subject.images, draw(views, side, count, SEED, part // count, part % count))
+        with torch.no_grad():
+            answers.append(projector.label(seen))
+            theirs.append(subject.assistant(seen))
+    labels, truth = torch.cat(answers), torch.cat(theirs)
+    near = fidelity(labels, truth, torch.zeros_like(labels))
+    return {key: near[key] for key in ("agreement", "kl", "entropy")}
+
+
+def student(subject: Subject, label_maker: Callable[[Tensor], Tensor], seed: int) -> float:
+    """Return what a ConvNet-3 is right on that learns from these labels by RDED's protocol, in 0..1."""
+    recipe, classes = subject.recipe, len(subject.source.classes)
+    _, views, _ = arrange(recipe)
+    count = len(subject.images)
+    protocol, views = resolve_protocol(Protocol(), views, count, classes)
+    lesson = Lesson(
+        pixels=lambda indices: subject.images[indices],
+        side=views.size,
+        targets=torch.arange(classes).repeat_interleave(recipe.images_per_class),
+        views=views,
+        labels=label_maker,
+        protocol=protocol,
+        steps=-(-count // (protocol.batch_size or 1)),
+        held_out=subject.held_out,
+        mean=subject.assistant.mean,
+        std=subject.assistant.std,
+    )
+    return learn(lesson, seed, CPU, training_dtype(CPU)).accuracy
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images_per_class", type=int)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", default=["assistant", *VARIANTS], choices=["assistant", *VARIANTS])
+    parser.add_argument("--students", type=int, default=0, help="how many learn from each")
+    options = parser.parse_args()
+    here = subject(options.images_per_class, options.folder)
+    name = f"fits_ipc{options.images_per_class}"
+    kept = RESULTS / f"{name}.json"
+    for variant in options.only:
+        found = json.loads(kept.read_text())["fits"] if kept.exists() else {}
+        facts: dict[str, Any] = found.get(variant, {})
+        done = facts.get("students", [])
+        if facts and len(done) >= options.students:
+            continue
+        label_maker: Callable[[Tensor], Tensor] = here.assistant
+        if variant != "assistant":
+            projector, spent = fitted(here, VARIANTS[variant], options.folder)
+            facts = {"seconds": round(spent), "bytes": size(projector), **judged(here, projector)}
+            projector = deepcopy(projector)
+            projector.load(projector.state())
+            projector.merge()
+            label_maker = projector.label
+        facts["students"] = done + [student(here, label_maker, seed) for seed in range(len(done), options.students)]
+        print(variant, facts, file=sys.stderr, flush=True)
+        found = json.loads(kept.read_text())["fits"] if kept.exists() else {}  # of another run beside this one
+        record(name, {"views": VIEWS, "judged_on": JUDGED, "fits": found | {variant: facts}})
+
+
+if __name__ == "__main__":
+    main()
