@@ -1,5 +1,6 @@
 """HelloDataset: an archive as a PyTorch data set of (image, label)."""
 
+import operator
 import os
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -160,8 +161,22 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
     def __len__(self) -> int:
         return self.header.images.count
 
+    def __repr__(self) -> str:
+        options = self._samples.options
+        return (
+            f"HelloDataset {self.header.name!a}: {len(self)} images of {len(self.classes)} classes\n"
+            f"    view={options.view}, train={options.train}, labels={options.labels!r}"
+        )
+
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        return self.__getitems__([index])[0]
+        try:
+            place = operator.index(index)
+        except TypeError as cause:
+            raise TypeError(
+                f"a sample is chosen by one int, not by {type(index).__name__}: for a part of the data set take "
+                "torch.utils.data.Subset(dataset, indices), for a batch dataset.batch(indices)"
+            ) from cause
+        return self.__getitems__([place])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Any, Any]]:
         epochs, chosen = self._draw(indices)
@@ -202,7 +217,7 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         known = range(len(self))  # refuses what is out of range, takes what counts from the end
         chosen = [known[index] for index in indices]
         epochs, period = self.epochs.take(chosen), self._samples.options.period
-        return epochs if period is None else epochs % period, torch.tensor(chosen, dtype=torch.int64)
+        return epochs if period is None else epochs % period, torch.tensor(chosen, dtype=torch.int64, device=CPU)
 
     def _finish(self, views: Tensor) -> Any:
         images = views
@@ -219,7 +234,7 @@ def normalized(views: Tensor, mean: tuple[float, ...], std: tuple[float, ...], o
     The bits are the same on every device. They are written to `out` where one is given.
     """
     full, middle, unit = (_constant(values, views.device) for values in ((255.0,), mean, std))
-    images = torch.empty(views.shape, device=views.device) if out is None else out
+    images = torch.empty(views.shape, dtype=torch.float32, device=views.device) if out is None else out
     # A CPU does one step after the other while the values are in its cache.
     part = max(1, CPU_PART // views.shape[1:].numel()) if views.device.type == "cpu" else len(views)
     for some, seen in zip(torch.split(images, part), torch.split(views, part), strict=True):
@@ -230,4 +245,4 @@ def normalized(views: Tensor, mean: tuple[float, ...], std: tuple[float, ...], o
 @cache
 def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
     """Return float32 (C, 1, 1) on `device`: a GPU divides by it, where for a number it multiplies by the reciprocal."""
-    return torch.tensor(values, device=device)[:, None, None]
+    return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]

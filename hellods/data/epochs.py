@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hellods.data.lazy import CPU
+
 
 class Epochs:
     """Counts how often each index was drawn, until an epoch is set for all; kept in shared memory.
@@ -14,8 +16,8 @@ class Epochs:
     """
 
     def __init__(self, count: int) -> None:
-        self._drawn = torch.zeros(count, dtype=torch.int32)
-        self._set = torch.tensor([-1], dtype=torch.int32)
+        self._drawn = torch.zeros(count, dtype=torch.int32, device=CPU)
+        self._set = torch.tensor([-1], dtype=torch.int32, device=CPU)
         self._share()
 
     def set(self, epoch: int) -> None:
@@ -32,7 +34,7 @@ class Epochs:
         for index in indices:
             epochs.append(int(drawn[index]))
             drawn[index] += 1
-        return torch.tensor(epochs, dtype=torch.int64)
+        return torch.tensor(epochs, dtype=torch.int64, device=CPU)
 
     def state_dict(self, unseen: Iterable[int] = ()) -> dict[str, Tensor]:
         """Return what `load_state_dict` takes; draws of `unseen` indices are not counted in it."""

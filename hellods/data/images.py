@@ -89,8 +89,9 @@ class Images:
         """
         facts, cuda, host = self._facts, device.type == "cuda", self.holding(rows, CPU)
         # A copy from pinned memory runs beside what the GPU computes.
-        found = torch.empty(len(rows), 3, facts.height, facts.width, dtype=torch.uint8, pin_memory=cuda)
-        come = self._decode(rows, found, torch.arange(len(rows))) if host is None else None
+        shape = (len(rows), 3, facts.height, facts.width)
+        found = torch.empty(shape, dtype=torch.uint8, device=CPU, pin_memory=cuda)
+        come = self._decode(rows, found, torch.arange(len(rows), device=CPU)) if host is None else None
 
         def images() -> Tensor:
             if come is not None:
@@ -121,7 +122,7 @@ class Images:
             self._tell(device, remedy)
             return None
         pixels = torch.empty(facts.count, 3, facts.height, facts.width, dtype=torch.uint8, device=device)
-        return Store(pixels, torch.zeros(facts.count, dtype=torch.bool))
+        return Store(pixels, torch.zeros(facts.count, dtype=torch.bool, device=CPU))
 
     def _tell(self, device: torch.device, remedy: str) -> None:
         if get_worker_info() is None:

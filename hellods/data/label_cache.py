@@ -7,6 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from hellods.data.lazy import CPU
 from hellods.errors import LabelError
 
 MAX_BYTES: Final = 1 << 30  # of the labels that one data set keeps
@@ -28,8 +29,8 @@ class LabelCache:
                 "%s: the labels of %d views exceed %d bytes: those of the first %d are kept, the others made anew",
                 *(source, rows, MAX_BYTES, room),
             )
-        self._values = torch.empty(room, classes, dtype=torch.float16)
-        self._known = torch.zeros(room, dtype=torch.bool)
+        self._values = torch.empty(room, classes, dtype=torch.float16, device=CPU)
+        self._known = torch.zeros(room, dtype=torch.bool, device=CPU)
 
     def get(self, rows: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
         """Return float16 (B, K) on the CPU.
@@ -43,11 +44,14 @@ class LabelCache:
         """
         inside = rows < len(self._known)
         missing = (~(inside & self._known[rows.where(inside, 0)])).nonzero()[:, 0]
-        values = torch.empty(len(rows), self._values.shape[1], dtype=torch.float16)
+        values = torch.empty(len(rows), self._values.shape[1], dtype=torch.float16, device=CPU)
         if len(missing):
             values[missing] = make(missing).to("cpu", torch.float16)
             if not values[missing].isfinite().all():
-                raise LabelError("a label exceeds 65504, the largest that is kept (float16): leave out views=")
+                raise LabelError(
+                    "a label exceeds 65504, the largest that is kept (float16), or is not finite: take labels='soft', "
+                    "or views that do not repeat (without views=, view=None and train=False)"
+                )
             new = missing[inside[missing]]
             self._values[rows[new]] = values[new]
             self._known[rows[new]] = True

@@ -46,8 +46,8 @@ class LazyLabel(Tensor):
     """A float32 tensor (K,) or (B, K) whose values are made when `.to(device)` or an operation first needs them.
 
     What it stores are int64 handles (labeler, epoch, index), of shape (3,) or (B, 3), so it crosses workers as a few
-    bytes. Shape, dtype, length, `repr`, stacking and slicing leave it lazy. `torch.save`, `copy` and `pickle` take the
-    values.
+    bytes. Shape, dtype, length, `repr`, stacking and slicing leave it lazy. A row or a slice is a view, as of any
+    tensor: its values are made with those of the whole. `torch.save`, `copy` and `pickle` take the values.
 
     Raises:
         LabelError: values are needed in a DataLoader worker, or the data set is gone.
@@ -56,6 +56,7 @@ class LazyLabel(Tensor):
     _width: int
     _labelers: tuple[Labeler, ...]  # kept alive while the label is
     _made: Tensor | None
+    _whole: "tuple[LazyLabel, int | slice] | None"  # the label that this is a row or a slice of, and which
 
     @classmethod
     def of(cls, handles: Tensor, width: int, labelers: tuple[Labeler, ...] | None = None) -> "LazyLabel":
@@ -64,7 +65,7 @@ class LazyLabel(Tensor):
             found = map(LABELERS.get, dict.fromkeys(handles[..., 0].flatten().tolist()))
             labelers = tuple(labeler for labeler in found if labeler is not None)
         label = handles.as_subclass(cls)
-        label._width, label._labelers, label._made = width, labelers, None
+        label._width, label._labelers, label._made, label._whole = width, labelers, None, None
         return label
 
     def _typed_storage(self) -> Any:  # torch calls it without asking __torch_function__
@@ -90,7 +91,21 @@ def _handles(label: LazyLabel) -> Tensor:
         return label.as_subclass(Tensor)
 
 
+def _made(label: LazyLabel) -> Tensor | None:
+    if label._made is not None or label._whole is None:
+        return label._made
+    whole, index = label._whole
+    made = _made(whole)
+    return None if made is None else made[index]
+
+
 def _values(label: LazyLabel, device: torch.device, operation: Callable[..., Any]) -> Tensor:
+    if label._whole is not None:
+        whole, index = label._whole
+        values = _values(whole, device, operation)
+        if label._made is None or label._made.device != values.device:
+            label._made = values[index]
+        return label._made
     if label._made is None:
         check_worker(resolve_name(operation) or getattr(operation, "__name__", "this"))
         check_fork(device)
@@ -132,7 +147,7 @@ def _ask(label: LazyLabel, device: torch.device) -> Tensor:
             raise LabelError("one batch mixes labels of data sets whose classes differ: load them apart")
     if len(keys) == 1:
         return labelers[keys[0]].label(handles[:, 1], handles[:, 2], device).view(_shape(label))
-    values = torch.empty(len(handles), label._width, device=device)
+    values = torch.empty(len(handles), label._width, dtype=torch.float32, device=device)
     for key in keys:
         rows = (handles[:, 0] == key).nonzero()[:, 0]
         values[sent(rows, device)] = labelers[key].label(handles[rows, 1], handles[rows, 2], device)
@@ -143,12 +158,15 @@ def _shape(label: LazyLabel) -> torch.Size:
     return torch.Size((*_handles(label).shape[:-1], label._width))
 
 
-def _size(label: LazyLabel, dim: int | None = None) -> torch.Size | int:
-    return _shape(label) if dim is None else _shape(label)[dim]
+def _fact(fact: Callable[..., Any], label: LazyLabel, *args: Any, **kwargs: Any) -> Any:
+    made = _made(label)
+    values = torch.empty(_shape(label), dtype=torch.float32, device="meta") if made is None else made
+    return fact(values, *args, **kwargs)
 
 
 def _repr(label: LazyLabel, *_: Any, **__: Any) -> str:
-    return f"LazyLabel(shape={tuple(_shape(label))}, not computed)" if label._made is None else repr(label._made)
+    made = _made(label)
+    return f"LazyLabel(shape={tuple(_shape(label))}, not computed)" if made is None else repr(made)
 
 
 def _to(label: LazyLabel, *args: Any, **kwargs: Any) -> Tensor:
@@ -169,13 +187,15 @@ def _cuda(
 
 def _get(label: LazyLabel, index: Any) -> Tensor:
     rows = isinstance(index, (int, slice)) and not isinstance(index, bool) and _handles(label).ndim > 1
-    if rows and label._made is None:
-        return LazyLabel.of(_handles(label)[index], label._width, label._labelers)
+    if rows and _made(label) is None:
+        part = LazyLabel.of(_handles(label)[index], label._width, label._labelers)
+        part._whole = label, index
+        return part
     return _values(label, CPU, Tensor.__getitem__)[index]
 
 
 def _stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None) -> Tensor:
-    labels = [label for label in tensors if isinstance(label, LazyLabel) and label._made is None]
+    labels = [label for label in tensors if isinstance(label, LazyLabel) and _made(label) is None]
     # A worker's default_collate brings its own `out`, in shared memory; handles need none.
     if dim != 0 or len(labels) < len(tensors) or (out is not None and get_worker_info() is None):
         return torch.stack([_plain(label, torch.stack) for label in tensors], dim, out=out)
@@ -193,8 +213,9 @@ def _rebuild(handles: Any, width: int) -> LazyLabel:
 
 
 def _reduce(label: LazyLabel) -> Any:
-    if label._made is not None:
-        return reduce_tensor(label._made)  # type: ignore[no-untyped-call]
+    made = _made(label)
+    if made is not None:
+        return reduce_tensor(made)  # type: ignore[no-untyped-call]
     return _rebuild, (_handles(label).numpy(), label._width)
 
 
@@ -206,42 +227,60 @@ class _NoStorage:
     """What default_collate asks for room in shared memory: none is taken."""
 
     def _new_shared(self, size: int, *, device: Any = None) -> Any:
-        return torch.empty(0)._typed_storage()  # type: ignore[no-untyped-call]
+        return _nothing()._typed_storage()  # type: ignore[no-untyped-call]
 
 
-def _getter(name: str) -> Callable[..., Any]:
-    return getattr(Tensor, name).__get__  # type: ignore[no-any-return]
+def _nothing() -> Tensor:
+    return torch.empty(0, dtype=torch.float32, device=CPU)
+
+
+def _asked(name: str) -> Callable[..., Any]:
+    """Return what `__torch_function__` is given when this of a tensor is asked for."""
+    found = getattr(Tensor, name)
+    return found if callable(found) else found.__get__  # type: ignore[no-any-return]
 
 
 def _of_handles(name: str) -> Callable[[LazyLabel], Any]:
     return lambda label: getattr(_handles(label), name)
 
 
-# Facts that handles share with their values.
-_SHARED = (
-    "device",
-    "is_cpu",
-    "is_cuda",
+# Where a label is: with its handles, wherever its values were asked for.
+_PLACE = ("device", "is_cpu", "is_cuda", "is_meta", "is_mps")
+
+# What all new float32 tensors of a shape have in common. Values that are made may differ by now, and answer themselves.
+_FACTS = (
+    "__len__",
+    "dim",
+    "dtype",
+    "element_size",
+    "grad",
+    "grad_fn",
+    "is_complex",
+    "is_contiguous",
+    "is_floating_point",
     "is_leaf",
     "is_nested",
+    "is_pinned",
     "is_quantized",
+    "is_shared",
     "is_sparse",
+    "itemsize",
     "layout",
+    "nbytes",
+    "ndim",
+    "numel",
     "requires_grad",
+    "shape",
+    "size",
+    "stride",
 )
 
 # What is answered without values.
 LAZY: dict[Callable[..., Any], Callable[..., Any]] = {
-    **{_getter(name): _of_handles(name) for name in _SHARED},
-    _getter("shape"): _shape,
-    _getter("ndim"): lambda label: len(_shape(label)),
-    _getter("dtype"): lambda label: torch.float32,
-    Tensor.size: _size,
-    Tensor.dim: lambda label: len(_shape(label)),
-    Tensor.numel: lambda label: _shape(label).numel(),
-    Tensor.is_floating_point: lambda label: True,
-    torch.is_floating_point: lambda label: True,
-    Tensor.__len__: lambda label: _shape(label)[0],
+    **{_asked(name): _of_handles(name) for name in _PLACE},
+    **{_asked(name): partial(_fact, _asked(name)) for name in _FACTS},
+    torch.is_complex: partial(_fact, torch.is_complex),
+    torch.is_floating_point: partial(_fact, torch.is_floating_point),
     Tensor.__repr__: _repr,
     Tensor.__format__: _repr,
     Tensor.__getitem__: _get,
@@ -249,7 +288,7 @@ LAZY: dict[Callable[..., Any], Callable[..., Any]] = {
     Tensor.to: _to,
     Tensor.cuda: _cuda,
     Tensor.pin_memory: lambda label, *_: label,
-    Tensor.new: lambda label, *args, **kwargs: torch.empty(0).new(*args, **kwargs),
+    Tensor.new: lambda label, *args, **kwargs: _nothing().new(*args, **kwargs),
     torch.stack: _stack,
 }
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DistributedSampler
 
 from hellods.data.dataset import HelloDataset
+from hellods.data.lazy import CPU
 
 T = TypeVar("T")
 
@@ -51,53 +52,57 @@ class HelloLoader:
         self.device = torch.device(device)
         self._own = _Share(dataset, shuffle)
         self.sampler: Iterable[int] = self._own if sampler is None else sampler
-        self.batches = BatchSampler(self.sampler, batch_size, drop_last)
-        self._pass = _Pass()  # the one that began last, or the next
+        self.batch_sampler = BatchSampler(self.sampler, batch_size, drop_last)
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return len(self.batch_sampler)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the samples, and the order of the sampler, of this epoch."""
-        self.dataset.set_epoch(epoch)
-        if hasattr(self.sampler, "set_epoch"):
+        """Draw the samples, and the order of the sampler, of this epoch.
+
+        `loader.sampler.set_epoch`, which frameworks call, does the same, unless the sampler was given.
+        """
+        self._own.set_epoch(epoch)
+        if self.sampler is not self._own and hasattr(self.sampler, "set_epoch"):
             self.sampler.set_epoch(epoch)
-        if self._pass.begun or self._pass.number != epoch:
-            self._pass = _Pass(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where this rank stands; a loader that takes it goes on with the next batch.
 
         A sampler that was given is not in it: it must yield the same indices again.
         """
-        unseen = [index for indices in self._pass.ahead for index in indices]
-        epochs = self.dataset.epochs.state_dict(unseen)
-        return {"pass": self._pass.number, "done": self._pass.done, "epochs": epochs}
+        this = self._own.turn
+        unseen = [index for indices in this.ahead for index in indices]
+        return {"pass": this.number, "done": this.done, "epochs": self.dataset.epochs.state_dict(unseen)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where another loader, made with the same arguments, returned `state`."""
-        self._pass = _Pass(state["pass"], state["done"])
+        """Go on where another loader, made with the same arguments, returned `state`.
+
+        After the last batch of a pass the next one begins, unless `set_epoch` asks for the same: none of it is left.
+        """
+        self._own.turn = _Pass(state["pass"], state["done"])
         self.dataset.epochs.load_state_dict(state["epochs"])
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
-        if self._pass.begun:  # and left early, or it goes on beside this one
-            self._pass = _Pass(self._pass.number + 1)
-        this = self._pass
-        this.begun = True
-        self._own.set_epoch(this.number)
+        if self._own.turn.begun:  # and left early, or it goes on beside this one
+            self._own.turn = _Pass(self._own.turn.number + 1)
+        this = self._own.turn
+        this.begun, first = True, this.done
 
         def begin(indices: list[int]) -> Callable[[], tuple[Any, Tensor]]:
             this.ahead.append(indices)
             return self.dataset.begin(indices, self.device)
 
         resident, cpu = self.dataset.resident(self.device), self.device.type == "cpu"
-        begun = _early(map(begin, islice(self.batches, this.done, None)), 0 if resident else 1)
+        begun = _early(map(begin, islice(self.batch_sampler, this.done, None)), 0 if resident else 1)
         for batch in _early((finish() for finish in begun), 0 if cpu else 1):
             this.ahead.popleft()
             this.done += 1
             yield batch
-        if self._pass is this:
-            self._pass = _Pass(this.number + 1)
+        if self._own.turn is this:
+            self._own.turn = _Pass(this.number + 1)
+        if this.done == first > 0 and not this.chosen:  # no batch was left of what was loaded
+            yield from self
 
 
 @dataclass
@@ -108,22 +113,31 @@ class _Pass:
     done: int = 0  # batches that were yielded, or that it leaves out
     ahead: deque[list[int]] = field(default_factory=deque)  # drawn, not yet yielded
     begun: bool = False
+    chosen: bool = False  # by set_epoch
 
 
 class _Share:
-    """What this rank draws, in the process group that there is when a pass begins."""
+    """What this rank draws, pass by pass, in the process group that there is when one begins.
+
+    Attributes:
+        turn: the pass that began last, or the next.
+    """
 
     def __init__(self, dataset: HelloDataset, shuffle: bool) -> None:
-        self._dataset, self._shuffle, self._epoch = dataset, shuffle, 0
+        self._dataset, self._shuffle, self.turn = dataset, shuffle, _Pass()
 
     def set_epoch(self, epoch: int) -> None:
-        self._epoch = epoch
+        self._dataset.set_epoch(epoch)
+        if self.turn.begun or self.turn.number != epoch:
+            self.turn = _Pass(epoch)
+        self.turn.chosen = True
 
     def __len__(self) -> int:
         return len(self._sampler())
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._sampler())
+        with CPU:  # its generator is there, whatever torch's default device
+            return iter(self._sampler())
 
     def _sampler(self) -> "DistributedSampler[Any]":
         ranks, rank = 1, 0
@@ -131,7 +145,7 @@ class _Share:
             ranks, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
         dataset = self._dataset
         sampler: DistributedSampler[Any] = DistributedSampler(dataset, ranks, rank, self._shuffle, dataset.seed)
-        sampler.set_epoch(self._epoch)
+        sampler.set_epoch(self.turn.number)
         return sampler
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import prod
 from multiprocessing.context import get_spawning_popen
-from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any, Final
 
@@ -91,6 +90,8 @@ class Shared:
             return reserve, (self._size,)
         if self._descriptor is None:
             return _none, ()  # the new process finds out how much it may keep
+        from multiprocessing.reduction import DupFd  # which Windows has not
+
         return _received, (self._size, DupFd(self._descriptor))
 
 

@@ -37,10 +37,10 @@ class Options:
             raise LabelError(f"labels is {self.labels!r}, expected 'soft', 'logits' or 'hard'")
         if not self.temperature > 0 or (self.temperature != 1 and self.labels != "soft"):
             raise LabelError(f"temperature is {self.temperature}: it must be positive, and belongs to labels='soft'")
-        if not 0 <= self.seed < 1 << 63:
-            raise LabelError(f"seed is {self.seed}, expected 0 to 2**63 - 1")
-        if self.views is not None and not (self.drawn and 1 <= self.views < 1 << 31):
-            raise LabelError(f"views is {self.views}, expected 1 to 2**31 - 1, of views that are drawn")
+        if not (isinstance(self.seed, int) and 0 <= self.seed < 1 << 63):
+            raise LabelError(f"seed is {self.seed}, expected an int, 0 to 2**63 - 1")
+        if self.views is not None and not (type(self.views) is int and 1 <= self.views < 1 << 31 and self.drawn):
+            raise LabelError(f"views is {self.views}, expected 1 to 2**31 - 1 as an int, of views that are drawn")
 
     @property
     def drawn(self) -> bool:
@@ -117,4 +117,4 @@ def chosen(
 
 def _try(views: Views, header: Header) -> None:
     images = header.images
-    draw(views, (images.height, images.width), images.count, 0, 0, torch.tensor([0]))
+    draw(views, (images.height, images.width), images.count, 0, 0, torch.tensor([0], device="cpu"))

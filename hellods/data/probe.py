@@ -35,7 +35,7 @@ def make_probe(label_maker: LabelMaker, images: Tensor, views: Views, count: int
     Returns:
         int64 (P,) `indices` and `epochs`, uint8 (P, 32) `digest`: SHA-256 of the view's bytes, float32 (P, K) `logits`.
     """
-    epochs = torch.arange(count)
+    epochs = torch.arange(count, device=CPU)
     indices = epochs * len(images) // count
     side = (images.shape[2], images.shape[3])
     seen = render(images, draw(views, side, len(images), PROBE_SEED, epochs, indices))
@@ -74,7 +74,7 @@ def check_probe(
 
     def answer(label_maker: LabelMaker, device: torch.device) -> tuple[Tensor, Tensor]:
         digests, answers = [], []
-        for part in torch.split(torch.arange(len(probe["indices"])), PART):
+        for part in torch.split(torch.arange(len(probe["indices"]), device=CPU), PART):
             seen = view(probe["epochs"][part], probe["indices"][part], device)
             digests.append(_digests(seen))
             answers.append(label_maker(seen).float().cpu())

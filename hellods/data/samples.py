@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hellods.data.images import Images
 from hellods.data.label_cache import LabelCache
-from hellods.data.lazy import LABELERS, check_fork, check_worker
+from hellods.data.lazy import CPU, LABELERS, check_fork, check_worker
 from hellods.data.memory import Shared
 from hellods.data.options import Options, archived
 from hellods.data.probe import PROBE_SEED, check_probe
@@ -69,7 +69,7 @@ class Samples:
     def targets(self) -> Tensor:
         """int64 (N,), the class of each image."""
         with self.options.open() as archive:
-            return torch.tensor(archive.targets(), dtype=torch.int64)
+            return torch.tensor(archive.targets(), dtype=torch.int64, device=CPU)
 
     @property
     def memory(self) -> Shared | None:
@@ -99,9 +99,10 @@ class Samples:
             state = safetensors.torch.load(archive.read("projector"))
             held = config.tower is not None and base is None
             embedded = safetensors.torch.load(archive.read("backbone")) if held else None
-        return Projector.restore(
-            config, self.classes, state, embedded=embedded, base=base, other_activation=other_activation
-        )
+        with CPU:  # whatever torch's default device
+            return Projector.restore(
+                config, self.classes, state, embedded=embedded, base=base, other_activation=other_activation
+            )
 
     def _check(self, device: torch.device) -> None:
         """Answer the archive's probe on a device that no label was made on so far.

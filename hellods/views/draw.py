@@ -51,7 +51,7 @@ SECOND: Final = 0x94D049BB133111EB - (1 << 64)
 FLIP, PARTNER, EXTENT, CENTER, CROP, PLACE, ROWS, COLUMNS = 0, 1, 2, 3, 8, 28, 32, 48
 
 # Step 5. No entry is near a tie, so any float64 power gives the same integers (a test holds this).
-RATIOS: Final = torch.tensor([round(65536 * (4 / 3) ** ((2 * k - 1023) / 1024)) for k in range(1024)])
+RATIOS: Final = torch.tensor([round(65536 * (4 / 3) ** ((2 * k - 1023) / 1024)) for k in range(1024)], device="cpu")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from loading_labels import PRODUCT
 
 from hellods import HelloDataset, HelloLoader
 from hellods.data.dataset import normalized
+from hellods.data.memory import Batches
 from hellods.distill.recipe import MEAN, STD
 from hellods.format.archive import Archive
 from hellods.views.draw import draw
@@ -51,12 +52,12 @@ def main() -> None:
     side = PRODUCT[device.type]
     left, right = (torch.randn(side, side, device=device, dtype=student.dtype) for _ in range(2))
     exact = torch.randn(side, side, device=device)
-    target = torch.empty_like(images)
+    target, batches = torch.empty_like(images), Batches()
 
     ways: dict[str, Callable[[], Any]] = {
         "draw": lambda: draw(VIEWS, (SIDE, SIDE), COUNT, 0, 0, indices),
         "render": lambda: render(stored, drawn),
-        "normalize": lambda: normalized(views, MEAN, STD),
+        "normalize": lambda: normalized(views, MEAN, STD, batches.empty(views.shape) if views.is_cpu else None),
         "label": lambda: dataset.label_maker(views),
         "student": lambda: student.learn(images, labels),
         "a whole step": lambda: student.learn(*next(passes)),

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import ConcatDataset, DataLoader, Subset, default_collate
 
-from hellods import DigestError, FormatError, HelloDataset, HelloError, LabelError
+from hellods import DigestError, FormatError, HelloDataset, HelloError, HelloLoader, LabelError
 from hellods.data import dataset as module
 from hellods.data.epochs import Epochs
 from hellods.data.lazy import LazyLabel
@@ -147,6 +147,38 @@ def test_images_do_not_depend_on_how_a_device_divides_by_a_number() -> None:
         assert torch.equal(module.normalized(LEVELS, MEAN, STD), expected)
 
 
+def test_images_do_not_depend_on_the_default_dtype() -> None:
+    mean, std = (0.1, 0.2, 0.3), (0.6, 0.5, 0.7)  # of no other test, since constants are kept
+    torch.set_default_dtype(torch.float64)
+    try:
+        found, lent = module.normalized(LEVELS, mean, std), torch.empty(LEVELS.shape, dtype=torch.float32)
+        module.normalized(LEVELS, mean, std, lent)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    less, over = (torch.tensor(values)[:, None, None] for values in (mean, std))
+    expected = (LEVELS.float() / torch.tensor(255.0) - less) / over
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+    assert torch.equal(lent, expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"views": 2}, {"view": None}, {"labels": "hard"}])
+def test_samples_do_not_depend_on_the_default_device(options: dict[str, Any], archive: Path) -> None:
+    def samples() -> list[Tensor]:
+        dataset = HelloDataset(archive, seed=13, **options)
+        batches = [dataset.batch(range(COUNT)), *HelloLoader(dataset, 8, shuffle=True)]
+        return [dataset[3][0], *(part for batch in batches for part in batch)]
+
+    expected = samples()
+    torch.set_default_device("meta")
+    try:
+        found = samples()
+    finally:
+        torch.set_default_device(None)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.mark.gpu
 def test_images_are_the_same_on_cuda() -> None:
     assert torch.equal(module.normalized(LEVELS.cuda(), MEAN, STD).cpu(), module.normalized(LEVELS, MEAN, STD))
@@ -166,6 +198,18 @@ def test_indices_behave_as_those_of_a_list(archive: Path) -> None:
     assert torch.equal(HelloDataset(archive)[-1][0], HelloDataset(archive)[COUNT - 1][0])
     with pytest.raises(IndexError):
         dataset[COUNT]
+
+
+@pytest.mark.parametrize("index", [slice(3), torch.arange(COUNT) < 3, [0, 1], 1.5])
+def test_index_that_is_not_one_int_is_refused_with_a_remedy(index: Any, archive: Path) -> None:
+    with pytest.raises(TypeError, match=r"one int, not .*torch\.utils\.data\.Subset.*dataset\.batch\("):
+        HelloDataset(archive)[index]
+
+
+def test_repr_says_what_is_drawn(archive: Path) -> None:
+    assert repr(HelloDataset(archive, train=False, labels="logits")) == (
+        f"HelloDataset 'digits': 20 images of 10 classes\n    view={VIEWS}, train=False, labels='logits'"
+    )
 
 
 def test_attributes_are_those_that_torchvision_has(archive: Path) -> None:
@@ -375,6 +419,7 @@ def test_archive_without_projector_has_hard_labels_only(make: Callable[..., Path
         ({"temperature": float("nan")}, "temperature is nan"),
         ({"labels": "logits", "temperature": 2.0}, "belongs to labels='soft'"),
         ({"seed": -1}, "seed is -1"),
+        ({"seed": 2.5}, "seed is 2.5, expected an int"),
     ],
 )
 def test_option_that_cannot_be_used_is_refused(options: dict[str, Any], message: str, archive: Path) -> None:

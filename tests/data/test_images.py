@@ -1,6 +1,8 @@
 import logging
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,6 +175,21 @@ def test_memory_that_cannot_be_passed_on_is_not(monkeypatch: pytest.MonkeyPatch)
     assert shared is not None
     monkeypatch.setattr(memory, "get_spawning_popen", lambda: object())
     assert pickle.loads(pickle.dumps(shared)) is None
+
+
+def test_memory_is_there_where_descriptors_cannot_be_passed_on() -> None:
+    code = """
+import multiprocessing.reduction, os, pickle
+del multiprocessing.reduction.DupFd  # as on Windows
+vars(os).pop("memfd_create", None)
+from hellods import HelloDataset
+from hellods.data import memory
+shared = memory.reserve(10)
+memory.get_spawning_popen = object
+assert len(shared.bytes) == 10
+assert pickle.loads(pickle.dumps(shared)) is None
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_memory_that_the_system_refuses_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:

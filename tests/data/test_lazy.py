@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 from torch.utils.data import default_collate
+from torch.utils.data._utils.pin_memory import pin_memory
 from torchvision.transforms.v2 import CutMix
 
 from hellods.data.lazy import LABELERS, LazyLabel
@@ -24,8 +25,8 @@ class Sines:
 
     def label(self, epochs: Tensor, indices: Tensor, device: torch.device) -> Tensor:
         self.rows += len(indices)
-        phase = (100.0 * self.id + 10 * epochs + indices)[:, None] + torch.arange(len(self.classes))
-        return torch.softmax(torch.sin(phase.to(device)), dim=1)
+        phase = (100 * self.id + 10 * epochs + indices)[:, None] + torch.arange(len(self.classes))
+        return torch.softmax(torch.sin(phase.to(device, torch.float32)), dim=1)
 
 
 @pytest.fixture
@@ -54,7 +55,12 @@ FACTS: dict[str, Any] = {
     "len": len,
     "numel": lambda t: t.numel(),
     "dtype": lambda t: (t.dtype, t.is_floating_point(), torch.is_floating_point(t)),
-    "device": lambda t: (t.device, t.is_cuda, t.layout, t.requires_grad),
+    "complex": lambda t: (t.is_complex(), torch.is_complex(t)),
+    "device": lambda t: (t.device, t.is_cpu, t.is_cuda, t.is_meta, t.is_mps),
+    "layout": lambda t: (t.layout, t.is_contiguous(), t.stride(), t.stride(1)),
+    "bytes": lambda t: (t.element_size(), t.itemsize, t.nbytes),
+    "memory": lambda t: (t.is_pinned(), t.is_shared()),
+    "gradient": lambda t: (t.requires_grad, t.grad, t.grad_fn, t.is_leaf),
     "row's shape": lambda t: tuple(t[0].shape),
     "slice's shape": lambda t: tuple(t[1:3].shape),
     "stack's shape": lambda t: tuple(torch.stack([t[0], t[3]]).shape),
@@ -65,6 +71,15 @@ FACTS: dict[str, Any] = {
 def test_facts_are_those_of_the_values_and_cost_nothing(fact: str, sines: Sines) -> None:
     found = FACTS[fact](batch(sines))
     assert (found, sines.rows) == (FACTS[fact](truth(sines)), 0)
+
+
+def test_facts_are_those_of_values_that_were_changed(sines: Sines) -> None:
+    label = batch(sines)
+    label.unsqueeze_(0).requires_grad_()
+    (2 * label).sum().backward()
+    assert (label.shape, label.stride(), len(label)) == ((1, 4, 3), (12, 3, 1), 1)
+    assert label.requires_grad
+    assert torch.equal(label.grad, torch.full((1, 4, 3), 2.0))
 
 
 def test_repr_says_that_nothing_is_computed(sines: Sines) -> None:
@@ -127,6 +142,41 @@ def test_change_in_place_stays(sines: Sines) -> None:
     assert torch.equal(label.to("cpu"), expected)
 
 
+WRITES: dict[str, Any] = {
+    "row": lambda t: t[0].mul_(5),
+    "row, with an operator": lambda t: t[-1].__imul__(5),
+    "slice": lambda t: t[:2].zero_(),
+    "row of a slice": lambda t: t[1:3][0].add_(1),
+    "result": lambda t: torch.mul(torch.ones(3), 7, out=t[2]),
+    "element": lambda t: t[1:].__setitem__((0, 2), 9),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_change_in_place_of_a_row_or_a_slice_is_one_of_the_whole(name: str, sines: Sines) -> None:
+    label, expected = batch(sines), truth(sines)
+    WRITES[name](label)
+    WRITES[name](expected)
+    assert not torch.equal(expected, truth(sines))
+    assert torch.equal(label.to("cpu"), expected)
+
+
+def test_change_in_place_of_the_whole_is_one_of_its_rows(sines: Sines) -> None:
+    label = batch(sines)
+    row, part = label[1], label[2:]
+    label.mul_(2)
+    assert repr(part) == repr(2 * truth(sines)[2:])
+    assert torch.equal(pickle.loads(bytes(ForkingPickler.dumps(part))), 2 * truth(sines)[2:])
+    assert torch.equal(row.to("cpu"), 2 * truth(sines)[1])
+
+
+def test_rows_are_made_with_the_whole_and_once(sines: Sines) -> None:
+    label = batch(sines)
+    found = torch.stack([label[row].to("cpu") for row in range(4)])
+    assert torch.equal(found, label.to("cpu"))
+    assert sines.rows == 4
+
+
 def test_values_are_float32_under_autocast(sines: Sines) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(batch(sines).to("cpu"), truth(sines))
@@ -146,6 +196,11 @@ def test_collated_samples_stay_lazy(sines: Sines) -> None:
     images, labels = default_collate([(torch.zeros(3), row) for row in rows])
     assert (type(labels), images.shape, sines.rows) == (LazyLabel, (4, 3), 0)
     assert torch.equal(labels.to("cpu"), truth(sines))
+
+
+def test_pinning_a_batch_leaves_its_labels_lazy(sines: Sines) -> None:
+    (label,) = pin_memory([batch(sines)], "cpu")
+    assert (type(label), sines.rows) == (LazyLabel, 0)
 
 
 def test_label_between_processes_is_a_few_bytes_of_handles(sines: Sines) -> None:
@@ -175,6 +230,16 @@ def test_labels_of_two_data_sets_mix_in_one_batch(sines: Sines) -> None:
     mixed = torch.stack([batch(other)[0], batch(sines)[1], batch(other)[2]])
     expected = torch.stack([truth(other)[0], truth(sines)[1], truth(other)[2]])
     assert torch.equal(mixed.to("cpu"), expected)
+
+
+def test_labels_of_two_data_sets_are_float32_whatever_the_default(sines: Sines) -> None:
+    other = LABELERS[8] = Sines(key=8)
+    mixed = torch.stack([batch(other)[0], batch(sines)[1]])
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert mixed.to("cpu").dtype == mixed.dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_labels_of_other_classes_do_not_mix(sines: Sines) -> None:

@@ -103,6 +103,16 @@ def test_set_epoch_sets_order_and_views(archive: Path) -> None:
         assert torch.equal(label, expected_label)
 
 
+def test_set_epoch_of_the_sampler_sets_order_and_views(archive: Path) -> None:
+    ours, theirs = (HelloLoader(HelloDataset(archive), 8, shuffle=True) for _ in range(2))
+    list(ours)
+    ours.sampler.set_epoch(3)
+    theirs.set_epoch(3)
+    for (image, label), (expected_image, expected_label) in zip(ours, theirs, strict=True):
+        assert torch.equal(image, expected_image)
+        assert torch.equal(label, expected_label)
+
+
 def test_set_epoch_reaches_the_sampler_that_is_given(archive: Path) -> None:
     dataset = HelloDataset(archive)
     sampler = DistributedSampler(dataset, num_replicas=2, rank=1)
@@ -126,6 +136,21 @@ def test_loader_made_before_the_process_group_draws_the_share_of_its_rank(
         monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
     assert len(loader) == 2
     assert targets(loader) == [[1, 3, 5, 7, 9], [1, 3, 5, 7, 9]]
+
+
+def test_ranks_see_other_views_when_only_samplers_are_told_the_epoch(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaders = [HelloLoader(HelloDataset(archive, labels="hard"), 5, shuffle=True) for _ in range(2)]
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    seen = set()
+    for epoch in range(4):
+        for rank, loader in enumerate(loaders):
+            monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+            loader.sampler.set_epoch(epoch)
+            seen |= {image.numpy().tobytes() for images, _ in loader for image in images}
+    assert len(seen) == 4 * COUNT
 
 
 @pytest.mark.parametrize("room", [1 << 30, 100], ids=["resident", "decoded ahead"])
@@ -154,10 +179,23 @@ def test_resumed_loader_goes_on_with_the_next_batch(
     data.seek(0)
     second = fresh()
     second.load_state_dict(torch.load(data, weights_only=True))
-    found = list(run(second, range(max(0, batches - 1) // len(whole), 3)))  # from the pass that was saved
+    found = list(run(second, range(batches // len(whole), 3)))
     for (image, label), (expected_image, expected_label) in zip(found, expected[batches:], strict=True):
         assert torch.equal(image, expected_image)
         assert torch.equal(label, expected_label)
+
+
+def test_epoch_that_was_complete_when_saved_has_no_batch_left(archive: Path) -> None:
+    first, second = (HelloLoader(HelloDataset(archive, labels="hard"), 6, shuffle=True) for _ in range(2))
+    first.set_epoch(2)
+    batches = iter(first)
+    for _ in range(len(first)):
+        next(batches)
+    second.load_state_dict(first.state_dict())
+    second.set_epoch(2)
+    first.set_epoch(3)
+    assert targets(second) == []
+    assert targets(second) == targets(first)
 
 
 def test_pass_that_was_left_early_is_followed_by_a_whole_one(archive: Path) -> None:
@@ -208,6 +246,17 @@ class Transfers(TorchDispatchMode):
 def warm(loader: HelloLoader) -> None:
     """Bring all images to the device in one pass, and in another the constants that views are drawn with there."""
     _ = list(loader), list(loader)
+
+
+@pytest.mark.parametrize(("device", "ahead"), [("cpu", 0), ("meta", 1)])
+def test_batches_are_made_one_ahead_of_who_takes_them_but_on_a_cpu(device: str, ahead: int, archive: Path) -> None:
+    made = []
+    dataset = HelloDataset(archive, labels="hard", transform=lambda image: made.append(1) or image)
+    loader = HelloLoader(dataset, 5, device=device)
+    warm(loader)
+    made.clear()
+    counts = [len(made) for _ in loader]
+    assert counts == [5 * min(taken + ahead, len(loader)) for taken in range(1, len(loader) + 1)]
 
 
 @pytest.mark.parametrize("options", OPTIONS)

@@ -154,6 +154,8 @@ def test_options_travel_to_workers(archive: Path, pixels: Tensor) -> None:
     ("options", "message"),
     [
         ({"views": 0}, "views is 0, expected 1"),
+        ({"views": 2.5}, r"views is 2\.5, expected .* as an int"),
+        ({"views": True}, "views is True, expected .* as an int"),
         ({"views": 2, "view": None}, "of views that are drawn"),
         ({"views": 2, "train": False}, "of views that are drawn"),
         ({"mix": "none", "view": None}, "belongs to views that are drawn"),

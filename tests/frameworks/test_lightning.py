@@ -12,10 +12,31 @@ from torch.utils.data import DataLoader
 
 from hellods import HelloDataset, HelloLoader
 
-from .conftest import Witness
+from .conftest import Witness, make_student
 
 lightning = pytest.importorskip("lightning")
+ModelCheckpoint = pytest.importorskip("lightning.pytorch.callbacks").ModelCheckpoint
 pytestmark = pytest.mark.filterwarnings("default")  # Lightning's own, and its advice
+
+
+QUIET = {"logger": False, "enable_progress_bar": False, "log_every_n_steps": 1, "accelerator": "cpu"}
+
+
+class Student(lightning.LightningModule):  # type: ignore[misc, name-defined]
+    def __init__(self, network: nn.Module, witness: Witness) -> None:
+        super().__init__()
+        self.network, self.witness = network, witness
+
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        images, labels = batch
+        self.witness(images, labels)
+        return cross_entropy(self.network(images), labels)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
+        self.log("loss", cross_entropy(self.network(batch[0]), batch[1]))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=0.01)
 
 
 @pytest.mark.parametrize(
@@ -36,22 +57,39 @@ def test_trainer(
     student: nn.Module,
     learns: Callable[[], None],
 ) -> None:
-    class Student(lightning.LightningModule):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = student
-
-        def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-            images, labels = batch
-            witness(images, labels)
-            return cross_entropy(self.network(images), labels)
-
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.Adam(self.parameters(), lr=0.01)
-
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "barebones": False}
     trainer = lightning.Trainer(
-        max_epochs=2, accelerator="cpu", precision=precision, accumulate_grad_batches=2, log_every_n_steps=1, **quiet
+        max_epochs=2, precision=precision, accumulate_grad_batches=2, enable_checkpointing=False, **QUIET
     )
-    trainer.fit(Student(), load(HelloDataset(archive)))
+    trainer.fit(Student(student, witness), load(HelloDataset(archive)))
     learns()
+
+
+@pytest.mark.parametrize(
+    "when",
+    [{"every_n_train_steps": 4}, {"every_n_train_steps": 6}, {"every_n_epochs": 1, "save_on_train_epoch_end": True}],
+    ids=["last step", "mid epoch", "epoch end"],
+)
+def test_resumed_trainer_shows_what_is_left(
+    when: dict[str, Any], archive: Path, tmp_path: Path, witness: Witness
+) -> None:
+    def fit(saved: Path | None = None) -> list[tuple[int, int]]:
+        saves = [ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, **when)] if saved is None else []
+        trainer = lightning.Trainer(max_epochs=3, callbacks=saves, enable_checkpointing=saved is None, **QUIET)
+        loader = HelloLoader(HelloDataset(archive), 5, shuffle=True)
+        witness.seen = []
+        trainer.fit(Student(make_student(), witness), loader, ckpt_path=saved)
+        return witness.seen
+
+    whole = fit()
+    assert witness.saw_all_images_in_epochs(3)
+    saved = {int(path.stem.removeprefix("step=")): path for path in tmp_path.glob("*.ckpt")}
+    assert len(saved) > 1
+    for step, path in saved.items():
+        assert fit(path) == whole[5 * step :]
+
+
+def test_trainer_validates_on_either_loader(archive: Path, witness: Witness, student: nn.Module) -> None:
+    dataset = HelloDataset(archive, train=False)
+    trainer = lightning.Trainer(enable_checkpointing=False, **QUIET)
+    found = [trainer.validate(Student(student, witness), load(dataset, 5)) for load in (DataLoader, HelloLoader)]
+    assert found[0][0]["loss"] == pytest.approx(found[1][0]["loss"])
