@@ -24,8 +24,8 @@ FitOn = Literal["own", "real"]
 class Recipe:
     """How an archive is made from real images; the archive's header holds it whole.
 
-    The defaults of images and views are RDED's (arXiv 2312.03526), the ranks HeLlO's (arXiv 2408.08201); the others are
-    this project's own, also where HeLlO has others: whom the projector learns from, on what, and by what loss.
+    The defaults of images and views are RDED's (arXiv 2312.03526), the head's rank HeLlO's (arXiv 2408.08201); the
+    others are this project's own, also where HeLlO has others: whom the projector learns from, on what, by what loss.
     """
 
     images_per_class: int = 10
@@ -49,7 +49,7 @@ class Recipe:
     teacher_stages: tuple[int, ...] | None = None  # epochs whose logits are averaged; None: by images per class
     head: Head = "text"  # starts at embedded class names, or at mean features of real images, which are stored
     template: str = "a photo of a {}"  # CLIP's own; several, between `|`, are averaged
-    encoder_rank: int = 8  # HeLlO, ImageNet
+    encoder_rank: int = 6  # HeLlO has 8; students learn no more from it (tests/benchmarks/LOG.md)
     head_rank: int = 64  # HeLlO, ImageNet-100
     quantization: Quantization = "int4"  # of the deltas: a fifth of the bytes of fp16, and students learn as much
     label_precision: Precision = "fp32"  # bf16 and fp16 are faster on a GPU, and differ more from one to another

@@ -60,7 +60,8 @@ class Way:
     norms: float | None = None  # rate of the scales and shifts of the tower's BatchNorm
     recenter: bool = False  # the statistics of the tower's BatchNorm are taken anew from own views
     multiplier: str = "cosine"  # "linear", "constant"
-    loss: str = "mse"  # "centered": of logits less their mean; "kl-1", "kl-4": at a temperature
+    loss: str = "centered"  # of logits less their mean; "mse": as they are; "to centered"; "kl-T": at a temperature
+    begin: bool = False  # the head's bias begins at what makes the mean logit of own views zero
     clip: float | None = None  # of the norm of all gradients
 
 
@@ -74,12 +75,16 @@ VARIANTS = {
     "build": Variant(),
     **{f"rank {rank}": Variant(recipe={"encoder_rank": rank}) for rank in (6, 4, 12)},
     "plain": Variant(way=Way()),
-    "norms 0.0005": Variant(way=Way(norms=0.0005)),
-    "averaged 0.99": Variant(way=Way(average=0.99)),
-    **{name: Variant(way=Way(loss=name)) for name in ("centered", "kl-1", "kl-4")},
     **{f"rate {rate}": Variant(recipe={"fit_learning_rate": rate}) for rate in (0.004, 0.001)},
+    "norms 0.0005": Variant(way=Way(norms=0.0005)),
+    "begun": Variant(way=Way(begin=True)),
+    **{f"batch {size}": Variant(recipe={"fit_batch": size}) for size in (8, 16, 64)},
     **{f"head's rate {rate}": Variant(recipe={"head_learning_rate": rate}) for rate in (0.01, 0.1)},
-    **{f"batch {size}": Variant(recipe={"fit_batch": size}) for size in (16, 64)},
+    "averaged 0.99": Variant(way=Way(average=0.99)),
+    "mse": Variant(way=Way(loss="mse")),
+    "mse, begun": Variant(way=Way(loss="mse", begin=True)),
+    **{name: Variant(way=Way(loss=name)) for name in ("to centered", "kl-1", "kl-4")},
+    "to centered, begun": Variant(way=Way(loss="to centered", begin=True)),
     "norms recentered": Variant(way=Way(recenter=True)),
     "true classes 0.1": Variant(recipe={"hard_weight": 0.1}),
     "constant": Variant(way=Way(multiplier="constant")),
@@ -88,9 +93,14 @@ VARIANTS = {
     "three templates": Variant(recipe={"template": "a photo of a {}|a low resolution photo of a {}|a {}"}),
     "prototypes": Variant(recipe={"head": "prototypes"}),
     "gradients clipped": Variant(way=Way(clip=1.0)),
-    "averaged 0.999": Variant(way=Way(average=0.999)),
-    "norms 0.002": Variant(way=Way(norms=0.002)),
-    **{f"{views} views": Variant(recipe={"fit_images": views}) for views in (40_000, 80_000)},
+    **{f"{views} views": Variant(recipe={"fit_images": views}) for views in (40_000, 80_000, 160_000)},
+    **{
+        f"80000 views, rank {rank}, batch {size}": Variant(
+            recipe={"fit_images": 80_000, "encoder_rank": rank, "fit_batch": size}
+        )
+        for rank in (6, 8)
+        for size in (8, 16, 32)
+    },
 }
 
 
@@ -162,6 +172,10 @@ def fit_otherwise(projector: Projector, subject: Subject, views: Views, fit: Fit
                 projector(render(subject.images, draw(views, side, count, SEED + 1, step, indices)))
         for norm in norms:
             norm.eval()
+    if way.begin:
+        drawn = draw(views, side, count, SEED + 1, 0, torch.arange(min(count, 100)))
+        with torch.no_grad():
+            projector.bias.sub_(projector(render(subject.images, drawn)).mean())
     scales = [value for norm in norms for value in norm.parameters()] if way.norms else []
     tower = [value for value in projector.tower.parameters() if value.requires_grad]
     known = {id(value) for value in tower}
@@ -211,8 +225,11 @@ def falling(multiplier: str, done: float) -> float:
 def loss(name: str, logits: Tensor, target: Tensor) -> Tensor:
     if name == "mse":
         return F.mse_loss(logits, target)
+    centered = target - target.mean(1, keepdim=True)
+    if name == "to centered":
+        return F.mse_loss(logits, centered)
     if name == "centered":
-        return F.mse_loss(logits - logits.mean(1, keepdim=True), target - target.mean(1, keepdim=True))
+        return F.mse_loss(logits - logits.mean(1, keepdim=True), centered)
     temperature = float(name.removeprefix("kl-"))
     ours, theirs = (F.log_softmax(value / temperature, dim=1) for value in (logits, target))
     return temperature**2 * F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
