@@ -203,6 +203,34 @@ def start() -> str:
     return markdown(["data sets of 10 and of 10,000 images", "10", "10,000"], rows)
 
 
+def shapes() -> str:
+    """Return a row for each tower and its ranks: the bytes of its deltas, and what full labels are times as large."""
+    rows = [
+        [
+            f"{found['base']}, ranks {found['ranks'][0]} and {found['ranks'][1]}",
+            *(f"{found[f'bytes_{kind}']:,}" for kind in ("fp16", "int8", "int4")),
+            f"{100 * found['share_of_full_labels']:.5f} %",
+        ]
+        for found in results("shapes")["shapes"]
+    ]
+    return markdown(["1,000 classes", "fp16", "int8", "int4", "int4, of full labels"], rows)
+
+
+def fits() -> str:
+    """Return a row for each change of a fit: how near the projector comes to the assistant, and its bytes."""
+    rows = [
+        [
+            name,
+            percent(found["agreement"]),
+            f"{found['kl']['1']:.3f}",
+            f"{1000 * found['kl']['20']:.2f}",
+            f"{found['bytes']:,}",
+        ]
+        for name, found in results("fits_ipc10")["fits"].items()
+    ]
+    return markdown(["fit", "views as the assistant", "KL, T = 1", "1,000 × KL, T = 20", "bytes"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "builds": builds,
     "own": partial(evaluations, OWN, "CIFAR-10, 10"),
@@ -214,6 +242,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "epoch": epoch,
     "profile": profile,
     "start": start,
+    "shapes": shapes,
+    "fits": fits,
 }
 
 

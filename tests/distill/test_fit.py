@@ -36,6 +36,12 @@ def projector() -> Projector:
     return Projector.create("hello-tiny", CLASSES, template="a photo of a {}", ranks=(4, 2), seed=0)
 
 
+def apart(one: Tensor, other: Tensor) -> Tensor:
+    """Return the mean square of what softmax sees of the difference of logits."""
+    off = one.detach() - other
+    return (off - off.mean(1, keepdim=True)).square().mean()
+
+
 def fitted(images: int, precision: torch.dtype | None = None) -> Projector:
     made = projector()
     fit = replace(FIT, images=images, precision=precision)
@@ -46,7 +52,7 @@ def fitted(images: int, precision: torch.dtype | None = None) -> Projector:
 def test_fitting_brings_the_projector_to_the_teacher_on_new_views() -> None:
     images = source().images
     views = render(images, draw(Views(size=32), (32, 32), 48, 99, 0, torch.arange(48)))
-    before, after = ((made(views).detach() - brightest(views)).square().mean() for made in (projector(), fitted(640)))
+    before, after = (apart(made(views), brightest(views)) for made in (projector(), fitted(640)))
     assert after < before / 4
 
 
@@ -54,8 +60,19 @@ def test_fitting_brings_the_projector_to_the_teacher_on_new_views() -> None:
 def test_fitting_in_either_precision_comes_to_the_teacher_as_well(precision: torch.dtype) -> None:
     images = source().images
     made = (projector(), fitted(640, precision))
-    before, after = ((one(images).detach() - brightest(images)).square().mean() for one in made)
+    before, after = (apart(one(images), brightest(images)) for one in made)
     assert after < before / 4
+
+
+def test_mean_of_the_logits_is_the_teachers_though_no_step_learns_it() -> None:
+    images = source().images
+
+    def far(images: Tensor) -> Tensor:
+        return brightest(images) + 50
+
+    made = projector()
+    fit_projector(made, far, source(), Views(size=32), replace(FIT, images=64))
+    assert abs((made(images) - far(images)).mean().item()) < 0.5
 
 
 def test_teacher_and_projector_are_shown_the_very_same_views() -> None:
@@ -70,7 +87,7 @@ def test_teacher_and_projector_are_shown_the_very_same_views() -> None:
 
     views = Views(size=32, scale=(0.3, 1.0), flip=True, mix="cutmix")
     fit_projector(made, teacher, source(), views, replace(FIT, images=5 * FIT.batch_size))
-    assert len(asked) == len(answered) == 5
+    assert len(asked) == len(answered) == 5 + 1  # and one batch to find the mean logit on
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(asked, answered, strict=True))
     assert not torch.equal(asked[0], asked[1])
 
@@ -99,6 +116,6 @@ def test_compressed_in_few_bits_it_says_what_it_said_before(quantization: Quanti
     stored = projector()
     stored.config = made.config
     stored.load(made.state())
-    off, worse = ((maker(images).detach() - before).square().mean() for maker in (stored, rounded))
+    off, worse = (apart(maker(images), before) for maker in (stored, rounded))
     assert off < worse
     assert torch.equal(stored(images), made(images))
