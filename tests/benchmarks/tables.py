@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from hellods.evaluate.arms import ARMS
+
 DOCUMENTS = (Path(__file__).resolve().parents[2] / "README.md", Path(__file__).resolve().parent / "README.md")
 RESULTS = Path(__file__).resolve().parent / "results"
 BUILDS = {"digits": "digits", "cifar10": "CIFAR-10", "imagenette": "Imagenette"}
@@ -74,14 +76,14 @@ def evaluations(titles: Mapping[str, str], sized: str) -> str:
 
     The last column has the bytes of the archive of that title.
     """
-    archives = {title: results(name)["archives"][0] for name, title in titles.items()}
+    archives = {title: results(name)["archives"][0]["arms"] for name, title in titles.items()}
+    arms = {arm: value["says"] for found in archives.values() for arm, value in found.items()}
     rows = []
-    for arm, value in archives[sized]["arms"].items():
-        found = (archive["arms"].get(arm) for archive in archives.values())
-        size = f"{sum(value['bytes'].values()):,}"
-        rows.append(
-            [f"`{arm}`: {value['says']}", *(spread(one["accuracy"]["last"]) if one else "" for one in found), size]
-        )
+    for arm in (arm for arm in ARMS if arm in arms):
+        found = [spread(archive[arm]["accuracy"]["last"]) if arm in archive else "" for archive in archives.values()]
+        value = archives[sized].get(arm)
+        size = f"{sum(value['bytes'].values()):,}" if value else ""
+        rows.append([f"`{arm}`: {arms[arm]}", *found, size])
     return markdown(["accuracy in %", *archives, f"bytes, {sized}"], rows)
 
 
