@@ -16,7 +16,7 @@ from typing import Any
 
 from common import record, shared
 
-from hellods.distill.build import Report, build
+from hellods.distill.build import build
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.format.archive import Archive
 from hellods.labels.models import ASSETS
@@ -59,12 +59,12 @@ def inputs(name: str, folder: Path) -> Inputs:
     )
 
 
-def facts(report: Report, inputs: Inputs) -> dict[str, Any]:
-    """Return what a table shows of a build."""
-    with Archive.open(report.path) as archive:
-        header = archive.header
+def facts(path: Path, inputs: Inputs, seconds: dict[str, float] | None) -> dict[str, Any]:
+    """Return what a table shows of a build; None: it was not timed here."""
+    with Archive.open(path) as archive:
+        header, content_id = archive.header, archive.content_id
     lengths = {section.name: section.length for section in header.sections}
-    whole = report.path.stat().st_size
+    whole = path.stat().st_size
     shown = lengths["images"], lengths["projector"]
     folder = ASSETS / "hello-tiny" if inputs.base == "hello-tiny" else Path(inputs.base.removeprefix("local-dir:"))
     return {
@@ -83,8 +83,8 @@ def facts(report: Report, inputs: Inputs) -> dict[str, Any]:
         "teacher_held_out_accuracy": float(header.teacher["held_out_accuracy"]),
         **{name: float(value) for name, value in header.metrics.items()},
         "recipe": header.recipe,
-        "seconds": report.seconds,
-        "content_id": report.content_id,
+        "seconds": seconds,
+        "content_id": content_id,
     }
 
 
@@ -99,7 +99,7 @@ def main() -> None:
             subprocess.run(prepare, check=True)
         made_from = inputs(options.name, Path(folder))
         report = build(made_from, Recipe(), options.out, overwrite=True)
-    record(options.name, facts(report, made_from))
+    record(options.name, facts(report.path, made_from, report.seconds))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from builds import SETS, inputs
-from common import RESULTS, shared
+from builds import SETS, facts, inputs
+from common import RESULTS, record, shared
 
 from hellods.distill.build import build
 from hellods.distill.recipe import PRESETS, Inputs, Recipe
@@ -133,8 +133,10 @@ def main() -> None:
     measurement = MEASUREMENTS[name]
     made_from = prepared(measurement, folder)
     archive = folder / f"{measurement.archive or name}.hello"
+    # Beside other work a build takes longer, so it is timed by builds.py alone.
     if not archive.exists():
         build(made_from, Recipe(**measurement.recipe), archive)
+    record(f"build_{name.replace('-', '_')}", facts(archive, made_from, None))
     question = Question(
         data=made_from.data,
         protocol=measurement.protocol,

@@ -17,7 +17,13 @@ from hellods.evaluate.arms import ARMS
 
 DOCUMENTS = (Path(__file__).resolve().parents[2] / "README.md", Path(__file__).resolve().parent / "README.md")
 RESULTS = Path(__file__).resolve().parent / "results"
-BUILDS = {"digits": "digits", "cifar10": "CIFAR-10", "imagenette": "Imagenette"}
+BUILDS = {
+    "build_cifar10_ipc10": "CIFAR-10, `best`",
+    "build_imagenette_best_ipc10": "Imagenette, `best`",
+    "digits": "digits, earlier",
+    "cifar10": "CIFAR-10, earlier",
+    "imagenette": "Imagenette, earlier",
+}
 OWN = {
     "evaluate_cifar10_best_ipc1": "CIFAR-10, 1 a class",
     "evaluate_cifar10_best_ipc10": "CIFAR-10, 10",
@@ -63,7 +69,10 @@ def builds() -> str:
         "projector, the same": lambda r: percent(r["projector_held_out_accuracy"]),
         "projector agrees with teacher, held-out images": lambda r: percent(r["agreement_on_held_out_images"]),
         "projector agrees with teacher, views of the file": lambda r: percent(r["agreement_on_views"]),
-        "minutes to build, 2 CPU cores": lambda r: f"{sum(r['seconds'].values()) / 60:.1f}",
+        "projector agrees with assistant, the same views": lambda r: (
+            percent(r["agreement_with_assistant_on_views"]) if "agreement_with_assistant_on_views" in r else ""
+        ),
+        "minutes to build, 2 CPU cores": lambda r: f"{sum(r['seconds'].values()) / 60:.1f}" if r["seconds"] else "",
     }
     return markdown(
         ["10 images a class", *made],
