@@ -32,8 +32,9 @@ class HelloLoader:
         shuffle: draw in another random order in each pass, given by the data set's seed; not with `sampler`.
         device: where the batches are made.
         drop_last: leave out a last batch that is not full.
-        sampler: yields indices, as for a DataLoader. Without one, and in a process group of torch.distributed, each
-            rank draws its share; the group may be made after the loader.
+        sampler: yields indices, as for a DataLoader; its own `set_epoch` sets the order alone, the loader's the views
+            too. Without one, and in a process group of torch.distributed, each rank draws its share; the group may be
+            made after the loader.
     """
 
     def __init__(
