@@ -9,6 +9,7 @@ from typing import Any, Final
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.v2 import functional as TF
 
@@ -219,9 +220,10 @@ def share(hits: Tensor) -> float:
 def flops(answer: Callable[[Tensor], Tensor], images: Tensor) -> int:
     """Return the floating-point operations of one call; a multiplication and an addition are two."""
     fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # its fused attention is not counted
+    torch.backends.mha.set_fastpath_enabled(False)  # its fused attention is not counted,
     try:
-        with FlopCounterMode(display=False) as counter:
+        # nor are all kernels of scaled_dot_product_attention, in every version of torch.
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             answer(images)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
