@@ -34,7 +34,7 @@ GIVEN = {
     "evaluate_cifar10_ipc10": "CIFAR-10, 10",
     "evaluate_cifar10_ipc50": "CIFAR-10, 50",
     "evaluate_imagenette_tiny_ipc1": "Imagenette, 1",
-    "evaluate_imagenette_tiny_ipc10": "Imagenette, 10",
+    "evaluate_imagenette_best_ipc10": "Imagenette, 10",
 }
 ALONE = {
     "evaluate_cifar10_alone_ipc1": "CIFAR-10, 1 a class",
