@@ -23,10 +23,7 @@ from hellods import HelloDataset
 
 from .conftest import COUNT, Witness
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true:UserWarning"),
-    pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes:UserWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true:UserWarning")
 
 STARTS = ("fork", "spawn", "forkserver")
 FACTORS = ((1, 4), STARTS, (False, True), (False, True), (2, 4))
