@@ -100,9 +100,9 @@ MEASUREMENTS = {
     "imagenette-alone-ipc10": imagenette(10, **ALONE, fit_images=3072),
     "imagenette-ipc1": imagenette(1),
     "imagenette-ipc10": imagenette(10),
-    "imagenette-tiny-ipc1": replace(imagenette(1), base="hello-tiny", arms=("hello",)),
+    "imagenette-tiny-ipc1": replace(imagenette(1), base="hello-tiny", arms=("hello", "teacher")),
     "imagenette-tiny-ipc10": replace(imagenette(10), base="hello-tiny", arms=("hello",)),
-    "imagenette-best-ipc10": replace(imagenette(10, **PRESETS["best"]), base="hello-tiny", arms=("hello",)),
+    "imagenette-best-ipc10": replace(imagenette(10, **PRESETS["best"]), base="hello-tiny", arms=("hello", "teacher")),
 }
 
 
