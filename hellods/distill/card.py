@@ -29,12 +29,7 @@ def card(header: Header) -> str:
         "Base model": f"{projector['base'].removeprefix('given:')}, SHA-256 {projector['base_sha256']}",
         "Made by": header.created_by,
     }
-    if projector.get("tower"):
-        base, brought = "the CLIP model in the file", ""
-    elif projector["base"].startswith("given:"):
-        base, brought = "a CLIP model that you bring", ', base="local-dir:FOLDER"'
-    else:
-        base, brought = "a public CLIP model", ""
+    base, brought = origin(projector)
     about = [f"{key}: {plain(value)}" for key, value in said.items() if value]
     found = [f"{name} {percent(header.metrics[key])}" for key, name in MEASURED.items() if key in header.metrics]
     return f"""# {plain(header.name)}
@@ -55,6 +50,15 @@ The projector, measured by who made the file:
 
 {lines(found)}
 """
+
+
+def origin(projector: Mapping[str, Any]) -> tuple[str, str]:
+    """Return whose CLIP model makes the labels, and what a reader must add to open the file with it."""
+    if projector.get("tower"):
+        return "the CLIP model in the file", ""
+    if projector["base"].startswith("given:"):
+        return "a CLIP model that you bring", ', base="local-dir:FOLDER"'
+    return "a public CLIP model", ""
 
 
 def taught(facts: Mapping[str, Any]) -> str:

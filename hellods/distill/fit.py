@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -77,12 +77,6 @@ def fit_projector(
         near = F.mse_loss(_centered(logits), _centered(target[0]))
         return near + fit.hard_weight * F.cross_entropy(logits, target[1])
 
-    tower = {id(value) for value in projector.tower.parameters()}
-    learned = projector.learned().values()
-    groups = [
-        {"params": [value for value in learned if id(value) in tower], "lr": fit.learning_rate},
-        {"params": [value for value in learned if id(value) not in tower], "lr": fit.head_learning_rate},
-    ]
     if steps:
         schedule = Schedule(weight_decay=0.0)
         train(
@@ -92,7 +86,7 @@ def fit_projector(
             epochs=1,
             steps=steps,
             schedule=schedule,
-            groups=groups,
+            groups=_groups(projector, fit),
             stage=stage,
             precision=dtype,
             checkpoint=checkpoint,
@@ -123,6 +117,16 @@ def compress_projector(
         precision=torch.float32,  # what int8 rounds off is less than what bfloat16 does
     )
     fit_projector(projector, exact, source, views, on, progress, checkpoint, stage="Compress")
+
+
+def _groups(projector: Projector, fit: Fit) -> list[dict[str, Any]]:
+    """Return torch's parameter groups: the tower's deltas learn at one rate, head, bias and scale at another."""
+    tower = {id(value) for value in projector.tower.parameters()}
+    learned = projector.learned().values()
+    return [
+        {"params": [value for value in learned if id(value) in tower], "lr": fit.learning_rate},
+        {"params": [value for value in learned if id(value) not in tower], "lr": fit.head_learning_rate},
+    ]
 
 
 def _centered(logits: Tensor) -> Tensor:
