@@ -1,5 +1,8 @@
 """Where torch computes: the device of a name, what is said of it, and how tensors get there."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -26,6 +29,18 @@ def describe_device(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     with_bf16 = " with bfloat16" if training_dtype(device) == torch.bfloat16 else ""
     return f"CPU, {torch.get_num_threads()} threads{with_bf16}"
+
+
+@contextmanager
+def float32_on_cpu() -> Iterator[None]:
+    """Create tensors as torch does unless told otherwise, whatever its default dtype and device are now."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def sent(values: Tensor, device: torch.device | str) -> Tensor:

@@ -15,7 +15,7 @@ from hellods.data.lazy import CPU, LABELERS, check_fork, check_worker
 from hellods.data.memory import Shared
 from hellods.data.options import Options, archived
 from hellods.data.probe import PROBE_SEED, check_probe
-from hellods.device import sent
+from hellods.device import float32_on_cpu, sent
 from hellods.format import wire
 from hellods.format.header import Header
 from hellods.labels.config import ProjectorConfig
@@ -99,7 +99,7 @@ class Samples:
             state = safetensors.torch.load(archive.read("projector"))
             held = config.tower is not None and base is None
             embedded = safetensors.torch.load(archive.read("backbone")) if held else None
-        with CPU:  # whatever torch's default device
+        with float32_on_cpu():
             return Projector.restore(
                 config, self.classes, state, embedded=embedded, base=base, other_activation=other_activation
             )

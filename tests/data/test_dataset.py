@@ -163,18 +163,23 @@ def test_images_do_not_depend_on_the_default_dtype() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"views": 2}, {"view": None}, {"labels": "hard"}])
-def test_samples_do_not_depend_on_the_default_device(options: dict[str, Any], archive: Path) -> None:
+@pytest.mark.parametrize("default", ["device", "dtype"])
+def test_samples_do_not_depend_on_torchs_defaults(default: str, options: dict[str, Any], archive: Path) -> None:
     def samples() -> list[Tensor]:
         dataset = HelloDataset(archive, seed=13, **options)
         batches = [dataset.batch(range(COUNT)), *HelloLoader(dataset, 8, shuffle=True)]
         return [dataset[3][0], *(part for batch in batches for part in batch)]
 
     expected = samples()
-    torch.set_default_device("meta")
+    if default == "device":
+        torch.set_default_device("meta")
+    else:
+        torch.set_default_dtype(torch.float64)
     try:
         found = samples()
     finally:
         torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
 

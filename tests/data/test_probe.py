@@ -26,11 +26,18 @@ def label_maker(images: Tensor) -> Tensor:
     return nn.functional.gelu(images.flatten(1).float() / 255 @ WEIGHTS)
 
 
-def check(probe: dict[str, Tensor], label_maker: LabelMaker, images: Tensor, precision: Precision = "fp32") -> None:
+def check(
+    probe: dict[str, Tensor],
+    label_maker: LabelMaker,
+    images: Tensor,
+    precision: Precision = "fp32",
+    other: LabelMaker | None = None,
+) -> None:
     def view(epochs: Tensor, indices: Tensor, device: torch.device) -> Tensor:
         return render(images, draw(VIEWS, (8, 8), len(images), PROBE_SEED, epochs, indices))
 
-    check_probe(probe, label_maker, view, len(images), "x.hello", precision=precision)
+    restored = None if other is None else lambda: other
+    check_probe(probe, label_maker, view, len(images), "x.hello", precision=precision, other=restored)
 
 
 PROBE = make_probe(label_maker, IMAGES, VIEWS)
@@ -97,6 +104,15 @@ def test_wrong_activation_is_named_where_the_other_one_is_right(digits_archive: 
 def test_tolerance_is_that_of_the_precision(precision: Precision, passes: bool) -> None:
     with nullcontext() if passes else pytest.raises(LabelError, match="limit 1e-03"):
         check(PROBE, lambda images: label_maker(images) * 1.005, IMAGES, precision)
+
+
+@pytest.mark.parametrize(("nearer", "passes"), [(1.0, False), (1.004, False), (1.015, True), (1.03, True)])
+def test_within_the_tolerance_the_other_activation_may_not_be_twice_as_near(nearer: float, passes: bool) -> None:
+    def off(factor: float) -> LabelMaker:
+        return lambda images: label_maker(images) * factor
+
+    with nullcontext() if passes else pytest.raises(LabelError, match="if GELU and QuickGELU were exchanged"):
+        check(PROBE, off(1.02), IMAGES, "bf16", off(nearer))
 
 
 def test_answer_that_is_not_finite_is_a_numerical_fault() -> None:
