@@ -11,6 +11,7 @@ Every product and partial sum is a multiple of 1/2048 below 256, so float32 hold
 `set_float32_matmul_precision` could shorten, and no work for the zeros of a full weight matrix.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import torch
@@ -40,15 +41,26 @@ def render(images: Tensor, draw: Draw) -> Tensor:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"images are {images.dtype} {tuple(images.shape)}, expected torch.uint8 (N, 3, H, W)")
     draw = draw.to(images.device)
-    views = _unmixed(images, draw)
+    values = 3 * max(images.shape[2], draw.size) * max(images.shape[3], draw.size)
+    part = max(1, (CPU_PART if images.device.type == "cpu" else PART) // values)
+    parts = [slice(start, start + part) for start in range(0, len(draw.index), part)]
+    views = images.new_empty(len(draw.index), 3, draw.size, draw.size)
+    own = _unmixed(images, draw, part, parts)
     if draw.partner is None:
+        for some, view in zip(parts, own, strict=True):
+            views[some].copy_(view)
         return views
-    others = _unmixed(images, draw.partner)
-    if draw.patch is not None:
-        views = torch.where(_inside(draw.patch, draw.size), others, views)
-    if draw.weight is not None:
-        weight = draw.weight.int()[:, None, None, None]
-        views = ((weight * views + (2048 - weight) * others + 1024) >> 11).to(torch.uint8)
+    alone = draw.patch if part == 1 else None
+    for some, view, other in zip(parts, own, _unmixed(images, draw.partner, part, parts, alone), strict=True):
+        if draw.weight is not None:
+            weight = draw.weight[some, None, None, None].int()
+            view = (weight * view + (2048 - weight) * other + 1024) >> 11
+        elif draw.patch is not None and alone is None:
+            view = torch.where(_inside(draw.patch[some], draw.size), other, view)
+        views[some].copy_(view)
+        if alone is not None:
+            top, left, height, width = alone[some.start].tolist()
+            views[some, :, top : top + height, left : left + width].copy_(other)
     return views
 
 
@@ -61,17 +73,21 @@ def _inside(patch: Tensor, size: int) -> Tensor:
     return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
-def _unmixed(images: Tensor, draw: Draw) -> Tensor:
+def _unmixed(
+    images: Tensor, draw: Draw, part: int, parts: Sequence[slice], patch: Tensor | None = None
+) -> Iterator[Tensor]:
+    """Yield the views of each part, int16 (b, 3, S, S); where there is a `patch` (B, 4), what it has of each alone."""
     top, left, height, width = draw.box.unbind(1)
     rows, row_weights = _taps(height, top, draw.rows, images.shape[2], draw.size)
     columns, column_weights = _taps(width, left, draw.columns, images.shape[3], draw.size)
     flipped = draw.flip.bool()[:, None, None]
     columns = torch.where(flipped, columns.flip(1), columns)
     column_weights = torch.where(flipped, column_weights.flip(1), column_weights)
+    heights = widths = [draw.size] * len(draw.index)
+    if patch is not None:
+        rows, row_weights, heights = _patched(rows, row_weights, patch[:, 0], patch[:, 2])
+        columns, column_weights, widths = _patched(columns, column_weights, patch[:, 1], patch[:, 3])
 
-    values = 3 * max(images.shape[2], draw.size) * max(images.shape[3], draw.size)
-    part = max(1, (CPU_PART if images.device.type == "cpu" else PART) // values)
-    parts = [slice(start, start + part) for start in range(0, len(draw.index), part)]
     tall, wide = (torch.full_like(top, side) for side in images.shape[2:])
     if part == 1:  # of an image alone no more is read than its crop
         rows, tall, downs = _windows(rows)
@@ -82,16 +98,27 @@ def _unmixed(images: Tensor, draw: Draw) -> Tensor:
         sources = (images.index_select(0, draw.index[some]) for some in parts)
     rows, row_weights = _bags(rows, row_weights, tall, part)
     columns, column_weights = _bags(columns, column_weights, wide, part)
-
-    views = images.new_empty(len(draw.index), 3, draw.size, draw.size)
     for some, source in zip(parts, sources, strict=True):
+        down, across = slice(heights[some.start]), slice(widths[some.start])
         shown = source.to(torch.float32, memory_format=torch.contiguous_format)
-        short = _mix(shown, rows[some], row_weights[some]).floor_()
-        mixed = _mix(short.transpose(2, 3).contiguous(), columns[some], column_weights[some])
+        short = _mix(shown, rows[some, :, down], row_weights[some, :, down]).floor_()
+        mixed = _mix(short.transpose(2, 3).contiguous(), columns[some, :, across], column_weights[some, :, across])
         # int16 rounds down, and is made of float32, and uint8 of it, by vector instructions: straight to uint8 torch
         # goes number by number.
-        views[some].copy_(mixed.to(torch.int16).transpose(2, 3).contiguous())
-    return views
+        yield mixed.to(torch.int16).transpose(2, 3).contiguous()
+
+
+def _patched(pixels: Tensor, weights: Tensor, start: Tensor, length: Tensor) -> tuple[Tensor, Tensor, list[int]]:
+    """Move the outputs of a patch, which begins at `start` (B,) of the axis, to the front, before copies of its last.
+
+    Returns:
+        source pixels and weights (B, S, T), and how many outputs each patch has, one where it is empty.
+    """
+    size, length = pixels.shape[1], length.clamp_min(1)
+    last = start + length - 1
+    place = torch.minimum(start[:, None] + torch.arange(size, device=pixels.device), last[:, None])
+    place = place[:, :, None].expand_as(pixels)
+    return pixels.gather(1, place), weights.gather(1, place), length.tolist()
 
 
 def _windows(pixels: Tensor) -> tuple[Tensor, Tensor, list[slice]]:
@@ -139,5 +166,5 @@ def _mix(images: Tensor, bags: Tensor, weights: Tensor) -> Tensor:
     """(B, 3, S, X) from (B, 3, L, X): weighted sums of lines, plus 1/2."""
     batch, channels, size, taps = bags.shape
     lines = images.view(-1, images.shape[3])
-    sums = embedding_bag(bags.view(-1, taps), lines, mode="sum", per_sample_weights=weights.view(-1, taps))
+    sums = embedding_bag(bags.reshape(-1, taps), lines, mode="sum", per_sample_weights=weights.reshape(-1, taps))
     return sums.add_(0.5).view(batch, channels, size, -1)
