@@ -134,8 +134,8 @@ def asks_for(context: click.Context, name: str) -> bool:
 )
 @option("fit_effort", "Multiplies the default of --fit-images.")
 @option("fit_batch", "Batch size of the projector's fit.  [default: 32, fewer above 224 px]", int)
-@option("fit_learning_rate", "Learning rate of the deltas on the image tower.")
-@option("head_learning_rate", "Learning rate of the head.")
+@option("fit_learning_rate", "Learning rate of the deltas on the image tower, by Muon.")
+@option("head_learning_rate", "Learning rate of the head, by AdamW.")
 @option(
     "hard_weight",
     "Weight of cross-entropy with the true class in the fit.  [default: 0.1 on real images, else 0]",

@@ -1,7 +1,7 @@
 """The one training loop, for teacher and student."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 
 from hellods.errors import RecipeError
 from hellods.progress import Progress, silent
@@ -23,7 +24,7 @@ MULTIPLIERS: Final[dict[str, Callable[[int, int, int], float]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How fast to learn: AdamW, with a learning rate that falls."""
+    """How fast to learn: by AdamW unless another optimizer is chosen, with a learning rate that falls."""
 
     learning_rate: float = 1e-3
     weight_decay: float = 0.01  # of matrices only, as in RDED
@@ -62,7 +63,7 @@ def train(
     steps: int,
     schedule: Schedule,
     stage: str,
-    groups: list[dict[str, Any]] | None = None,
+    optimizers: Sequence[Optimizer] | None = None,
     seed: int = 0,
     precision: torch.dtype = torch.float32,
     after: Callable[[int], None] = lambda epochs: None,
@@ -80,9 +81,9 @@ def train(
         loss: (logits, targets) -> a scalar.
         epochs: how often `batches` is called.
         steps: per epoch.
-        schedule: optimizer and learning rate.
+        schedule: how the learning rate falls, and where it begins unless there are `optimizers`.
         stage: names the training in progress and in messages.
-        groups: torch's parameter groups, where parts learn at rates of their own; None: one rate, decay on matrices.
+        optimizers: where parts learn in ways of their own, each at rates that fall together; None: AdamW for all.
         seed: of random layers such as dropout; global random state is left as it was.
         precision: bfloat16 for autocast of the forward pass; weights, loss and optimizer stay in float32.
         after: called after every epoch with the number of epochs done.
@@ -97,26 +98,28 @@ def train(
     progress(stage, checkpoint.done, total)
     if not total:
         return
-    decay = schedule.weight_decay
-    optimizer = torch.optim.AdamW(groups or _groups(network, decay), lr=schedule.learning_rate, weight_decay=decay)
-    rates = [group["lr"] for group in optimizer.param_groups]
+    optimizers = [_adamw(network, schedule)] if optimizers is None else optimizers
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    rates = [group["lr"] for group in groups]
     multiplier, falling = MULTIPLIERS[schedule.multiplier], schedule.epochs or epochs
     with _mode(network, training=True), _random(network, seed):
         if checkpoint.state:
-            _restore(checkpoint.state, network, optimizer)
+            _restore(checkpoint.state, network, optimizers)
         begin, skipped = divmod(checkpoint.done, steps)
         for epoch in range(begin, epochs):
             first = skipped if epoch == begin else 0
             for step, (images, targets) in zip(range(first, steps), batches(epoch), strict=True):
                 done = epoch * steps + step
-                for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                for group, rate in zip(groups, rates, strict=True):
                     group["lr"] = rate * multiplier(done, steps, falling)
                 with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
                     logits = network(images)
                 value = loss(logits.float(), targets)
-                optimizer.zero_grad()
+                for optimizer in optimizers:
+                    optimizer.zero_grad()
                 value.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
+                for optimizer in optimizers:
+                    optimizer.step()
                 done += 1
                 # Now and then, since reading the loss stops a GPU.
                 if (done % 100 == 0 or done == total) and not value.isfinite():
@@ -125,7 +128,7 @@ def train(
                     )
                 if done % steps == 0:
                     after(done // steps)  # may change what is kept
-                checkpoint.save(done, total, partial(_state, done, network, optimizer))
+                checkpoint.save(done, total, partial(_state, done, network, optimizers))
                 progress(stage, done, total)
 
 
@@ -148,28 +151,28 @@ def predict(
     return torch.cat(found)
 
 
-def _state(done: int, network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _state(done: int, network: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
     state = {"done": torch.tensor(done), "random": torch.get_rng_state()}
     state |= {f"random.{device}": torch.cuda.get_rng_state(device) for device in _gpus(network)}
     state |= {f"network.{name}": value for name, value in _changing(network).items()}
-    for number, moments in optimizer.state_dict()["state"].items():
-        state |= {f"optimizer.{number}.{name}": value for name, value in moments.items()}
+    for number, (optimizer, parameter) in enumerate(_learned(optimizers)):
+        state |= {f"optimizer.{number}.{name}": value for name, value in optimizer.state[parameter].items()}
     return {name: value.detach().cpu().contiguous() for name, value in state.items()}
 
 
-def _restore(state: Mapping[str, Tensor], network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def _restore(state: Mapping[str, Tensor], network: nn.Module, optimizers: Sequence[Optimizer]) -> None:
     torch.set_rng_state(state["random"])
     for device in _gpus(network):
         torch.cuda.set_rng_state(state[f"random.{device}"], device)
     with torch.no_grad():
         for name, value in _changing(network).items():
             value.copy_(state[f"network.{name}"])
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    learned = _learned(optimizers)
     for name, value in state.items():
         kind, _, rest = name.partition(".")
         if kind == "optimizer":
             number, _, moment = rest.partition(".")
-            parameter = parameters[int(number)]
+            optimizer, parameter = learned[int(number)]
             # In the parameter's memory format, so that the same sums are rounded in the same order.
             like = value.clone() if moment == "step" else torch.empty_like(parameter).copy_(value)
             optimizer.state[parameter][moment] = like
@@ -181,12 +184,18 @@ def _changing(network: nn.Module) -> dict[str, Tensor]:
     return learned | dict(network.named_buffers())
 
 
-def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def _learned(optimizers: Sequence[Optimizer]) -> list[tuple[Optimizer, Tensor]]:
+    """Return each parameter, after who moves it."""
+    return [(one, parameter) for one in optimizers for group in one.param_groups for parameter in group["params"]]
+
+
+def _adamw(network: nn.Module, schedule: Schedule) -> Optimizer:
     learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return [
-        {"params": [parameter for parameter in learned if parameter.ndim > 1], "weight_decay": weight_decay},
+    groups = [
+        {"params": [parameter for parameter in learned if parameter.ndim > 1], "weight_decay": schedule.weight_decay},
         {"params": [parameter for parameter in learned if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
+    return AdamW(groups, lr=schedule.learning_rate)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load, save
 from torch import Tensor, nn
+from torch.optim import SGD, Muon, Optimizer
 
 from hellods.errors import RecipeError
 from hellods.train import Checkpoint, Schedule, predict, train
@@ -55,6 +56,21 @@ def test_learning_rate_follows_the_published_curve_at_every_step(
     path.append(network.weight.item())
     rates = [before - after for before, after in pairwise(path)]
     assert rates == pytest.approx([0.1 * formula(step) for step in range(EPOCHS * STEPS)], rel=1e-6)
+
+
+def test_each_optimizer_begins_at_its_own_rate_and_they_fall_together() -> None:
+    network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    one, other = SGD(network[0].parameters(), lr=0.5), SGD(network[1].parameters(), lr=0.1)
+    seen = []
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        seen.append((one.param_groups[0]["lr"], other.param_groups[0]["lr"]))
+        return F.cross_entropy(logits, targets)
+
+    train(network, batches, loss, epochs=2, steps=STEPS, schedule=Schedule(), optimizers=[one, other], stage="Test")
+    assert seen[0] == (0.5, 0.1)
+    assert [second / first for first, second in seen] == pytest.approx([0.2] * 2 * STEPS)
+    assert seen[-1][0] < 0.1
 
 
 def test_decay_shrinks_matrices_alone() -> None:
@@ -180,7 +196,16 @@ def learner() -> nn.Sequential:
     return network.to(memory_format=torch.channels_last)
 
 
-def learn(checkpoint: Checkpoint) -> dict[str, Tensor]:
+def optimizers(network: nn.Module) -> list[Optimizer]:
+    """What learns in two ways: the matrix by Muon, all else by SGD."""
+    learned = list(network.parameters())
+    return [
+        Muon([value for value in learned if value.ndim == 2]),
+        SGD([value for value in learned if value.ndim != 2], momentum=0.9),
+    ]
+
+
+def learn(checkpoint: Checkpoint, by: Callable[[nn.Module], list[Optimizer] | None]) -> dict[str, Tensor]:
     network = learner()
 
     def pictures(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -191,16 +216,29 @@ def learn(checkpoint: Checkpoint) -> dict[str, Tensor]:
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(network.scale * logits, targets)  # type: ignore[operator]
 
-    train(network, pictures, loss, epochs=EPOCHS, steps=STEPS, schedule=Schedule(), stage="Test", checkpoint=checkpoint)
+    train(
+        network,
+        pictures,
+        loss,
+        epochs=EPOCHS,
+        steps=STEPS,
+        schedule=Schedule(),
+        optimizers=by(network),
+        stage="Test",
+        checkpoint=checkpoint,
+    )
     return network.state_dict()
 
 
-def test_training_goes_on_from_any_step_to_the_very_same_weights() -> None:
-    whole = learn(book := Notebook())
+@pytest.mark.parametrize("by", [lambda network: None, optimizers], ids=["AdamW", "two optimizers"])
+def test_training_goes_on_from_any_step_to_the_very_same_weights(
+    by: Callable[[nn.Module], list[Optimizer] | None],
+) -> None:
+    whole = learn(book := Notebook(), by)
     assert len(book.pages) == EPOCHS * STEPS
     for done, page in enumerate(book.pages, start=1):
         rest = Notebook(load(save(page)))  # as a file holds it
-        again = learn(rest)
+        again = learn(rest, by)
         assert (rest.done, len(rest.pages)) == (done, EPOCHS * STEPS - done)
         assert all(torch.equal(again[name], value) for name, value in whole.items())
 

@@ -19,7 +19,7 @@ from hellods.data.probe import make_probe
 from hellods.device import describe_device, get_device
 from hellods.distill.arrange import arrange, lessons, make_projector, resolve
 from hellods.distill.card import card
-from hellods.distill.fit import compress_projector, fit_projector
+from hellods.distill.fit import fit_projector, quantize_projector
 from hellods.distill.initialize import INITIALIZERS, Layout, check_enough
 from hellods.distill.measure import measure
 from hellods.distill.mentors import check_network, get_assistant, get_teacher
@@ -103,8 +103,8 @@ def build(
         work = work.given(projector=to_json(projector.config), images=digest({"images": images}))
         seen, how = lessons(recipe, source, images, views)
         fit_projector(projector, mentors[-1], seen, how, fit, progress, checkpoint=work.stage("projector"))
-        if recipe.quantization != "fp16":
-            compress_projector(projector, seen, how, fit, progress, checkpoint=work.stage("compress"))
+        if recipe.quantization == "int4":  # rounding to int8 costs nothing
+            quantize_projector(projector, seen, how, fit, progress, checkpoint=work.stage("quantize"))
         projector.load(projector.state())  # from here on just what the archive holds
     state = save(projector.state())
     backbone = {"backbone": save(projector.base())} if recipe.embed_base else {}

@@ -1,14 +1,15 @@
-"""fit_projector(): low-rank deltas and head learn the teacher; compress_projector(): in few bits they say the same."""
+"""fit_projector(): low-rank deltas and head learn the teacher; quantize_projector(): in few bits they say the same."""
 
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim import AdamW, Muon, Optimizer
 
 from hellods.device import training_dtype
 from hellods.distill.sources import Source, squares
@@ -20,9 +21,8 @@ from hellods.views.draw import blend, draw
 from hellods.views.render import render
 from hellods.views.rule import Views
 
-ENERGY: Final = 0.98  # of each delta's squared norm, which keeps two thirds of its rank
-REFIT: Final = 1 / 16  # of the views of a fit, and 1/4 of its pace: enough to make up for cut and rounded deltas
-PACE: Final = 1 / 4
+REFIT: Final = 1 / 16  # of the views of a fit, and 1/8 of its pace: enough to make up for rounded deltas
+PACE: Final = 1 / 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,15 +78,14 @@ def fit_projector(
         return near + fit.hard_weight * F.cross_entropy(logits, target[1])
 
     if steps:
-        schedule = Schedule(weight_decay=0.0)
         train(
             projector,
             lambda epoch: map(lesson, range(checkpoint.done, steps)),
             loss,
             epochs=1,
             steps=steps,
-            schedule=schedule,
-            groups=_groups(projector, fit),
+            schedule=Schedule(),
+            optimizers=_optimizers(projector, fit),
             stage=stage,
             precision=dtype,
             checkpoint=checkpoint,
@@ -96,7 +95,7 @@ def fit_projector(
         projector.bias.data += (answers - projector.label(seen)).mean()
 
 
-def compress_projector(
+def quantize_projector(
     projector: Projector,
     source: Source,
     views: Views,
@@ -104,9 +103,9 @@ def compress_projector(
     progress: Progress = silent,
     checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> None:
-    """Cut and round a fitted projector's deltas, in place, and fit them on to the labels that it gave before."""
+    """Round a fitted projector's deltas, in place, and fit them on to the labels that it gave before."""
     exact = deepcopy(projector).requires_grad_(False)
-    projector.compress(ENERGY)
+    projector.quantize()
     rate = PACE * fit.learning_rate
     on = replace(
         fit,
@@ -114,19 +113,27 @@ def compress_projector(
         learning_rate=rate,
         head_learning_rate=rate,
         hard_weight=0.0,
-        precision=torch.float32,  # what int8 rounds off is less than what bfloat16 does
+        precision=torch.float32,  # what bfloat16 rounds off is no smaller than what this makes up for
     )
-    fit_projector(projector, exact, source, views, on, progress, checkpoint, stage="Compress")
+    fit_projector(projector, exact, source, views, on, progress, checkpoint, stage="Quantize")
 
 
-def _groups(projector: Projector, fit: Fit) -> list[dict[str, Any]]:
-    """Return torch's parameter groups: the tower's deltas learn at one rate, head, bias and scale at another."""
-    tower = {id(value) for value in projector.tower.parameters()}
-    learned = projector.learned().values()
-    return [
-        {"params": [value for value in learned if id(value) in tower], "lr": fit.learning_rate},
-        {"params": [value for value in learned if id(value) not in tower], "lr": fit.head_learning_rate},
+def _optimizers(projector: Projector, fit: Fit) -> list[Optimizer]:
+    """Return Muon for the factors of the tower's deltas, AdamW for the head and what is no matrix.
+
+    Muon (Jordan et al. 2024) moves all components of a factor alike, those that AdamW would leave behind too. Its steps
+    are as long as AdamW's at the same rate (Liu et al. 2025, arXiv 2502.16982).
+    """
+    tower = [value for value in projector.tower.parameters() if value.requires_grad]
+    factors = [value for value in tower if value.ndim == 2]
+    moved, in_tower = set(map(id, factors)), set(map(id, tower))
+    rest = [value for value in projector.learned().values() if id(value) not in moved]
+    groups = [
+        {"params": [value for value in rest if id(value) in in_tower], "lr": fit.learning_rate},
+        {"params": [value for value in rest if id(value) not in in_tower], "lr": fit.head_learning_rate},
     ]
+    muon = Muon([{"params": factors}], lr=fit.learning_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    return [muon, AdamW(groups, weight_decay=0.0)]
 
 
 def _centered(logits: Tensor) -> Tensor:

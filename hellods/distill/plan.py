@@ -12,7 +12,7 @@ import torch
 
 from hellods.device import get_device
 from hellods.distill.arrange import arrange, lessons, make_projector, resolve
-from hellods.distill.fit import compress_projector, fit_projector
+from hellods.distill.fit import fit_projector, quantize_projector
 from hellods.distill.initialize import INITIALIZERS, Layout, check_enough
 from hellods.distill.measure import measure
 from hellods.distill.mentors import get_assistant, get_teacher
@@ -90,8 +90,8 @@ def plan(inputs: Inputs, recipe: Recipe, progress: Progress = silent) -> tuple[C
         beginnings += [(partial(prototypes, projector, source, side), CLASSES, 1)]
     seen, how = lessons(recipe, source, images, views)
     beginnings += [(lambda watch: fit_projector(projector, mentors[-1], seen, how, fit, watch), STEPS, 1)]
-    if recipe.quantization != "fp16":
-        beginnings += [(partial(compress_projector, projector, seen, how, fit), STEPS, 1)]
+    if recipe.quantization == "int4":
+        beginnings += [(partial(quantize_projector, projector, seen, how, fit), STEPS, 1)]
     beginnings += [(lambda watch: measure(projector.label, mentors, held_out, images, views, watch), STEPS, 1)]
     decoded = len(source) * 3 * side**2
     later = images.nbytes + (decoded if decoded <= KEPT else 0)

@@ -23,7 +23,7 @@ from hellods.train import Checkpoint
 logger = logging.getLogger("hellods")
 
 INTERVAL: Final = 30.0  # seconds between two writes of a stage, which may take one of them
-STAGES: Final = ("teacher", "assistant", "images", "projector", "compress")
+STAGES: Final = ("teacher", "assistant", "images", "projector", "quantize")
 
 
 class Work:

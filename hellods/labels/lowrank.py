@@ -55,19 +55,6 @@ class LowRank(nn.Module):
         # Gradients pass as if nothing were rounded (Bengio et al. 2013, arXiv 1308.3432).
         return value + (unpack(*pack(value, self.bits), value.shape, self.bits) - value).detach()
 
-    @torch.no_grad()
-    def trim(self, energy: float) -> None:
-        """Keep the fewest singular components that hold this share of the squared norm, balanced over both factors."""
-        if self.full:
-            return
-        up, left = torch.linalg.qr(self.up.double())
-        down, right = torch.linalg.qr(self.down.double().T)
-        first, values, second = torch.linalg.svd(left @ right.T)
-        kept = 1 + int((values.square().cumsum(0) < energy * values.square().sum()).sum())
-        root = values[:kept].sqrt()
-        self.up.data = (up @ first[:, :kept] * root).to(self.up)
-        self.down.data = (down @ second.T[:, :kept] * root).T.to(self.down).contiguous()
-
 
 def adapt(module: nn.Module, rank: int, generator: torch.Generator) -> None:
     """Freeze `module` and put a trainable low-rank delta on each of its matrices and convolutions, in place."""
@@ -84,11 +71,10 @@ def adaptable(module: nn.Module) -> Iterator[tuple[nn.Module, str]]:
                 yield from ((owner, name) for name in names if getattr(owner, name) is not None)
 
 
-def compress(module: nn.Module, energy: float, bits: int) -> None:
-    """Cut the rank of each delta to what holds `energy` (0 to 1) of its squared norm, and round it from here on."""
+def round_deltas(module: nn.Module, bits: int) -> None:
+    """Round each delta to integers of so many bits from here on; 0: not."""
     for delta in module.modules():
         if isinstance(delta, LowRank):
-            delta.trim(energy)
             delta.bits = bits
 
 

@@ -14,7 +14,7 @@ from hellods.labels.arithmetic import DTYPES, exact, in_parts, lower
 from hellods.labels.backbones import BACKBONES, Backbone, load_base
 from hellods.labels.config import Head, Precision, ProjectorConfig, Quantization
 from hellods.labels.embedded import restore, stored
-from hellods.labels.lowrank import adapt, bare, compress, merge
+from hellods.labels.lowrank import adapt, bare, merge, round_deltas
 from hellods.labels.quantize import BITS, pack, unpack
 
 
@@ -236,12 +236,9 @@ class Projector(nn.Module):
         side = self.config.preprocess.side
         return torch.zeros(len(self.config.descriptions), self.features(torch.zeros(1, 3, side, side)).shape[1])
 
-    def compress(self, energy: float) -> None:
-        """Cut the rank of each delta to what holds this share (0 to 1) of its squared norm, in place.
-
-        From here on labels are made with the deltas rounded as they will be stored, and what is fitted makes up for it.
-        """
-        compress(self, energy, BITS.get(self.config.quantization, 0))
+    def quantize(self) -> None:
+        """Make labels with the deltas rounded as they will be stored, from here on; what is fitted makes up for it."""
+        round_deltas(self, BITS.get(self.config.quantization, 0))
 
     def merge(self) -> None:
         """Fold the deltas into the weights, and store the tower's in the config's precision, in place.

@@ -4,7 +4,7 @@
 
 The archive's projector is in fp16, of a build with the CIFAR-10 folder (prepare.py makes it) and the teacher
 shared/data/teachers/cifar_resnet.py:cifar10_resnet20. Every variant answers 2,000 of the archive's own views; bytes are
-those of the archive's section. `compressed` variants are fitted, rounded, to the fp16 labels of views of real images.
+those of the archive's section. `fitted` variants learn, rounded, the fp16 labels of views of real images.
 """
 
 import argparse
@@ -32,12 +32,8 @@ from hellods.views.draw import draw
 from hellods.views.render import render
 
 VIEWS, BATCH = 2000, 250
-STEPS, STEP_BATCH, LEARNING_RATE = 120, 64, 5e-4  # of the compressed variants
-VARIANTS: tuple[tuple[Quantization, float], ...] = (
-    ("fp16", 1.0), ("int8", 1.0), ("int8", 0.99), ("int8", 0.97), ("int8", 0.95),
-    ("int4", 1.0), ("int4", 0.99), ("int4", 0.97), ("int4", 0.95),
-)  # fmt: skip
-COMPRESSED = (("int4", 1.0), ("int4", 0.98), ("int4", 0.95))
+STEPS, STEP_BATCH, LEARNING_RATE = 120, 64, 5e-4  # of the fitted variants
+VARIANTS: tuple[tuple[Quantization, bool], ...] = (("fp16", False), ("int8", False), ("int4", False), ("int4", True))
 
 
 def size(projector: Projector) -> int:
@@ -76,12 +72,12 @@ def cifar(archive: Path, folder: Path) -> list[dict[str, Any]]:
     exact, truth = answers(Projector.restore(config, header.classes, state), views), answers(teacher, views)
     source, _ = open_source(str(folder), seed=0)
 
-    def stored(quantization: Quantization, energy: float) -> Projector:
+    def stored(quantization: Quantization) -> Projector:
         backbone = BACKBONES[config.architecture](config.base, config.head)
         projector = Projector(config, backbone, torch.Generator().manual_seed(0))
         projector.load(state)
         projector.config = replace(config, quantization=quantization)
-        projector.compress(energy)
+        projector.quantize()
         return projector
 
     def fit(projector: Projector) -> None:
@@ -102,11 +98,11 @@ def cifar(archive: Path, folder: Path) -> list[dict[str, Any]]:
             optimizer.step()
 
     rows = []
-    for quantization, energy, compressed in [(*v, False) for v in VARIANTS] + [(*v, True) for v in COMPRESSED]:
-        projector = stored(quantization, energy)
-        if compressed:
+    for quantization, fitted in VARIANTS:
+        projector = stored(quantization)
+        if fitted:
             fit(projector)
-        facts = {"quantization": quantization, "energy": energy, "compressed": compressed, "bytes": size(projector)}
+        facts = {"quantization": quantization, "fitted": fitted, "bytes": size(projector)}
         rows.append(facts | compare(answers(projector, views), exact, truth))
         print(rows[-1], flush=True)
     return rows

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from hellods.device import training_dtype
 from hellods.distill.arrange import arrange, lessons, make_projector, resolve
-from hellods.distill.fit import Fit, compress_projector, fit_projector
+from hellods.distill.fit import Fit, fit_projector, quantize_projector
 from hellods.distill.initialize import INITIALIZERS
 from hellods.distill.mentors import get_assistant, get_teacher
 from hellods.distill.recipe import Recipe
@@ -63,6 +63,12 @@ class Way:
     loss: str = "centered"  # of logits less their mean; "mse": as they are; "to centered"; "kl-T": at a temperature
     begin: bool = False  # the head's bias begins at what makes the mean logit of own views zero
     clip: float | None = None  # of the norm of all gradients
+    optimizer: str = "muon"  # "adamw": the tower's deltas learn as the head does
+    rates: tuple[float, float] | None = None  # of the tower's deltas and of the head; None: the recipe's
+    up: float = 1.0  # the rate of a delta's `up`, against that of its `down` (LoRA+, arXiv 2402.12354)
+    momentum: float = 0.95
+    warm: int = 0  # steps in which the rates rise
+    head: bool = False  # Muon learns its deltas too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,34 +79,38 @@ class Variant:
 
 VARIANTS = {
     "build": Variant(),
-    **{f"rank {rank}": Variant(recipe={"encoder_rank": rank}) for rank in (6, 4, 12)},
     "plain": Variant(way=Way()),
-    **{f"rate {rate}": Variant(recipe={"fit_learning_rate": rate}) for rate in (0.004, 0.001)},
-    "norms 0.0005": Variant(way=Way(norms=0.0005)),
-    "begun": Variant(way=Way(begin=True)),
+    "AdamW": Variant(way=Way(optimizer="adamw", rates=(0.002, 0.01))),
+    **{f"rank {rank}": Variant(recipe={"encoder_rank": rank}) for rank in (2, 3, 4, 6, 8)},
+    **{f"rate {rate}": Variant(recipe={"fit_learning_rate": rate}) for rate in (0.002, 0.004, 0.006, 0.008, 0.016)},
+    **{f"head's rate {rate}": Variant(recipe={"head_learning_rate": rate}) for rate in (0.003, 0.03)},
     **{f"batch {size}": Variant(recipe={"fit_batch": size}) for size in (8, 16, 64)},
-    **{f"head's rate {rate}": Variant(recipe={"head_learning_rate": rate}) for rate in (0.01, 0.1)},
-    "averaged 0.99": Variant(way=Way(average=0.99)),
-    "mse": Variant(way=Way(loss="mse")),
-    "mse, begun": Variant(way=Way(loss="mse", begin=True)),
-    **{name: Variant(way=Way(loss=name)) for name in ("to centered", "kl-1", "kl-4")},
-    "to centered, begun": Variant(way=Way(loss="to centered", begin=True)),
+    "momentum 0.9": Variant(way=Way(momentum=0.9)),
+    "warmed up": Variant(way=Way(warm=60)),
+    "up twice as fast": Variant(way=Way(up=2.0)),
+    "up half as fast": Variant(way=Way(up=0.5)),
+    "head by Muon": Variant(way=Way(head=True)),
+    "norms 0.0005": Variant(way=Way(norms=0.0005)),
     "norms recentered": Variant(way=Way(recenter=True)),
+    "begun": Variant(way=Way(begin=True)),
+    **{name: Variant(way=Way(loss=name)) for name in ("mse", "to centered", "kl-1", "kl-4")},
+    "averaged 0.99": Variant(way=Way(average=0.99)),
+    "gradients clipped": Variant(way=Way(clip=1.0)),
     "true classes 0.1": Variant(recipe={"hard_weight": 0.1}),
     "constant": Variant(way=Way(multiplier="constant")),
     "linear": Variant(way=Way(multiplier="linear")),
     "bare names": Variant(recipe={"template": "{}"}),
     "three templates": Variant(recipe={"template": "a photo of a {}|a low resolution photo of a {}|a {}"}),
     "prototypes": Variant(recipe={"head": "prototypes"}),
-    "gradients clipped": Variant(way=Way(clip=1.0)),
-    **{f"{views} views": Variant(recipe={"fit_images": views}) for views in (40_000, 80_000, 160_000)},
+    **{f"{views} views": Variant(recipe={"fit_images": views}) for views in (8_000, 40_000, 80_000, 160_000, 320_000)},
     **{
-        f"80000 views, rank {rank}, batch {size}": Variant(
-            recipe={"fit_images": 80_000, "encoder_rank": rank, "fit_batch": size}
+        f"80000 views, rank {rank}, rate {rate}": Variant(
+            recipe={"fit_images": 80_000, "encoder_rank": rank, "fit_learning_rate": rate}
         )
-        for rank in (6, 8)
-        for size in (8, 16, 32)
+        for rank in (4, 6)
+        for rate in (0.002, 0.004, 0.006, 0.008)
     },
+    "80000 views, AdamW": Variant(recipe={"fit_images": 80_000}, way=Way(optimizer="adamw", rates=(0.002, 0.01))),
 }
 
 
@@ -154,7 +164,7 @@ def fitted(subject: Subject, variant: Variant, folder: Path) -> tuple[Projector,
     else:
         projector = fit_otherwise(projector, subject, views, fit, variant.way)
     spent = time.monotonic() - start
-    compress_projector(projector, seen, views, fit)
+    quantize_projector(projector, seen, views, fit)
     return projector, spent
 
 
@@ -182,10 +192,25 @@ def fit_otherwise(projector: Projector, subject: Subject, views: Views, fit: Fit
     head = [value for value in projector.learned().values() if id(value) not in known]
     for value in scales:
         value.requires_grad_(True)
-    groups = [{"params": tower, "lr": fit.learning_rate}, {"params": head, "lr": fit.head_learning_rate}]
-    groups += [{"params": scales, "lr": way.norms}] if scales else []
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
-    rates, learned = [group["lr"] for group in groups], [*tower, *head, *scales]
+    rate, head_rate = way.rates or (fit.learning_rate, fit.head_learning_rate)
+    ups = {id(value) for name, value in projector.tower.named_parameters() if name.endswith(".up")}
+    groups = [
+        {"params": [value for value in tower if id(value) not in ups], "lr": rate},
+        {"params": [value for value in tower if id(value) in ups], "lr": way.up * rate},
+        {"params": head, "lr": head_rate},
+        {"params": scales, "lr": way.norms},
+    ]
+    by_muon = [way.optimizer == "muon", way.optimizer == "muon", way.head, False]
+    matrices = [group | {"params": [value for value in group["params"] if value.ndim == 2]} for group in groups]
+    others = [group | {"params": [value for value in group["params"] if value.ndim != 2]} for group in groups]
+    muon = [matrix for matrix, moved in zip(matrices, by_muon, strict=True) if moved]
+    adamw = others + [matrix for matrix, moved in zip(matrices, by_muon, strict=True) if not moved]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(adamw, weight_decay=0.0)]
+    if muon:
+        options = {"weight_decay": 0.0, "momentum": way.momentum, "adjust_lr_fn": "match_rms_adamw"}
+        optimizers.append(torch.optim.Muon(muon, **options))
+    every = [group for optimizer in optimizers for group in optimizer.param_groups]
+    rates, learned = [group["lr"] for group in every], [*tower, *head, *scales]
     mean = [value.detach().clone() for value in learned]
     steps, generator = -(-fit.images // fit.batch_size), torch.Generator().manual_seed(fit.seed)
     order = torch.cat([torch.randperm(count, generator=generator) for _ in range(-(-steps * fit.batch_size // count))])
@@ -193,22 +218,24 @@ def fit_otherwise(projector: Projector, subject: Subject, views: Views, fit: Fit
         indices = order[step * fit.batch_size : (step + 1) * fit.batch_size]
         drawn = draw(views, side, len(indices), fit.seed, step, torch.arange(len(indices)))
         seen = render(subject.images[indices], drawn)
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * falling(way.multiplier, step / steps)
+        for group, rate in zip(every, rates, strict=True):
+            group["lr"] = rate * falling(way.multiplier, step / steps) * min(1.0, (step + 1) / (way.warm + 1))
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             target, logits = subject.assistant(seen).float(), projector(seen)
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         loss(way.loss, logits.float(), target).backward()
         if way.clip:
             nn.utils.clip_grad_norm_(learned, way.clip)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         if way.average:
             torch._foreach_lerp_(mean, [value.detach() for value in learned], 1 - min(way.average, step / (step + 10)))
     if way.average:
         with torch.no_grad():
             for value, middle in zip(learned, mean, strict=True):
                 value.copy_(middle)
-    for value in scales:  # compressing fits the deltas alone
+    for value in scales:  # quantizing fits the deltas alone
         value.requires_grad_(False)
     return projector
 

@@ -7,16 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from hellods.distill.fit import ENERGY, Fit, compress_projector, fit_projector
+from hellods.distill.fit import Fit, fit_projector, quantize_projector
 from hellods.distill.sources import Pixels
-from hellods.labels.config import Quantization
 from hellods.labels.projector import Projector
 from hellods.views.draw import draw
 from hellods.views.render import render
 from hellods.views.rule import Views
 
 CLASSES = ("red", "green", "blue")
-FIT = Fit(images=10_240, batch_size=16, learning_rate=0.002, head_learning_rate=0.03, hard_weight=0.1, seed=0)
+FIT = Fit(images=10_240, batch_size=16, learning_rate=0.004, head_learning_rate=0.01, hard_weight=0.1, seed=0)
 
 
 def brightest(images: Tensor) -> Tensor:
@@ -104,18 +103,17 @@ def test_same_seed_gives_the_same_projector() -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("quantization", ["int8", "int4"])
-def test_compressed_in_few_bits_it_says_what_it_said_before(quantization: Quantization) -> None:
+def test_quantized_to_few_bits_it_says_what_it_said_before() -> None:
     made = fitted(640, torch.float32)
     images = source().images
     before = made(images).detach()
-    made.config = replace(made.config, quantization=quantization)
+    made.config = replace(made.config, quantization="int4")
     rounded = deepcopy(made)
-    rounded.compress(ENERGY)
-    compress_projector(made, source(), Views(size=32), FIT)
+    rounded.quantize()
+    quantize_projector(made, source(), Views(size=32), replace(FIT, batch_size=4))
     stored = projector()
     stored.config = made.config
     stored.load(made.state())
     off, worse = (apart(maker(images), before) for maker in (stored, rounded))
-    assert off < worse
+    assert off < worse / 1.4
     assert torch.equal(stored(images), made(images))

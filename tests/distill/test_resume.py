@@ -29,7 +29,7 @@ MOMENTS = (
     ("Encode", 5),
     ("Projector", 1),
     ("Projector", 30),
-    ("Compress", 1),  # of two steps
+    ("Quantize", 1),  # of two steps
 )
 SCRIPT = """
 import os, signal, sys
@@ -97,7 +97,7 @@ def test_stopped_build_goes_on_where_it_was_and_ends_in_the_same_bytes(
     assert [first["Teacher"] for first in began] == [0, 7, 18, 18, 18, 18, 18]
     assert [first["Images"] for first in began[2:]] == [0, 0, 1, 1, 1]
     assert [first["Projector"] for first in began[4:]] == [0, 1, 30]
-    assert (last["Images"], last["Projector"], last["Compress"]) == (1, 32, 1)
+    assert (last["Images"], last["Projector"], last["Quantize"]) == (1, 32, 1)
 
 
 def run_and_kill(data: Path, out: Path, moment: str, seconds: float | None = None) -> int:
@@ -112,7 +112,7 @@ def run_and_kill(data: Path, out: Path, moment: str, seconds: float | None = Non
 
 def test_killed_build_goes_on_to_the_same_bytes(whole: bytes, few_digits: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.hello"
-    for moment in ("Teacher 11", "Projector 2", "Compress 1"):
+    for moment in ("Teacher 11", "Projector 2", "Quantize 1"):
         assert run_and_kill(few_digits, out, moment) == -signal.SIGKILL
     build(Inputs(data=str(few_digits), allow_weak_teacher=True), RECIPE, out)
     assert out.read_bytes() == whole

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from hellods.labels.lowrank import LowRank, adapt, adaptable, compress, merge
+from hellods.labels.lowrank import LowRank, adapt, adaptable, merge
 
 
 class Tower(nn.Module):
@@ -99,26 +99,3 @@ def test_delta_has_at_most_its_rank() -> None:
     delta = LowRank(torch.zeros(40, 6, 3, 3), 4, generator())
     delta.up.data.normal_(generator=generator())
     assert torch.linalg.matrix_rank(delta(torch.zeros(40, 6, 3, 3)).flatten(1)) == 4
-
-
-def with_spectrum(values: tuple[float, ...], rows: int, columns: int) -> LowRank:
-    """Return a delta of these singular values, whose factors do not show them."""
-    delta, rank = LowRank(torch.zeros(rows, columns), len(values), generator()), len(values)
-    first, second = (torch.linalg.qr(torch.randn(size, rank, generator=generator()))[0] for size in (rows, columns))
-    mixed = torch.randn(rank, rank, generator=generator())
-    delta.up.data = first * torch.tensor(values) @ mixed
-    delta.down.data = torch.linalg.solve(mixed, second.T)
-    return delta
-
-
-def test_each_delta_keeps_the_fewest_components_that_hold_the_share() -> None:
-    # By what holds 0.7 of the sum of squares.
-    spectra = {(4.0, 3.0, 2.0, 1.0): 2, (9.0, 1.0, 1.0, 1.0): 1, (1.0, 1.0, 1.0, 1.0): 3}
-    layers = nn.ModuleList(with_spectrum(values, 24, 16 + 8 * number) for number, values in enumerate(spectra))
-    before = [layer(torch.zeros(layer.shape)).detach() for layer in layers]
-    compress(layers, 0.7, 0)
-    assert [layer.up.shape[1] for layer in layers] == [layer.down.shape[0] for layer in layers] == [*spectra.values()]
-    for layer, whole, (values, kept) in zip(layers, before, spectra.items(), strict=True):
-        lost = (whole - layer(torch.zeros(layer.shape))).square().sum().item()
-        assert lost == pytest.approx(sum(value**2 for value in values[kept:]), abs=1e-4)
-        torch.testing.assert_close(torch.linalg.svdvals(layer.up.detach()), torch.tensor(values[:kept]).sqrt())
