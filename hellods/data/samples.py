@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Self
+from weakref import WeakValueDictionary
 
 import safetensors.torch
 import torch
@@ -29,6 +30,8 @@ if TYPE_CHECKING:  # open_clip costs seconds to import, and a worker never makes
 # What the label maker sees at once, in views and in pixel values; it bounds the memory, not the labels.
 LABEL_BATCH: Final = 256
 LABEL_VALUES: Final = 1 << 27
+# The images of each file that a data set of this process keeps, by its path and content, for others of the same file.
+MEMORIES: Final[WeakValueDictionary[tuple[str, str], Shared]] = WeakValueDictionary()
 
 
 class Samples:
@@ -78,7 +81,11 @@ class Samples:
 
     @cached_property
     def images(self) -> Images:
-        return Images(self.header, self.options.open, self._given)
+        file = (self.options.path, self.options.content_id)
+        images = Images(self.header, self.options.open, self._given or MEMORIES.get(file))
+        if images.memory is not None:
+            MEMORIES[file] = images.memory
+        return images
 
     @cached_property
     def projector(self) -> "Projector":

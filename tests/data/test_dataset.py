@@ -1,4 +1,5 @@
 import copy
+import gc
 import pickle
 import weakref
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset, default_collate
 
 from hellods import DigestError, FormatError, HelloDataset, HelloError, HelloLoader, LabelError
 from hellods.data import dataset as module
+from hellods.data import images as images_module
 from hellods.data.epochs import Epochs
 from hellods.data.lazy import LazyLabel
 from hellods.labels.projector import Projector
@@ -187,6 +189,18 @@ def test_samples_do_not_depend_on_torchs_defaults(default: str, options: dict[st
 @pytest.mark.gpu
 def test_images_are_the_same_on_cuda() -> None:
     assert torch.equal(module.normalized(LEVELS.cuda(), MEAN, STD).cpu(), module.normalized(LEVELS, MEAN, STD))
+
+
+def test_data_sets_of_one_file_decode_its_images_once(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded, decode = [], images_module.decode
+    monkeypatch.setattr(images_module, "decode", lambda *told: decoded.append(told) or decode(*told))
+    first, second = HelloDataset(archive, seed=17), HelloDataset(archive, seed=18, train=False)
+    shown = first.batch(range(COUNT))[0], second.batch(range(COUNT))[0]
+    assert len(decoded) == COUNT
+    del first, second, shown
+    gc.collect()
+    HelloDataset(archive, seed=19).batch(range(COUNT))
+    assert len(decoded) == 2 * COUNT  # nothing was kept for nobody
 
 
 def test_transform_comes_last_and_leaves_the_label(
