@@ -115,8 +115,7 @@ def train(
                 with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
                     logits = network(images)
                 value = loss(logits.float(), targets)
-                for optimizer in optimizers:
-                    optimizer.zero_grad()
+                network.zero_grad()
                 value.backward()  # type: ignore[no-untyped-call]
                 for optimizer in optimizers:
                     optimizer.step()

@@ -61,7 +61,7 @@ def test_learning_rate_follows_the_published_curve_at_every_step(
 def test_each_optimizer_begins_at_its_own_rate_and_they_fall_together() -> None:
     network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
     one, other = SGD(network[0].parameters(), lr=0.5), SGD(network[1].parameters(), lr=0.1)
-    seen = []
+    before, seen = [value.clone() for value in network.parameters()], []
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         seen.append((one.param_groups[0]["lr"], other.param_groups[0]["lr"]))
@@ -71,6 +71,7 @@ def test_each_optimizer_begins_at_its_own_rate_and_they_fall_together() -> None:
     assert seen[0] == (0.5, 0.1)
     assert [second / first for first, second in seen] == pytest.approx([0.2] * 2 * STEPS)
     assert seen[-1][0] < 0.1
+    assert not any(torch.equal(*pair) for pair in zip(before, network.parameters(), strict=True))
 
 
 def test_decay_shrinks_matrices_alone() -> None:

@@ -119,20 +119,18 @@ def quantize_projector(
 
 
 def _optimizers(projector: Projector, fit: Fit) -> list[Optimizer]:
-    """Return Muon for the factors of the tower's deltas, AdamW for the head and what is no matrix.
+    """Return Muon for the matrices of the tower's deltas, AdamW for the head and what is no matrix.
 
     Muon (Jordan et al. 2024) moves all components of a factor alike, those that AdamW would leave behind too. Its steps
     are as long as AdamW's at the same rate (Liu et al. 2025, arXiv 2502.16982).
     """
     tower = [value for value in projector.tower.parameters() if value.requires_grad]
-    factors = [value for value in tower if value.ndim == 2]
-    moved, in_tower = set(map(id, factors)), set(map(id, tower))
-    rest = [value for value in projector.learned().values() if id(value) not in moved]
-    groups = [
-        {"params": [value for value in rest if id(value) in in_tower], "lr": fit.learning_rate},
-        {"params": [value for value in rest if id(value) not in in_tower], "lr": fit.head_learning_rate},
-    ]
-    muon = Muon([{"params": factors}], lr=fit.learning_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    known = set(map(id, tower))
+    head = [value for value in projector.learned().values() if id(value) not in known]
+    matrices, others = ([value for value in tower if (value.ndim == 2) == flat] for flat in (True, False))
+    groups = [{"params": others, "lr": fit.learning_rate}, {"params": head, "lr": fit.head_learning_rate}]
+    # As a group, which may be empty.
+    muon = Muon([{"params": matrices}], lr=fit.learning_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
     return [muon, AdamW(groups, weight_decay=0.0)]
 
 

@@ -189,7 +189,7 @@ class Projector(nn.Module):
         return stored(bare(self.tower), self._start if self.config.head == "text" else None)
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Take over stored tensors; deltas of a lower rank lower that of the projector's own.
+        """Take over stored tensors.
 
         Raises:
             FormatError: names, shapes or values do not fit.
@@ -202,12 +202,6 @@ class Projector(nn.Module):
         if unlike := state.keys() ^ (learned.keys() | {f"{name}.scales" for name in packed}):
             name = min(unlike)
             raise FormatError(f"projector: tensor {name!a} is {'unknown' if name in state else 'missing'} [C7]")
-        for name in learned:
-            if name.endswith(".down"):
-                rank = state[name].shape[0] if state[name].ndim else 0
-                up, down = learned[name.removesuffix("down") + "up"], learned[name]
-                if 1 <= rank <= len(down):
-                    up.data, down.data = up.data[:, :rank], down.data[:rank]
         for name, target in learned.items():
             value = state[name]
             try:

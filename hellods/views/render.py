@@ -76,7 +76,7 @@ def _inside(patch: Tensor, size: int) -> Tensor:
 def _unmixed(
     images: Tensor, draw: Draw, part: int, parts: Sequence[slice], patch: Tensor | None = None
 ) -> Iterator[Tensor]:
-    """Yield the views of each part, int16 (b, 3, S, S); where there is a `patch` (B, 4), what it has of each alone."""
+    """Yield the views of each part, int16 (b, 3, S, S); with a `patch` (B, 4), of parts of one view, what it has."""
     top, left, height, width = draw.box.unbind(1)
     rows, row_weights = _taps(height, top, draw.rows, images.shape[2], draw.size)
     columns, column_weights = _taps(width, left, draw.columns, images.shape[3], draw.size)

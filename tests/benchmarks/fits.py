@@ -198,7 +198,7 @@ def fit_otherwise(projector: Projector, subject: Subject, views: Views, fit: Fit
         {"params": [value for value in tower if id(value) not in ups], "lr": rate},
         {"params": [value for value in tower if id(value) in ups], "lr": way.up * rate},
         {"params": head, "lr": head_rate},
-        {"params": scales, "lr": way.norms},
+        {"params": scales, "lr": way.norms or 0.0},
     ]
     by_muon = [way.optimizer == "muon", way.optimizer == "muon", way.head, False]
     matrices = [group | {"params": [value for value in group["params"] if value.ndim == 2]} for group in groups]

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/shapes.py
 
-Towers have random weights and deltas are random numbers, which no singular component can be cut from: those of a fit
-take fewer bytes. The share is of what full soft labels take: float16, for 300 epochs of 200 images a class.
+Towers have random weights, and deltas are random numbers. The share is of what full soft labels take: float16, for 300
+epochs of 200 images a class.
 """
 
 from dataclasses import replace

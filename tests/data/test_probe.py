@@ -89,6 +89,20 @@ def test_answers_that_are_right_on_the_cpu_alone_are_a_fault_of_the_device() -> 
         check_probe(PROBE, faulty, view, len(IMAGES), "x.hello", device=torch.device("cuda:0"))
 
 
+def test_device_may_be_off_by_what_its_precision_allows_where_the_base_has_no_activation_to_swap() -> None:
+    seen: list[torch.device] = []
+
+    def view(epochs: Tensor, indices: Tensor, device: torch.device) -> Tensor:
+        seen.append(device)
+        return render(IMAGES, draw(VIEWS, (8, 8), len(IMAGES), PROBE_SEED, epochs, indices))
+
+    def rough(images: Tensor) -> Tensor:
+        return label_maker(images) * (1.02 if seen[-1].type == "cuda" else 1)
+
+    where, cuda = "x.hello", torch.device("cuda:0")
+    check_probe(PROBE, rough, view, len(IMAGES), where, device=cuda, precision="bf16", other=lambda: label_maker)
+
+
 def test_wrong_activation_is_named_where_the_other_one_is_right(digits_archive: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     shutil.copytree(ASSETS / "hello-tiny", folder)

@@ -3,24 +3,25 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hellods.distill import plan as module
 from hellods.distill.build import build
 from hellods.distill.plan import cost, peak, plan
-from hellods.distill.recipe import Head, Inputs, Recipe
+from hellods.distill.recipe import Inputs, Recipe
 from hellods.progress import Progress, track
 
 RECIPE = Recipe(images_per_class=2, candidates=15, teacher_epochs=2, fit_images=256, fit_batch=64)
 
 
-@pytest.mark.parametrize("head", ["text", "prototypes"])
+@pytest.mark.parametrize("knobs", [{"quantization": "int4"}, {"head": "prototypes", "quantization": "int8"}])
 def test_plan_has_the_stages_and_steps_of_the_build_and_writes_nothing(
-    head: Head, few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    knobs: dict[str, Any], few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    inputs, recipe = Inputs(data=str(few_digits), allow_weak_teacher=True), replace(RECIPE, head=head)
+    inputs, recipe = Inputs(data=str(few_digits), allow_weak_teacher=True), replace(RECIPE, **knobs)
     costs = plan(inputs, recipe)
     assert not list(tmp_path.iterdir())
     ended: dict[str, int] = {}
@@ -28,6 +29,7 @@ def test_plan_has_the_stages_and_steps_of_the_build_and_writes_nothing(
     for stage in ("Base model", "Verify"):
         del ended[stage]
     assert [(cost.stage, cost.steps) for cost in costs] == list(ended.items())
+    assert ("Quantize" in ended) == (knobs["quantization"] == "int4")
     assert all(cost.seconds > 0 for cost in costs)
 
 
