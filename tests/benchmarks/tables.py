@@ -19,7 +19,8 @@ DOCUMENTS = (Path(__file__).resolve().parents[2] / "README.md", Path(__file__).r
 RESULTS = Path(__file__).resolve().parent / "results"
 BUILDS = {
     "build_cifar10_ipc10": "CIFAR-10, `best`",
-    "build_imagenette_best_ipc10": "Imagenette, `best`",
+    "build_imagenette_tiny_ipc10": "Imagenette",
+    "build_imagenette_best_ipc10": "Imagenette, `best`, by AdamW",
     "digits": "digits, earlier",
     "cifar10": "CIFAR-10, earlier",
     "imagenette": "Imagenette, earlier",
@@ -34,7 +35,8 @@ GIVEN = {
     "evaluate_cifar10_ipc10": "CIFAR-10, 10",
     "evaluate_cifar10_ipc50": "CIFAR-10, 50",
     "evaluate_imagenette_tiny_ipc1": "Imagenette, 1",
-    "evaluate_imagenette_best_ipc10": "Imagenette, 10",
+    "evaluate_imagenette_tiny_ipc10": "Imagenette, 10",
+    "evaluate_imagenette_best_ipc10": "Imagenette, 10, by AdamW",
 }
 ALONE = {
     "evaluate_cifar10_alone_ipc1": "CIFAR-10, 1 a class",
