@@ -115,10 +115,7 @@ def train(
                 with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
                     logits = network(images)
                 value = loss(logits.float(), targets)
-                network.zero_grad()
-                value.backward()  # type: ignore[no-untyped-call]
-                for optimizer in optimizers:
-                    optimizer.step()
+                _step(network, value, optimizers)
                 done += 1
                 # Now and then, since reading the loss stops a GPU.
                 if (done % 100 == 0 or done == total) and not value.isfinite():
@@ -148,6 +145,13 @@ def predict(
             with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
                 found.append(label_maker(images).argmax(1).cpu())
     return torch.cat(found)
+
+
+def _step(network: nn.Module, loss: Tensor, optimizers: Sequence[Optimizer]) -> None:
+    network.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    for optimizer in optimizers:
+        optimizer.step()
 
 
 def _state(done: int, network: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:

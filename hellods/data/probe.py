@@ -94,31 +94,32 @@ def check_probe(
     def distance(label_maker: LabelMaker) -> float:
         return _distance(answer(label_maker, CPU)[1], expected)
 
-    # The wrong activation function may move answers by less than a precision does; then the right one is much nearer on
-    # the CPU.
+    # A precision may allow more than a wrong activation function does; then on the CPU the right one is nearer.
     near = off if device.type == "cpu" or off <= limit / 8 else distance(label_maker)
     if off <= limit and (other is None or near <= limit / 8 or distance(other()) > near / 2):
         return
+    exchanged = other is not None and (off <= limit or (limit < near < math.inf and distance(other()) <= limit))
+    raise LabelError(f"{where}: {_fault(off, near, limit, device, exchanged)}")
 
+
+def _fault(off: float, near: float, limit: float, device: torch.device, exchanged: bool) -> str:
+    """Return what is wrong with answers `off` on a device and `near` on the CPU; `exchanged`: the activation is."""
     differ = f"differ from the archive's probe by {off:.1e} of the largest (limit {limit:.0e})"
     if off > limit and near <= limit:
-        fault = (
+        return (
             f"labels made on {device} {differ}, and those made on the CPU do not: a numerical fault of {device} or its "
             "libraries"
         )
-    elif off == math.inf:
-        fault = "the label maker's answers are not finite: a numerical fault of this machine"
-    elif other is not None and (off <= limit or distance(other()) <= limit):
-        fault = (
+    if off == math.inf:
+        return "the label maker's answers are not finite: a numerical fault of this machine"
+    if exchanged:
+        return (
             "labels would agree with the archive's probe if GELU and QuickGELU were exchanged in the base model: "
             'change "quick_gelu" in the model_cfg of its open_clip_config.json'
         )
-    else:
-        fault = (
-            f"labels {differ}: other base weights or another activation function; check base= and the release of "
-            "open_clip"
-        )
-    raise LabelError(f"{where}: {fault}")
+    return (
+        f"labels {differ}: other base weights or another activation function; check base= and the release of open_clip"
+    )
 
 
 def _distance(logits: Tensor, expected: Tensor) -> float:

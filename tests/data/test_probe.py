@@ -75,32 +75,28 @@ def test_other_logits_are_a_base_that_differs(wrong: nn.Module) -> None:
         check(PROBE, wrong, IMAGES)
 
 
-def test_answers_that_are_right_on_the_cpu_alone_are_a_fault_of_the_device() -> None:
+def check_on_a_gpu(gain: float, precision: Precision = "fp32", other: LabelMaker | None = None) -> None:
+    """Check answers that a GPU would give multiplied by `gain`, and a CPU as they should be."""
     seen: list[torch.device] = []
 
     def view(epochs: Tensor, indices: Tensor, device: torch.device) -> Tensor:
         seen.append(device)
         return render(IMAGES, draw(VIEWS, (8, 8), len(IMAGES), PROBE_SEED, epochs, indices))
 
-    def faulty(images: Tensor) -> Tensor:
-        return label_maker(images) * (1.1 if seen[-1].type == "cuda" else 1)
+    def answers(images: Tensor) -> Tensor:
+        return label_maker(images) * (gain if seen[-1].type == "cuda" else 1)
 
+    restored, cuda = None if other is None else lambda: other, torch.device("cuda:0")
+    check_probe(PROBE, answers, view, len(IMAGES), "x.hello", device=cuda, precision=precision, other=restored)
+
+
+def test_answers_that_are_right_on_the_cpu_alone_are_a_fault_of_the_device() -> None:
     with pytest.raises(LabelError, match=r"made on cuda:0 differ .* CPU do not: a numerical fault of cuda:0"):
-        check_probe(PROBE, faulty, view, len(IMAGES), "x.hello", device=torch.device("cuda:0"))
+        check_on_a_gpu(1.1)
 
 
 def test_device_may_be_off_by_what_its_precision_allows_where_the_base_has_no_activation_to_swap() -> None:
-    seen: list[torch.device] = []
-
-    def view(epochs: Tensor, indices: Tensor, device: torch.device) -> Tensor:
-        seen.append(device)
-        return render(IMAGES, draw(VIEWS, (8, 8), len(IMAGES), PROBE_SEED, epochs, indices))
-
-    def rough(images: Tensor) -> Tensor:
-        return label_maker(images) * (1.02 if seen[-1].type == "cuda" else 1)
-
-    where, cuda = "x.hello", torch.device("cuda:0")
-    check_probe(PROBE, rough, view, len(IMAGES), where, device=cuda, precision="bf16", other=lambda: label_maker)
+    check_on_a_gpu(1.02, "bf16", label_maker)
 
 
 def test_wrong_activation_is_named_where_the_other_one_is_right(digits_archive: Path, tmp_path: Path) -> None:
