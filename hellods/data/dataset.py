@@ -231,18 +231,20 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
 def normalized(views: Tensor, mean: tuple[float, ...], std: tuple[float, ...], out: Tensor | None = None) -> Tensor:
     """Return float32 (B, 3, H, W): uint8 views as values in 0..1, less the mean and divided by the deviation.
 
-    The bits are the same on every device. They are written to `out` where one is given.
+    They are a product and a sum, (1 / (255 * std)) * view - mean / std, so the bits are the same on every device. They
+    are written to `out` where one is given.
     """
-    full, middle, unit = (_constant(values, views.device) for values in ((255.0,), mean, std))
+    scale, shift = _steps(mean, std, views.device)
     images = torch.empty(views.shape, dtype=torch.float32, device=views.device) if out is None else out
     # A CPU does one step after the other while the values are in its cache.
     part = max(1, CPU_PART // views.shape[1:].numel()) if views.device.type == "cpu" else len(views)
     for some, seen in zip(torch.split(images, part), torch.split(views, part), strict=True):
-        some.copy_(seen).div_(full).sub_(middle).div_(unit)
+        some.copy_(seen).mul_(scale).add_(shift)
     return images
 
 
 @cache
-def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Return float32 (C, 1, 1) on `device`: a GPU divides by it, where for a number it multiplies by the reciprocal."""
-    return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
+def _steps(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return what pixels are multiplied by and what is added, float32 (3, 1, 1) on `device`."""
+    middle, unit = (torch.tensor(values, dtype=torch.float64, device=CPU)[:, None, None] for values in (mean, std))
+    return (1 / (255 * unit)).float().to(device), (-middle / unit).float().to(device)

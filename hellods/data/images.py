@@ -23,7 +23,7 @@ logger = logging.getLogger("hellods")
 class Store(NamedTuple):
     """Room for all images of an archive, and which of them are there."""
 
-    pixels: Tensor  # uint8 (N, 3, H, W)
+    pixels: Tensor  # uint8 (N, 3, H, W), channels_last on the CPU, as they are decoded
     known: Tensor  # bool (N,), on the CPU
 
 
@@ -90,7 +90,8 @@ class Images:
         facts, cuda, host = self._facts, device.type == "cuda", self.holding(rows, CPU)
         # A copy from pinned memory runs beside what the GPU computes.
         shape = (len(rows), 3, facts.height, facts.width)
-        found = torch.empty(shape, dtype=torch.uint8, device=CPU, pin_memory=cuda)
+        layout = torch.channels_last
+        found = torch.empty(shape, dtype=torch.uint8, device=CPU, pin_memory=cuda, memory_format=layout)
         come = self._decode(rows, found, torch.arange(len(rows), device=CPU)) if host is None else None
 
         def images() -> Tensor:
@@ -112,7 +113,8 @@ class Images:
         if self.memory is None:
             return None
         pixels, known = torch.split(self.memory.bytes, [self._size, self._facts.count])
-        return Store(pixels.view(self._facts.count, 3, self._facts.height, self._facts.width), known.view(torch.bool))
+        rows = pixels.view(self._facts.count, self._facts.height, self._facts.width, 3)
+        return Store(rows.permute(0, 3, 1, 2), known.view(torch.bool))
 
     @torch.inference_mode(False)  # what is kept is written in any mode
     def _near(self, device: torch.device) -> Store | None:

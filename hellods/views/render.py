@@ -1,36 +1,48 @@
 """Render drawn views: uint8 images and integers in, uint8 views out, the same bytes on every device.
 
 A crop of L pixels becomes S pixels by the triangle filter that Pillow and torchvision call bilinear with antialias.
-Output i takes from pixel j of the crop a part in proportion to max(0, 2 * max(L, S) - |(2j + 1) * S - (2i + 1) * L|).
-With c_j the sum of these numbers over pixels 0 to j and c the sum over all, the weight of pixel j in 1/2048ths is
-floor(2048 * c_j / c) - floor(2048 * c_(j-1) / c); the weights add up to 2048. Height is resized first and rounded,
-floor(sum / 2048 + 1/2), then width likewise. A crop of S by S pixels is itself.
+Output i takes from pixel j of the crop a part in proportion to n[i, j] = max(0, 2 * max(L, S) - |(2j + 1) * S -
+(2i + 1) * L|), and all the parts w[i, j] = n[i, j] / sum over j of n[i, j]. They are rounded to multiples of 2**-p,
+floor(2**p * w + 1/2) of them, where p is how many of the numbers k from 1 to 22 have floor(2**k * w + 1/2) < 2**15 for
+every w of the crop. Width is resized first and rounded, floor(sum + 1/2), then height likewise. A crop of S by S pixels
+is itself.
 
-Every product and partial sum is a multiple of 1/2048 below 256, so float32 holds it exactly, in any order of summation.
-`embedding_bag` gathers and adds rows of pixels without a matrix product: there is nothing that autocast, TF32 or
-`set_float32_matmul_precision` could shorten, and no work for the zeros of a full weight matrix.
+This is what torch's `interpolate` does with uint8 images on a CPU, which takes one crop at a time. Elsewhere, and for
+small images, whole batches are rendered at once. Every product and partial sum is a multiple of 2**-p below 256, so
+float32, or float64 where p is above 16, holds it exactly, in any order of summation. `embedding_bag` gathers and adds
+rows of pixels without a matrix product: there is nothing that autocast, TF32 or `set_float32_matmul_precision` could
+shorten, and no work for the zeros of a full weight matrix.
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from math import prod
 from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import embedding_bag
+from torch.nn.functional import embedding_bag, interpolate
 
-from hellods.views.draw import Draw
+from hellods.views.draw import Draw, draw
+from hellods.views.rule import Views
 
 # Pixel values in flight at once. On a CPU a part that fits the cache is several times as fast as a whole batch.
 CPU_PART: Final = 1 << 18
 PART: Final = 1 << 26
+ALONE: Final = 3 * 64 * 64  # values of an image or view from which a CPU is faster with one at a time
+PRECISE: Final = 22  # p is no higher
+EXACT: Final = 3  # times S that L may be for p to stay within 16
 
 
-def render(images: Tensor, draw: Draw) -> Tensor:
+def render(images: Tensor, drawn: Draw) -> Tensor:
     """Return the drawn views.
 
     Args:
-        images: uint8 (N, 3, H, W), what `draw` was given the side and the count of.
-        draw: B views; moved to the device of the images if it is on another.
+        images: uint8 (N, 3, H, W), what `draw` was given the side and the count of; on a CPU channels_last is faster.
+        drawn: B views; moved to the device of the images if it is on another.
 
     Returns:
         uint8 (B, 3, S, S) on the device of the images.
@@ -40,28 +52,96 @@ def render(images: Tensor, draw: Draw) -> Tensor:
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"images are {images.dtype} {tuple(images.shape)}, expected torch.uint8 (N, 3, H, W)")
-    draw = draw.to(images.device)
-    values = 3 * max(images.shape[2], draw.size) * max(images.shape[3], draw.size)
-    part = max(1, (CPU_PART if images.device.type == "cpu" else PART) // values)
-    parts = [slice(start, start + part) for start in range(0, len(draw.index), part)]
-    views = images.new_empty(len(draw.index), 3, draw.size, draw.size)
-    own = _unmixed(images, draw, part, parts)
-    if draw.partner is None:
+    drawn, cpu = drawn.to(images.device), images.device.type == "cpu"
+    values = 3 * max(images.shape[2], drawn.size) * max(images.shape[3], drawn.size)
+    views = images.new_empty(len(drawn.index), 3, drawn.size, drawn.size)
+    if cpu and values >= ALONE and _kernel_follows():
+        _one_by_one(images, drawn, views)
+    else:
+        _together(images, drawn, views, max(1, (CPU_PART if cpu else PART) // values))
+    return views
+
+
+@cache
+def _kernel_follows() -> bool:
+    """Whether this torch's kernel resizes by the rule, as those of all versions that were tried do."""
+    side, epochs = (48, 40), torch.arange(8, device="cpu")
+    images = (torch.arange(3 * prod(side), device="cpu") ** 2 % 251).to(torch.uint8).view(1, 3, *side)
+    drawn = draw(Views(size=24), side, 1, 0, epochs, torch.zeros_like(epochs))
+    alone, together = images.new_empty(2, len(epochs), 3, drawn.size, drawn.size)
+    _one_by_one(images, drawn, alone)
+    _together(images, drawn, together, 1)
+    return torch.equal(alone, together)
+
+
+def _one_by_one(images: Tensor, drawn: Draw, views: Tensor) -> None:
+    """Render on the CPU, in as many threads as torch has: its kernel uses one, without the GIL."""
+    threads = max(1, min(torch.get_num_threads(), len(views)))
+    parts = torch.arange(len(views), device=views.device).tensor_split(threads)
+
+    def show(part: Tensor) -> None:
+        others = None if drawn.partner is None else _unmixed(images, drawn.partner, part)
+        for place, view in zip(part.tolist(), _unmixed(images, drawn, part), strict=True):
+            target = views[place].numpy()
+            np.copyto(target, view)
+            if others is not None:
+                _mix_in(target, next(others), drawn, place)
+
+    if threads == 1:
+        show(parts[0])
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(show, parts))
+
+
+def _unmixed(images: Tensor, drawn: Draw, part: Tensor) -> Iterator[NDArray[np.uint8]]:
+    """Yield the views at some places, uint8 (3, S, S)."""
+    facts = (drawn.index, drawn.box, drawn.flip, drawn.rows, drawn.columns)
+    size = (drawn.size, drawn.size)
+    for index, (top, left, height, width), flip, rows, columns in zip(*(v[part].tolist() for v in facts), strict=True):
+        crop = images[index : index + 1]
+        for dim, start, length, strips in ((2, top, height, rows), (3, left, width, columns)):
+            runs = _runs(start, length, strips, images.shape[dim])
+            pieces = [crop.narrow(dim, *run) for run in runs]
+            crop = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim)
+        view: NDArray[np.uint8] = interpolate(crop, size, mode="bilinear", antialias=True)[0].numpy()
+        yield view[:, :, ::-1] if flip else view
+
+
+def _runs(start: int, length: int, strips: Sequence[int], side: int) -> list[tuple[int, int]]:
+    """Return where, along a side of the image, a crop of its shuffled strips lies: begin and length of each run."""
+    strip, runs = side // len(strips), []
+    for place in range(start // strip, -(-(start + length) // strip)):
+        begin, end = max(start, place * strip), min(start + length, (place + 1) * strip)
+        runs.append((begin + strip * (strips[place] - place), end - begin))
+    return runs
+
+
+def _mix_in(view: NDArray[np.uint8], other: NDArray[np.uint8], drawn: Draw, place: int) -> None:
+    if drawn.weight is not None:
+        weight = int(drawn.weight[place])
+        view[:] = (weight * view.astype(np.int32) + (2048 - weight) * other.astype(np.int32) + 1024) >> 11
+    elif drawn.patch is not None:
+        top, left, height, width = drawn.patch[place].tolist()
+        patch = (slice(None), slice(top, top + height), slice(left, left + width))
+        view[patch] = other[patch]
+
+
+def _together(images: Tensor, drawn: Draw, views: Tensor, part: int) -> None:
+    """Render `part` views at a time, on any device."""
+    parts = [slice(start, start + part) for start in range(0, len(drawn.index), part)]
+    own = _batches(images, drawn, part, parts)
+    if drawn.partner is None:
         for some, view in zip(parts, own, strict=True):
             views[some].copy_(view)
-        return views
-    alone = draw.patch if part == 1 else None
-    for some, view, other in zip(parts, own, _unmixed(images, draw.partner, part, parts, alone), strict=True):
-        if draw.weight is not None:
-            weight = draw.weight[some, None, None, None].int()
+        return
+    for some, view, other in zip(parts, own, _batches(images, drawn.partner, part, parts), strict=True):
+        if drawn.weight is not None:
+            weight = drawn.weight[some, None, None, None].int()
             view = (weight * view + (2048 - weight) * other + 1024) >> 11
-        elif draw.patch is not None and alone is None:
-            view = torch.where(_inside(draw.patch[some], draw.size), other, view)
+        elif drawn.patch is not None:
+            view = torch.where(_inside(drawn.patch[some], drawn.size), other, view)
         views[some].copy_(view)
-        if alone is not None:
-            top, left, height, width = alone[some.start].tolist()
-            views[some, :, top : top + height, left : left + width].copy_(other)
-    return views
 
 
 def _inside(patch: Tensor, size: int) -> Tensor:
@@ -73,74 +153,40 @@ def _inside(patch: Tensor, size: int) -> Tensor:
     return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
-def _unmixed(
-    images: Tensor, draw: Draw, part: int, parts: Sequence[slice], patch: Tensor | None = None
-) -> Iterator[Tensor]:
-    """Yield the views of each part, int16 (b, 3, S, S); with a `patch` (B, 4), of parts of one view, what it has."""
-    top, left, height, width = draw.box.unbind(1)
-    rows, row_weights = _taps(height, top, draw.rows, images.shape[2], draw.size)
-    columns, column_weights = _taps(width, left, draw.columns, images.shape[3], draw.size)
-    flipped = draw.flip.bool()[:, None, None]
+def _batches(images: Tensor, drawn: Draw, part: int, parts: Sequence[slice]) -> Iterator[Tensor]:
+    """Yield the views of each part before mixing, int16 (b, 3, S, S)."""
+    top, left, height, width = drawn.box.unbind(1)
+    rows, row_weights = _taps(height, top, drawn.rows, images.shape[2], drawn.size)
+    columns, column_weights = _taps(width, left, drawn.columns, images.shape[3], drawn.size)
+    flipped = drawn.flip.bool()[:, None, None]
     columns = torch.where(flipped, columns.flip(1), columns)
     column_weights = torch.where(flipped, column_weights.flip(1), column_weights)
-    heights = widths = [draw.size] * len(draw.index)
-    if patch is not None:
-        rows, row_weights, heights = _patched(rows, row_weights, patch[:, 0], patch[:, 2])
-        columns, column_weights, widths = _patched(columns, column_weights, patch[:, 1], patch[:, 3])
 
-    tall, wide = (torch.full_like(top, side) for side in images.shape[2:])
-    if part == 1:  # of an image alone no more is read than its crop
-        rows, tall, downs = _windows(rows)
-        columns, wide, acrosses = _windows(columns)
-        places = zip(draw.index.tolist(), downs, acrosses, strict=True)
-        sources = (images[index : index + 1, :, down, across] for index, down, across in places)
-    else:
-        sources = (images.index_select(0, draw.index[some]) for some in parts)
-    rows, row_weights = _bags(rows, row_weights, tall, part)
-    columns, column_weights = _bags(columns, column_weights, wide, part)
-    for some, source in zip(parts, sources, strict=True):
-        down, across = slice(heights[some.start]), slice(widths[some.start])
-        shown = source.to(torch.float32, memory_format=torch.contiguous_format)
-        short = _mix(shown, rows[some, :, down], row_weights[some, :, down]).floor_()
-        mixed = _mix(short.transpose(2, 3).contiguous(), columns[some, :, across], column_weights[some, :, across])
+    rows, row_weights = _bags(rows, row_weights, images.shape[2], part)
+    columns, column_weights = _bags(columns, column_weights, images.shape[3], part)
+    for some in parts:
+        turned = images.index_select(0, drawn.index[some]).transpose(2, 3)
+        shown = turned.to(column_weights.dtype, memory_format=torch.contiguous_format)
+        short = _mix(shown, columns[some], column_weights[some]).transpose(2, 3)
         # int16 rounds down, and is made of float32, and uint8 of it, by vector instructions: straight to uint8 torch
         # goes number by number.
-        yield mixed.to(torch.int16).transpose(2, 3).contiguous()
+        short = short.to(torch.int16, memory_format=torch.contiguous_format).to(row_weights.dtype)
+        yield _mix(short, rows[some], row_weights[some]).to(torch.int16)
 
 
-def _patched(pixels: Tensor, weights: Tensor, start: Tensor, length: Tensor) -> tuple[Tensor, Tensor, list[int]]:
-    """Move the outputs of a patch, which begins at `start` (B,) of the axis, to the front, before copies of its last.
-
-    Returns:
-        source pixels and weights (B, S, T), and how many outputs each patch has, one where it is empty.
-    """
-    size, length = pixels.shape[1], length.clamp_min(1)
-    last = start + length - 1
-    place = torch.minimum(start[:, None] + torch.arange(size, device=pixels.device), last[:, None])
-    place = place[:, :, None].expand_as(pixels)
-    return pixels.gather(1, place), weights.gather(1, place), length.tolist()
-
-
-def _windows(pixels: Tensor) -> tuple[Tensor, Tensor, list[slice]]:
-    """Source pixels (B, S, T) counted from the first that each image needs, how many each needs, and which."""
-    first, last = pixels.amin((1, 2)), pixels.amax((1, 2))
-    slices = [slice(start, stop + 1) for start, stop in zip(first.tolist(), last.tolist(), strict=True)]
-    return pixels - first[:, None, None], last - first + 1, slices
-
-
-def _bags(pixels: Tensor, weights: Tensor, length: Tensor, part: int) -> tuple[Tensor, Tensor]:
+def _bags(pixels: Tensor, weights: Tensor, length: int, part: int) -> tuple[Tensor, Tensor]:
     """Numbers of lines, int64 (B, 3, S, T), and their weights, from those of one axis (B, S, T).
 
-    Lines are counted over the channels of `part` images at a time, which have `length` (B,) lines each.
+    Lines are counted over the channels of `part` images at a time, which have `length` lines each.
     """
     place = torch.arange(len(pixels), device=pixels.device) % part
     plane = 3 * place[:, None] + torch.arange(3, device=pixels.device)
-    bags = (plane * length[:, None])[:, :, None, None] + pixels[:, None]
+    bags = (plane * length)[:, :, None, None] + pixels[:, None]
     return bags, weights[:, None].expand_as(bags).contiguous()
 
 
 def _taps(length: Tensor, start: Tensor, strips: Tensor, side: int, size: int) -> tuple[Tensor, Tensor]:
-    """Source pixels, int64 (B, S, T), and their weights, float32 (B, S, T), along one axis of a batch of crops."""
+    """Source pixels, int64 (B, S, T), and their weights, (B, S, T), along one axis of a batch of crops."""
     length, start = length[:, None, None], start[:, None, None]
     reach = 2 * length.clamp_min(size)
     middle = (2 * torch.arange(size, device=length.device)[:, None] + 1) * length
@@ -149,17 +195,22 @@ def _taps(length: Tensor, start: Tensor, strips: Tensor, side: int, size: int) -
     pixel = first + torch.arange(taps, device=length.device)
 
     near = (reach - ((2 * pixel + 1) * size - middle).abs()).clamp_min(0)
-    near = torch.where((pixel >= 0) & (pixel < length), near, 0)
-    total = near.cumsum(2)
-    share = torch.div(2048 * total, total[:, :, -1:], rounding_mode="floor")
-    weights = share.diff(dim=2, prepend=torch.zeros_like(share[:, :, :1]))
+    near = torch.where((pixel >= 0) & (pixel < length), near, 0).double()
+    # Of the shares, those that the rounding below finds in the middle have a power of two for denominator, and float64
+    # holds them; the others are farther from a middle than float64 is from them.
+    share = near.div_(near.sum(2, keepdim=True))
+    powers = 2.0 ** torch.arange(1, PRECISE + 1, device=length.device, dtype=torch.float64)
+    fits = (share.amax((1, 2))[:, None] * powers + 0.5).floor_() < 1 << 15
+    one = 2.0 ** fits.sum(1)[:, None, None]
+    weights = (share * one + 0.5).floor_() / one
 
     pixel = start + torch.minimum(pixel.clamp_min(0), length - 1)
     if strips.shape[1] > 1:
         strip = side // strips.shape[1]
         place = torch.div(pixel, strip, rounding_mode="floor")
         pixel = pixel + strip * (strips.gather(1, place.flatten(1)).view_as(place) - place)
-    return pixel, weights.float() / 2048
+    dtype = torch.float32 if side <= EXACT * size else torch.float64
+    return pixel, weights.to(dtype)
 
 
 def _mix(images: Tensor, bags: Tensor, weights: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import ConcatDataset, DataLoader, Subset, default_collate
+from torchvision.transforms.v2 import functional as TF
 
 from hellods import DigestError, FormatError, HelloDataset, HelloError, HelloLoader, LabelError
 from hellods.data import dataset as module
@@ -40,9 +40,10 @@ def view(pixels: Tensor) -> Callable[..., Tensor]:
     return view
 
 
-def normalized(views: Tensor) -> Tensor:
-    mean, std = torch.tensor([0.3, 0.3, 0.4]).view(3, 1, 1), torch.tensor([0.2, 0.25, 0.2]).view(3, 1, 1)
-    return (views.float() / 255 - mean) / std
+def normalized(views: Tensor, mean: tuple[float, ...] = (0.3, 0.3, 0.4), std: Any = (0.2, 0.25, 0.2)) -> Tensor:
+    scale = torch.tensor([1 / (255 * unit) for unit in std], dtype=torch.float32).view(3, 1, 1)
+    shift = torch.tensor([-middle / unit for middle, unit in zip(mean, std, strict=True)], dtype=torch.float32)
+    return views.float() * scale + shift.view(3, 1, 1)
 
 
 def soft(projector: Projector, views: Tensor) -> Tensor:
@@ -134,19 +135,9 @@ LEVELS = torch.arange(256, dtype=torch.uint8).expand(1, 3, 4, 256)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class ReciprocalDivision(TorchDispatchMode):
-    """Does what CUDA does where a number divides: it multiplies by the reciprocal."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten.div_.Tensor and not isinstance(args[1], Tensor):
-            return args[0].mul_((1 / torch.tensor(float(args[1]))).item())
-        return func(*args, **(kwargs or {}))
-
-
-def test_images_do_not_depend_on_how_a_device_divides_by_a_number() -> None:
-    expected = module.normalized(LEVELS, MEAN, STD)
-    with ReciprocalDivision():
-        assert torch.equal(module.normalized(LEVELS, MEAN, STD), expected)
+def test_images_are_what_torchvision_makes_of_them() -> None:
+    theirs = TF.normalize(TF.to_dtype(LEVELS, torch.float32, scale=True), list(MEAN), list(STD))
+    torch.testing.assert_close(module.normalized(LEVELS, MEAN, STD), theirs, atol=1e-6, rtol=1e-6)
 
 
 def test_images_do_not_depend_on_the_default_dtype() -> None:
@@ -157,8 +148,7 @@ def test_images_do_not_depend_on_the_default_dtype() -> None:
         module.normalized(LEVELS, mean, std, lent)
     finally:
         torch.set_default_dtype(torch.float32)
-    less, over = (torch.tensor(values)[:, None, None] for values in (mean, std))
-    expected = (LEVELS.float() / torch.tensor(255.0) - less) / over
+    expected = normalized(LEVELS, mean, std)
     assert found.dtype == torch.float32
     assert torch.equal(found, expected)
     assert torch.equal(lent, expected)

@@ -72,24 +72,24 @@ class Witness:
             pixels = torch.from_numpy(opened.pixels()).permute(0, 3, 1, 2).contiguous()
         config = from_json(ProjectorConfig, header.projector, "projector")
         projector, rule = Projector.restore(config, header.classes, state), from_json(Views, header.views, "views")
-        mean, std = (torch.tensor(value).view(3, 1, 1) for value in (header.images.mean, header.images.std))
-        images, labels = [], []
+        self.mean, self.std = (torch.tensor(v).view(3, 1, 1) for v in (header.images.mean, header.images.std))
+        shown, labels = [], []
         for epoch in range(EPOCHS):
             views = render(pixels, draw(rule, (SIDE, SIDE), COUNT, 0, epoch, torch.arange(COUNT)))
-            images.append((views.float() / 255 - mean) / std)
+            shown.append(views)
             with torch.no_grad():
                 labels.append(projector(views).softmax(1))
-        self.images, self.labels = torch.stack(images), torch.stack(labels)  # (E, N, 3, S, S), (E, N, K)
+        pixels, self.labels = torch.stack(shown), torch.stack(labels)  # (E, N, 3, S, S), (E, N, K)
+        self.images = (pixels.float() / 255 - self.mean) / self.std
         self.views = {
-            self.images[epoch, index].numpy().tobytes(): (epoch, index)
-            for epoch in range(EPOCHS)
-            for index in range(COUNT)
+            pixels[epoch, index].numpy().tobytes(): (epoch, index) for epoch in range(EPOCHS) for index in range(COUNT)
         }
         self.seen: list[tuple[int, int]] = []  # epoch and index, in the order shown
 
     def __call__(self, images: Tensor, labels: Tensor) -> None:
         """Look at a batch as the loss sees it."""
-        found = [self.views[image.numpy().tobytes()] for image in images.detach()]
+        pixels = ((images.detach() * self.std + self.mean) * 255).round().to(torch.uint8)
+        found = [self.views[image.numpy().tobytes()] for image in pixels]
         epochs, indices = (torch.tensor(part) for part in zip(*found, strict=True))
         assert type(labels) is Tensor, "labels that the loss sees are values"
         assert (labels - self.labels[epochs, indices]).abs().max() < 1e-5

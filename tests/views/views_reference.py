@@ -2,8 +2,7 @@
 
 from dataclasses import fields, is_dataclass
 from fractions import Fraction
-from itertools import pairwise
-from math import isqrt
+from math import floor, isqrt
 from typing import Any
 
 MASK = (1 << 64) - 1
@@ -70,21 +69,24 @@ def drawn(rule: dict[str, Any], side: tuple[int, int], count: int, seed: int, ep
     return {**view, "patch": (top, left, min(size, row + half) - top, min(size, column + half) - left)}
 
 
-def weights(length: int, size: int, output: int) -> list[int]:
-    """What output pixel `output` of `size` takes from each of `length` pixels, in 1/2048ths."""
+def weights(length: int, size: int) -> tuple[list[list[int]], int]:
+    """What each of `size` output pixels takes from each of `length` pixels, in how manieths."""
     reach = 2 * max(length, size)
-    near = [max(0, reach - abs((2 * j + 1) * size - (2 * output + 1) * length)) for j in range(length)]
-    shares = [2048 * sum(near[:j]) // sum(near) for j in range(length + 1)]
-    return [after - before for before, after in pairwise(shares)]
+    shares = []
+    for output in range(size):
+        near = [max(0, reach - abs((2 * j + 1) * size - (2 * output + 1) * length)) for j in range(length)]
+        shares.append([Fraction(part, sum(near)) for part in near])
+    most = max(max(parts) for parts in shares)
+    one = 2 ** sum(floor(most * 2**k + Fraction(1, 2)) < 2**15 for k in range(1, 23))
+    return [[floor(part * one + Fraction(1, 2)) for part in parts] for parts in shares], one
 
 
 def resize(rows: Image, size: int) -> Image:
     """Resize the first dimension."""
-    mixed = []
-    for output in range(size):
-        parts = weights(len(rows), size, output)
+    mixed, (shares, one) = [], weights(len(rows), size)
+    for parts in shares:
         sums = [sum(part * row[x] for part, row in zip(parts, rows, strict=True)) for x in range(len(rows[0]))]
-        mixed.append([int(Fraction(total, 2048) + Fraction(1, 2)) for total in sums])
+        mixed.append([floor(Fraction(total, one) + Fraction(1, 2)) for total in sums])
     return mixed
 
 
@@ -102,7 +104,7 @@ def rendered(image: Image, view: dict[str, Any], size: int) -> Image:
     top, left, height, width = view["box"]
     shuffled = turn(ordered(turn(ordered(image, view["rows"])), view["columns"]))
     cut = [row[left : left + width] for row in shuffled[top : top + height]]
-    result = turn(resize(turn(resize(cut, size)), size))
+    result = resize(turn(resize(turn(cut), size)), size)
     return [row[::-1] for row in result] if view["flip"] else result
 
 
