@@ -119,7 +119,7 @@ def open_subject(path: str, question: Question, bench: Bench) -> Subject:
         missing["teacher"] = f"needs the teacher: give --teacher ({named(header)})"
 
     with Archive.open(path) as archive:
-        images = torch.from_numpy(archive.pixels()).permute(0, 3, 1, 2).contiguous()
+        images = torch.from_numpy(archive.pixels()).permute(0, 3, 1, 2)
         targets = torch.tensor(archive.targets(), dtype=torch.int64)
     return Subject(
         path=Path(path),

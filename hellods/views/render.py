@@ -165,7 +165,7 @@ def _batches(images: Tensor, drawn: Draw, part: int, parts: Sequence[slice]) -> 
     rows, row_weights = _bags(rows, row_weights, images.shape[2], part)
     columns, column_weights = _bags(columns, column_weights, images.shape[3], part)
     for some in parts:
-        turned = images.index_select(0, drawn.index[some]).transpose(2, 3)
+        turned = images[drawn.index[some]].transpose(2, 3)
         shown = turned.to(column_weights.dtype, memory_format=torch.contiguous_format)
         short = _mix(shown, columns[some], column_weights[some]).transpose(2, 3)
         # int16 rounds down, and is made of float32, and uint8 of it, by vector instructions: straight to uint8 torch
