@@ -98,22 +98,24 @@ def _unmixed(images: Tensor, drawn: Draw, part: Tensor) -> Iterator[NDArray[np.u
     """Yield the views at some places, uint8 (3, S, S)."""
     facts = (drawn.index, drawn.box, drawn.flip, drawn.rows, drawn.columns)
     size = (drawn.size, drawn.size)
+    pictures = images.permute(0, 2, 3, 1).numpy()  # numpy copies in this thread, where torch would wait for its own
     for index, (top, left, height, width), flip, rows, columns in zip(*(v[part].tolist() for v in facts), strict=True):
-        crop = images[index : index + 1]
-        for dim, start, length, strips in ((2, top, height, rows), (3, left, width, columns)):
-            runs = _runs(start, length, strips, images.shape[dim])
-            pieces = [crop.narrow(dim, *run) for run in runs]
-            crop = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim)
-        view: NDArray[np.uint8] = interpolate(crop, size, mode="bilinear", antialias=True)[0].numpy()
+        picture = pictures[index]
+        bands = [picture[run] for run in _runs(top, height, rows, picture.shape[0])]
+        band = bands[0] if len(bands) == 1 else np.concatenate(bands)
+        crop = np.concatenate([band[:, run] for run in _runs(left, width, columns, picture.shape[1])], axis=1)
+        shown = torch.from_numpy(crop)[None].permute(0, 3, 1, 2)  # channels_last, which the kernel is fast with
+        view: NDArray[np.uint8] = interpolate(shown, size, mode="bilinear", antialias=True)[0].numpy()
         yield view[:, :, ::-1] if flip else view
 
 
-def _runs(start: int, length: int, strips: Sequence[int], side: int) -> list[tuple[int, int]]:
-    """Return where, along a side of the image, a crop of its shuffled strips lies: begin and length of each run."""
+def _runs(start: int, length: int, strips: Sequence[int], side: int) -> list[slice]:
+    """Return where, along a side of the image, a crop of its shuffled strips lies."""
     strip, runs = side // len(strips), []
     for place in range(start // strip, -(-(start + length) // strip)):
         begin, end = max(start, place * strip), min(start + length, (place + 1) * strip)
-        runs.append((begin + strip * (strips[place] - place), end - begin))
+        moved = strip * (strips[place] - place)
+        runs.append(slice(begin + moved, end + moved))
     return runs
 
 
