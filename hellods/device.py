@@ -1,6 +1,7 @@
 """Where torch computes: the device of a name, what is said of it, and how tensors get there."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import torch
@@ -48,6 +49,19 @@ def sent(values: Tensor, device: torch.device | str) -> Tensor:
     if values.is_cpu and torch.device(device).type == "cuda":
         return values.contiguous().pin_memory().to(device, non_blocking=True)
     return values.to(device)
+
+
+def in_threads(work: Callable[[range], None], count: int) -> None:
+    """Call `work` for parts of range(count), in as many threads as torch has.
+
+    For work of many short steps without the GIL: torch's own threads would wait for each other after every one.
+    """
+    threads = max(1, min(torch.get_num_threads(), count))
+    if threads == 1:
+        work(range(count))
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, (range(count * n // threads, count * (n + 1) // threads) for n in range(threads))))
 
 
 def training_dtype(device: torch.device | str) -> torch.dtype:

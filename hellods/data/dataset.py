@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
@@ -16,7 +17,7 @@ from hellods.data.lazy import CPU, LazyLabel
 from hellods.data.memory import Batches
 from hellods.data.options import Kind, Options, archived, chosen
 from hellods.data.samples import Samples
-from hellods.device import sent
+from hellods.device import in_threads, sent
 from hellods.errors import LabelError
 from hellods.format.archive import Archive
 from hellods.format.header import Header
@@ -236,10 +237,21 @@ def normalized(views: Tensor, mean: tuple[float, ...], std: tuple[float, ...], o
     """
     scale, shift = _steps(mean, std, views.device)
     images = torch.empty(views.shape, dtype=torch.float32, device=views.device) if out is None else out
-    # A CPU does one step after the other while the values are in its cache.
-    part = max(1, CPU_PART // views.shape[1:].numel()) if views.device.type == "cpu" else len(views)
-    for some, seen in zip(torch.split(images, part), torch.split(views, part), strict=True):
-        some.copy_(seen).mul_(scale).add_(shift)
+    if not views.is_cpu:
+        return images.copy_(views).mul_(scale).add_(shift)
+    seen, floats, steps = views.numpy(), images.numpy(), (scale.numpy(), shift.numpy())
+
+    # One step after the other, while the values are in the cache.
+    part = max(1, CPU_PART // views.shape[1:].numel())
+    parts = [slice(start, start + part) for start in range(0, len(views), part)]
+
+    def work(places: range) -> None:
+        for some in parts[places.start : places.stop]:
+            np.copyto(floats[some], seen[some])
+            np.multiply(floats[some], steps[0], out=floats[some])
+            np.add(floats[some], steps[1], out=floats[some])
+
+    in_threads(work, len(parts))
     return images
 
 

@@ -15,7 +15,6 @@ shorten, and no work for the zeros of a full weight matrix.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from math import prod
 from typing import Final
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import embedding_bag, interpolate
 
+from hellods.device import in_threads
 from hellods.views.draw import Draw, draw
 from hellods.views.rule import Views
 
@@ -75,31 +75,25 @@ def _kernel_follows() -> bool:
 
 
 def _one_by_one(images: Tensor, drawn: Draw, views: Tensor) -> None:
-    """Render on the CPU, in as many threads as torch has: its kernel uses one, without the GIL."""
-    threads = max(1, min(torch.get_num_threads(), len(views)))
-    parts = torch.arange(len(views), device=views.device).tensor_split(threads)
+    """Render on the CPU with torch's kernel, which uses one thread, and not the GIL."""
+    targets = views.numpy()
 
-    def show(part: Tensor) -> None:
-        others = None if drawn.partner is None else _unmixed(images, drawn.partner, part)
-        for place, view in zip(part.tolist(), _unmixed(images, drawn, part), strict=True):
-            target = views[place].numpy()
-            np.copyto(target, view)
+    def show(places: range) -> None:
+        others = None if drawn.partner is None else _unmixed(images, drawn.partner, places)
+        for place, view in zip(places, _unmixed(images, drawn, places), strict=True):
+            np.copyto(targets[place], view)
             if others is not None:
-                _mix_in(target, next(others), drawn, place)
+                _mix_in(targets[place], next(others), drawn, place)
 
-    if threads == 1:
-        show(parts[0])
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(show, parts))
+    in_threads(show, len(views))
 
 
-def _unmixed(images: Tensor, drawn: Draw, part: Tensor) -> Iterator[NDArray[np.uint8]]:
+def _unmixed(images: Tensor, drawn: Draw, places: range) -> Iterator[NDArray[np.uint8]]:
     """Yield the views at some places, uint8 (3, S, S)."""
+    size, some = (drawn.size, drawn.size), slice(places.start, places.stop)
     facts = (drawn.index, drawn.box, drawn.flip, drawn.rows, drawn.columns)
-    size = (drawn.size, drawn.size)
     pictures = images.permute(0, 2, 3, 1).numpy()  # numpy copies in this thread, where torch would wait for its own
-    for index, (top, left, height, width), flip, rows, columns in zip(*(v[part].tolist() for v in facts), strict=True):
+    for index, (top, left, height, width), flip, rows, columns in zip(*(v[some].tolist() for v in facts), strict=True):
         picture = pictures[index]
         bands = [picture[run] for run in _runs(top, height, rows, picture.shape[0])]
         band = bands[0] if len(bands) == 1 else np.concatenate(bands)
