@@ -214,6 +214,6 @@ def _below(words: Tensor, number: int | Tensor) -> Tensor:
 
 def _root(number: Tensor) -> Tensor:
     """isqrt of 0 to 2**30: a float32 root is off by one at most, whatever the device rounds."""
-    root = number.float().sqrt().long()
+    root = (number * number.clamp_min(1).float().rsqrt()).long()  # sqrt would wake MKL's threads, which hold up ours
     root = root - (root * root > number).long()
     return root + ((root + 1) * (root + 1) <= number).long()
