@@ -1,0 +1,71 @@
+"""Train assistants from several seeds, and record what each teaches by itself, and what their mean logits teach.
+
+    python tests/benchmarks/assistants.py 10 --folder WORK [--runs 4] [--students 3]
+
+CIFAR-10 at so many images a class, chosen by the ResNet-20; WORK keeps the images and the assistants. Students are
+ConvNet-3 by RDED's protocol.
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from builds import inputs
+from common import record
+from fits import Subject, student, subject
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from hellods.distill.mentors import get_assistant, get_teacher
+from hellods.distill.teacher import Teacher, check_teacher
+from hellods.distill.trajectory import Average, average
+from hellods.nets import create
+from hellods.progress import silent
+
+
+def networks(here: Subject, folder: Path, images_per_class: int, seed: int) -> list[nn.Module]:
+    """Return the stages of the assistant of this seed, trained if WORK has it not."""
+    recipe = replace(here.recipe, seed=seed)
+    kept = folder / f"assistant-{images_per_class}-{seed}.safetensors"
+    if not kept.exists() and seed == 0:
+        save_file({k: v.contiguous() for k, v in here.assistant.network.state_dict().items()}, kept)
+    if not kept.exists():
+        made_from = inputs("cifar10", folder)
+        teacher = get_teacher(made_from, recipe, here.source, recipe.side, silent)
+        network = get_assistant(made_from, recipe, here.source, teacher, recipe.side, silent).network
+        save_file({k: v.contiguous() for k, v in network.state_dict().items()}, kept)
+    network = average([create(recipe.assistant, len(here.source.classes), recipe.side) for _ in recipe.stages])
+    network.load_state_dict(load_file(kept))
+    return list(network) if isinstance(network, Average) else [network]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images_per_class", type=int)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--runs", type=int, default=4)
+    parser.add_argument("--students", type=int, default=3)
+    options = parser.parse_args()
+    here = subject(options.images_per_class, options.folder)
+    runs = [networks(here, options.folder, options.images_per_class, seed) for seed in range(options.runs)]
+    counts = [count for count in (2, 4) if count <= len(runs)]
+    makers = {f"{count} together": [network for run in runs[:count] for network in run] for count in counts}
+    makers |= {f"seed {seed}": run for seed, run in enumerate(runs)}
+    if len(runs[0]) > 1:  # the mean of two stages
+        makers |= {f"{count} together, first stage": [run[0] for run in runs[:count]] for count in counts}
+        makers |= {f"{count} together, second stage": [run[1] for run in runs[:count]] for count in counts}
+        makers |= {f"seed {seed}, first stage": [run[0]] for seed, run in enumerate(runs[:2])}
+    found: dict[str, Any] = {}
+    for name, chosen in makers.items():
+        assistant = Teacher(average(chosen), here.source.classes, architecture="convnet3")
+        score = check_teacher(assistant, here.held_out, here.recipe.side)
+        taught = [student(here, assistant, seed) for seed in range(options.students)]
+        found[name] = {"accuracy": score, "students": taught}
+        print(name, found[name], file=sys.stderr, flush=True)
+        record(f"assistants_ipc{options.images_per_class}", {"label_makers": found})
+
+
+if __name__ == "__main__":
+    main()
