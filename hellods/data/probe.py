@@ -84,7 +84,7 @@ def check_probe(
     if not torch.equal(digests, probe["digest"]):
         raise LabelError(
             f"{where}: the images decode to other pixels here than where the archive was made, so its labels would be "
-            "of other images: use another release of Pillow"
+            "of other images: use another release of Pillow, or the release of hellods that made it"
         )
     expected, limit = probe["logits"], TOLERANCES[precision]
     if logits.shape != expected.shape:

@@ -197,7 +197,7 @@ def _taps(length: Tensor, start: Tensor, strips: Tensor, side: int, size: int) -
     share = near.div_(near.sum(2, keepdim=True))
     powers = 2.0 ** torch.arange(1, PRECISE + 1, device=length.device, dtype=torch.float64)
     fits = (share.amax((1, 2))[:, None] * powers + 0.5).floor_() < 1 << 15
-    one = 2.0 ** fits.sum(1)[:, None, None]
+    one = (1 << fits.sum(1)).double()[:, None, None]
     weights = (share * one + 0.5).floor_() / one
 
     pixel = start + torch.minimum(pixel.clamp_min(0), length - 1)

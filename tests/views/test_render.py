@@ -202,6 +202,22 @@ def test_view_does_not_depend_on_the_memory_layout(way: dict[str, int], monkeypa
     assert torch.equal(render(turned, drawn), render(images, drawn))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_view_does_not_depend_on_the_default_dtype(
+    dtype: torch.dtype, way: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(way, monkeypatch)
+    images, drawn = smooth(4, 48), draw(Views(size=40, mix="mixup"), (48, 48), 4, 1, 2, torch.arange(4))
+    expected = render(images, drawn)
+    torch.set_default_dtype(dtype)
+    try:
+        drawn = draw(Views(size=40, mix="mixup"), (48, 48), 4, 1, 2, torch.arange(4))
+        assert torch.equal(render(images, drawn), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_render_works_with_deterministic_algorithms() -> None:
     images = pictures(2, 16, 16)
     torch.use_deterministic_algorithms(True)
