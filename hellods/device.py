@@ -1,8 +1,10 @@
 """Where torch computes: the device of a name, what is said of it, and how tensors get there."""
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -59,9 +61,15 @@ def in_threads(work: Callable[[range], None], count: int) -> None:
     threads = max(1, min(torch.get_num_threads(), count))
     if threads == 1:
         work(range(count))
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, (range(count * n // threads, count * (n + 1) // threads) for n in range(threads))))
+    else:
+        parts = (range(count * n // threads, count * (n + 1) // threads) for n in range(threads))
+        list(_pool(os.getpid(), threads).map(work, parts))
+
+
+@cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Return threads that are kept, for to start them takes as long as a view; a process that was forked has none."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="hellods")
 
 
 def training_dtype(device: torch.device | str) -> torch.dtype:
