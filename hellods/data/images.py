@@ -90,8 +90,7 @@ class Images:
         facts, cuda, host = self._facts, device.type == "cuda", self.holding(rows, CPU)
         # A copy from pinned memory runs beside what the GPU computes.
         shape = (len(rows), 3, facts.height, facts.width)
-        layout = torch.channels_last
-        found = torch.empty(shape, dtype=torch.uint8, device=CPU, pin_memory=cuda, memory_format=layout)
+        found = torch.empty(shape, dtype=torch.uint8, device=CPU, pin_memory=cuda, memory_format=torch.channels_last)
         come = self._decode(rows, found, torch.arange(len(rows), device=CPU)) if host is None else None
 
         def images() -> Tensor:

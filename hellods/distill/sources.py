@@ -188,8 +188,8 @@ def squares(source: Source, indices: Tensor, side: int) -> Tensor:
         return torch.stack(list(threaded(square, indices.tolist())))
     if side not in source.kept:
         source.kept.clear()
-        shape, layout = (len(source), 3, side, side), torch.channels_last  # which a CPU renders faster
-        pixels = torch.empty(shape, dtype=torch.uint8, memory_format=layout)
+        shape = (len(source), 3, side, side)
+        pixels = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)  # a CPU renders them faster
         source.kept[side] = pixels, torch.zeros(len(source)).bool()
     pixels, known = source.kept[side]
     missing = torch.unique(indices[~known[indices]])
