@@ -68,7 +68,7 @@ def in_threads(work: Callable[[range], None], count: int) -> None:
 
 @cache
 def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Return threads that are kept: to start them took a seventh of a batch's time. A forked process has none of them."""
+    """Return threads that are kept: to start them took a seventh of a batch's time. A forked process has none."""
     return ThreadPoolExecutor(threads, thread_name_prefix="hellods")
 
 
