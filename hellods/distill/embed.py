@@ -12,7 +12,6 @@ from hellods.format import wire
 from hellods.labels.arithmetic import TOLERANCES
 from hellods.labels.backbones import digest
 from hellods.labels.config import Tower
-from hellods.labels.lowrank import bare
 from hellods.labels.models import first_line, resolve
 from hellods.labels.projector import Projector
 from hellods.record import from_json, to_json
@@ -71,7 +70,7 @@ def describe(projector: Projector, base: str) -> Tower:
         raise RecipeError(f"{where}: its image tower sets {other[0]}, which the file format cannot record")
     layers = vision["layers"]
     value = {key: vision[key] for key in known & vision.keys()} | {
-        "sha256": digest(bare(projector.tower)),
+        "sha256": digest(projector.published),
         "embed_dim": facts["embed_dim"],
         "image_size": projector.config.preprocess.side,
         "quick_gelu": bool(options.get("force_quick_gelu") or facts.get("quick_gelu")),

@@ -1,7 +1,6 @@
 """A low-rank delta on any weight: Linear, attention input projection, Conv2d."""
 
 import math
-import re
 from collections.abc import Iterator
 
 import torch
@@ -76,13 +75,6 @@ def round_deltas(module: nn.Module, bits: int) -> None:
     for delta in module.modules():
         if isinstance(delta, LowRank):
             delta.bits = bits
-
-
-def bare(module: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors of `module`, in place and under their names before `adapt`, which left them as they were."""
-    state = module.state_dict()
-    kept = {name: value for name, value in state.items() if not re.search(r"\bparametrizations\.\w+\.0\.", name)}
-    return {re.sub(r"\bparametrizations\.(\w+)\.original$", r"\1", name): value for name, value in kept.items()}
 
 
 def merge(module: nn.Module) -> None:

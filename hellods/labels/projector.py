@@ -14,7 +14,8 @@ from hellods.labels.arithmetic import DTYPES, exact, in_parts, lower
 from hellods.labels.backbones import BACKBONES, Backbone, load_base
 from hellods.labels.config import Head, Precision, ProjectorConfig, Quantization
 from hellods.labels.embedded import restore, stored
-from hellods.labels.lowrank import adapt, bare, merge, round_deltas
+from hellods.labels.folding import fold
+from hellods.labels.lowrank import adapt, merge, round_deltas
 from hellods.labels.quantize import BITS, pack, unpack
 
 
@@ -31,6 +32,7 @@ class Projector(nn.Module):
         super().__init__()
         self.config = config
         self.tower = backbone.tower
+        self.published = backbone.tower.state_dict()  # as it was before anything was done to it, until `merge`
         self._dtype = torch.float32  # that the tower computes in
         mean, std = (torch.tensor(value).view(3, 1, 1) for value in (config.preprocess.mean, config.preprocess.std))
         self.register_buffer("mean", mean, persistent=False)
@@ -39,6 +41,7 @@ class Projector(nn.Module):
         self.head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
         self.head.weight.data.copy_(weight)
         adapt(self.tower, config.encoder_rank, generator)
+        fold(self.tower, torch.zeros(1, 3, config.preprocess.side, config.preprocess.side))
         adapt(self.head, config.head_rank, generator)
         self.bias = nn.Parameter(torch.zeros(len(weight)))
         self.scale = nn.Parameter(torch.tensor(backbone.scale))
@@ -186,7 +189,7 @@ class Projector(nn.Module):
 
     def base(self) -> dict[str, Tensor]:
         """Return the tensors of the base model that labels need, on the CPU: what `restore` takes as `embedded`."""
-        return stored(bare(self.tower), self._start if self.config.head == "text" else None)
+        return stored(self.published, self._start if self.config.head == "text" else None)
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Take over stored tensors.
@@ -239,6 +242,7 @@ class Projector(nn.Module):
 
         Nothing can be fitted or stored afterwards.
         """
+        self.published = {}
         merge(self.tower)
         merge(self.head)
         self.requires_grad_(False)

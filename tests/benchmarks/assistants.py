@@ -1,9 +1,9 @@
 """Train assistants from several seeds, and record what each teaches by itself, and what their mean logits teach.
 
-    python tests/benchmarks/assistants.py 10 --folder WORK [--runs 4] [--students 3]
+    python tests/benchmarks/assistants.py 10 --folder WORK [--images imagenette] [--runs 4] [--students 3]
 
-CIFAR-10 at so many images a class, chosen by the ResNet-20; WORK keeps the images and the assistants. Students are
-ConvNet-3 by RDED's protocol.
+CIFAR-10, or Imagenette at 128 px, at so many images a class, chosen by a given teacher; WORK keeps the images and the
+assistants. Students are of their kind, by RDED's protocol.
 """
 
 import argparse
@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from builds import inputs
+from builds import SETS
 from common import record
-from fits import Subject, student, subject
+from fits import Subject, prefix, student, subject
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -25,16 +25,15 @@ from hellods.nets import create
 from hellods.progress import silent
 
 
-def networks(here: Subject, folder: Path, images_per_class: int, seed: int) -> list[nn.Module]:
+def networks(here: Subject, folder: Path, name: str, seed: int) -> list[nn.Module]:
     """Return the stages of the assistant of this seed, trained if WORK has it not."""
     recipe = replace(here.recipe, seed=seed)
-    kept = folder / f"assistant-{images_per_class}-{seed}.safetensors"
+    kept = folder / f"{name}-{seed}.safetensors"
     if not kept.exists() and seed == 0:
         save_file({k: v.contiguous() for k, v in here.assistant.network.state_dict().items()}, kept)
     if not kept.exists():
-        made_from = inputs("cifar10", folder)
-        teacher = get_teacher(made_from, recipe, here.source, recipe.side, silent)
-        network = get_assistant(made_from, recipe, here.source, teacher, recipe.side, silent).network
+        teacher = get_teacher(here.made_from, recipe, here.source, recipe.side, silent)
+        network = get_assistant(here.made_from, recipe, here.source, teacher, recipe.side, silent).network
         save_file({k: v.contiguous() for k, v in network.state_dict().items()}, kept)
     network = average([create(recipe.assistant, len(here.source.classes), recipe.side) for _ in recipe.stages])
     network.load_state_dict(load_file(kept))
@@ -45,11 +44,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images_per_class", type=int)
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--images", choices=[*SETS], default="cifar10")
     parser.add_argument("--runs", type=int, default=4)
     parser.add_argument("--students", type=int, default=3)
     options = parser.parse_args()
-    here = subject(options.images_per_class, options.folder)
-    runs = [networks(here, options.folder, options.images_per_class, seed) for seed in range(options.runs)]
+    here = subject(options.images, options.images_per_class, options.folder)
+    kept = f"{prefix(options.images)}assistant-{options.images_per_class}"
+    runs = [networks(here, options.folder, kept, seed) for seed in range(options.runs)]
     counts = [count for count in (2, 4) if count <= len(runs)]
     makers = {f"{count} together": [network for run in runs[:count] for network in run] for count in counts}
     makers |= {f"seed {seed}": run for seed, run in enumerate(runs)}
@@ -58,13 +59,14 @@ def main() -> None:
         makers |= {f"{count} together, second stage": [run[1] for run in runs[:count]] for count in counts}
         makers |= {f"seed {seed}, first stage": [run[0]] for seed, run in enumerate(runs[:2])}
     found: dict[str, Any] = {}
+    mean, std = here.made_from.teacher_mean, here.made_from.teacher_std
     for name, chosen in makers.items():
-        assistant = Teacher(average(chosen), here.source.classes, architecture="convnet3")
+        assistant = Teacher(average(chosen), here.source.classes, architecture="mean", mean=mean, std=std)
         score = check_teacher(assistant, here.held_out, here.recipe.side)
         taught = [student(here, assistant, seed) for seed in range(options.students)]
         found[name] = {"accuracy": score, "students": taught}
         print(name, found[name], file=sys.stderr, flush=True)
-        record(f"assistants_ipc{options.images_per_class}", {"label_makers": found})
+        record(f"{prefix(options.images)}assistants_ipc{options.images_per_class}", {"label_makers": found})
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Fit projectors to one assistant, one change at a time, and record how near each comes and what it teaches.
 
-    python tests/benchmarks/fits.py 10 --folder WORK [--only NAME ...] [--students SEEDS]
+    python tests/benchmarks/fits.py 10 --folder WORK [--images imagenette] [--only NAME ...] [--students SEEDS]
 
-CIFAR-10 at so many images a class, chosen by the ResNet-20, labelled by an assistant as `hellods build` makes both;
-WORK keeps them. Every fit sees 20,000 of the file's own views unless its name says otherwise, and is judged on 2,000
-others of them by the assistant's answers. What a build can do is fitted by the build's own functions; what it cannot
-(`Way`) by the loop here, whose `plain` does the same as a build's. Results are added to those of earlier runs.
+CIFAR-10, or Imagenette at 128 px, at so many images a class, chosen by a given teacher, labelled by an assistant, as
+`hellods build` makes both; WORK keeps them. Every fit sees 20,000 of the file's own views unless its name says
+otherwise, and is judged on 2,000 others of them by the assistant's answers. What a build can do is fitted by the
+build's own functions; what it cannot (`Way`) by the loop here, whose `plain` does the same as a build's. Results are
+added to those of earlier runs.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from builds import inputs
+from builds import SETS, inputs
 from common import RESULTS, record, shared
 from factors import size
 from safetensors.torch import load_file, save_file
@@ -32,7 +33,7 @@ from hellods.distill.arrange import arrange, lessons, make_projector, resolve
 from hellods.distill.fit import Fit, fit_projector, quantize_projector
 from hellods.distill.initialize import INITIALIZERS
 from hellods.distill.mentors import get_assistant, get_teacher
-from hellods.distill.recipe import Recipe
+from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.sources import Source, open_source
 from hellods.distill.teacher import Teacher
 from hellods.distill.trajectory import average
@@ -57,8 +58,6 @@ class Way:
     """How the loop here fits, beside a recipe."""
 
     average: float | None = None  # decay of the exponential moving average of what is learned
-    norms: float | None = None  # rate of the scales and shifts of the tower's BatchNorm
-    recenter: bool = False  # the statistics of the tower's BatchNorm are taken anew from own views
     multiplier: str = "cosine"  # "linear", "constant"
     loss: str = "centered"  # of logits less their mean; "mse": as they are; "to centered"; "kl-T": at a temperature
     begin: bool = False  # the head's bias begins at what makes the mean logit of own views zero
@@ -90,8 +89,6 @@ VARIANTS = {
     "up twice as fast": Variant(way=Way(up=2.0)),
     "up half as fast": Variant(way=Way(up=0.5)),
     "head by Muon": Variant(way=Way(head=True)),
-    "norms 0.0005": Variant(way=Way(norms=0.0005)),
-    "norms recentered": Variant(way=Way(recenter=True)),
     "begun": Variant(way=Way(begin=True)),
     **{name: Variant(way=Way(loss=name)) for name in ("mse", "to centered", "kl-1", "kl-4")},
     "averaged 0.99": Variant(way=Way(average=0.99)),
@@ -119,6 +116,7 @@ VARIANTS = {
 class Subject:
     """What all variants of one number of images a class share."""
 
+    made_from: Inputs
     recipe: Recipe  # resolved
     source: Source
     held_out: Source
@@ -126,13 +124,14 @@ class Subject:
     assistant: Teacher
 
 
-def subject(images_per_class: int, folder: Path) -> Subject:
-    prepare = [sys.executable, str(shared() / "data" / "prepare.py"), str(folder), "cifar10"]
+def subject(name: str, images_per_class: int, folder: Path) -> Subject:
+    prepare = [sys.executable, str(shared() / "data" / "prepare.py"), str(folder), SETS[name]]
     subprocess.run(prepare, check=True)
-    made_from = inputs("cifar10", folder)
+    made_from = replace(inputs(name, folder), base="hello-tiny")
     source, held_out = open_source(made_from.data, seed=0)
-    recipe = resolve(Recipe(images_per_class=images_per_class, fit_images=VIEWS), made_from, source, 64)
-    kept = folder / f"fits-{images_per_class}.safetensors"
+    asked = Recipe(images_per_class=images_per_class, fit_images=VIEWS, side=128 if name == "imagenette" else None)
+    recipe = resolve(asked, made_from, source, 64)
+    kept = folder / f"{prefix(name)}fits-{images_per_class}.safetensors"
     assert recipe.assistant
     assert recipe.side
     if not kept.exists():
@@ -145,14 +144,22 @@ def subject(images_per_class: int, folder: Path) -> Subject:
     network = average([create(recipe.assistant, len(source.classes), recipe.side) for _ in recipe.stages])
     images = state.pop("images")
     network.load_state_dict({name.removeprefix("network."): value for name, value in state.items()})
-    assistant = Teacher(network, source.classes, architecture=recipe.assistant)
-    return Subject(recipe=recipe, source=source, held_out=held_out, images=images, assistant=assistant)
+    mean, std = made_from.teacher_mean, made_from.teacher_std
+    assistant = Teacher(network, source.classes, architecture=recipe.assistant, mean=mean, std=std)
+    return Subject(
+        made_from=made_from, recipe=recipe, source=source, held_out=held_out, images=images, assistant=assistant
+    )
 
 
-def fitted(subject: Subject, variant: Variant, folder: Path) -> tuple[Projector, float]:
+def prefix(name: str) -> str:
+    """Return what the files of a set are called by; CIFAR-10 was the only one once."""
+    return "" if name == "cifar10" else f"{name}_"
+
+
+def fitted(subject: Subject, variant: Variant) -> tuple[Projector, float]:
     """Return a projector as an archive would hold it, and the seconds of its fit."""
     recipe = replace(subject.recipe, **variant.recipe)
-    projector = make_projector(inputs("cifar10", folder), recipe, subject.source.classes)
+    projector = make_projector(subject.made_from, recipe, subject.source.classes)
     _, views, fit = arrange(recipe)
     if recipe.head == "prototypes":
         from hellods.distill.prototypes import prototypes
@@ -172,36 +179,21 @@ def fitted(subject: Subject, variant: Variant, folder: Path) -> tuple[Projector,
 def fit_otherwise(projector: Projector, subject: Subject, views: Views, fit: Fit, way: Way) -> Projector:
     """Return a projector fitted as `fit_projector` does, but for what `way` changes."""
     side, count, dtype = (views.size, views.size), len(subject.images), training_dtype("cpu")
-    norms = [module for module in projector.tower.modules() if isinstance(module, nn.BatchNorm2d)]
-    if way.recenter:
-        for norm in norms:
-            norm.train()
-            norm.momentum = 0.02
-        for step in range(200):
-            indices = torch.randint(count, (fit.batch_size,), generator=torch.Generator().manual_seed(step))
-            with torch.no_grad():
-                projector(render(subject.images, draw(views, side, count, SEED + 1, step, indices)))
-        for norm in norms:
-            norm.eval()
     if way.begin:
         drawn = draw(views, side, count, SEED + 1, 0, torch.arange(min(count, 100)))
         with torch.no_grad():
             projector.bias.sub_(projector(render(subject.images, drawn)).mean())
-    scales = [value for norm in norms for value in norm.parameters()] if way.norms else []
     tower = [value for value in projector.tower.parameters() if value.requires_grad]
     known = {id(value) for value in tower}
     head = [value for value in projector.learned().values() if id(value) not in known]
-    for value in scales:
-        value.requires_grad_(True)
     rate, head_rate = way.rates or (fit.learning_rate, fit.head_learning_rate)
     ups = {id(value) for name, value in projector.tower.named_parameters() if name.endswith(".up")}
     groups = [
         {"params": [value for value in tower if id(value) not in ups], "lr": rate},
         {"params": [value for value in tower if id(value) in ups], "lr": way.up * rate},
         {"params": head, "lr": head_rate},
-        {"params": scales, "lr": way.norms or 0.0},
     ]
-    by_muon = [way.optimizer == "muon", way.optimizer == "muon", way.head, False]
+    by_muon = [way.optimizer == "muon", way.optimizer == "muon", way.head]
     matrices = [group | {"params": [value for value in group["params"] if value.ndim == 2]} for group in groups]
     others = [group | {"params": [value for value in group["params"] if value.ndim != 2]} for group in groups]
     muon = [matrix for matrix, moved in zip(matrices, by_muon, strict=True) if moved]
@@ -211,7 +203,7 @@ def fit_otherwise(projector: Projector, subject: Subject, views: Views, fit: Fit
         options = {"weight_decay": 0.0, "momentum": way.momentum, "adjust_lr_fn": "match_rms_adamw"}
         optimizers.append(torch.optim.Muon(muon, **options))
     every = [group for optimizer in optimizers for group in optimizer.param_groups]
-    rates, learned = [group["lr"] for group in every], [*tower, *head, *scales]
+    rates, learned = [group["lr"] for group in every], [*tower, *head]
     mean = [value.detach().clone() for value in learned]
     steps, generator = -(-fit.images // fit.batch_size), torch.Generator().manual_seed(fit.seed)
     order = torch.cat([torch.randperm(count, generator=generator) for _ in range(-(-steps * fit.batch_size // count))])
@@ -236,8 +228,6 @@ def fit_otherwise(projector: Projector, subject: Subject, views: Views, fit: Fit
         with torch.no_grad():
             for value, middle in zip(learned, mean, strict=True):
                 value.copy_(middle)
-    for value in scales:  # quantizing fits the deltas alone
-        value.requires_grad_(False)
     return projector
 
 
@@ -280,11 +270,11 @@ def judged(subject: Subject, projector: Projector) -> dict[str, Any]:
 
 
 def student(subject: Subject, label_maker: Callable[[Tensor], Tensor], seed: int) -> float:
-    """Return what a ConvNet-3 is right on that learns from these labels by RDED's protocol, in 0..1."""
+    """Return what a student of the assistant's kind is right on, by RDED's protocol, in 0..1."""
     recipe, classes = subject.recipe, len(subject.source.classes)
     _, views, _ = arrange(recipe)
     count = len(subject.images)
-    protocol, views = resolve_protocol(Protocol(), views, count, classes)
+    protocol, views = resolve_protocol(Protocol(student=recipe.assistant), views, count, classes)
     lesson = Lesson(
         pixels=lambda indices: subject.images[indices],
         side=views.size,
@@ -304,11 +294,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images_per_class", type=int)
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--images", choices=[*SETS], default="cifar10")
     parser.add_argument("--only", nargs="+", default=["assistant", *VARIANTS], choices=["assistant", *VARIANTS])
     parser.add_argument("--students", type=int, default=0, help="how many learn from each")
     options = parser.parse_args()
-    here = subject(options.images_per_class, options.folder)
-    name = f"fits_ipc{options.images_per_class}"
+    here = subject(options.images, options.images_per_class, options.folder)
+    name = f"{prefix(options.images)}fits_ipc{options.images_per_class}"
     kept = RESULTS / f"{name}.json"
     for variant in options.only:
         found = json.loads(kept.read_text())["fits"] if kept.exists() else {}
@@ -318,7 +309,7 @@ def main() -> None:
             continue
         label_maker: Callable[[Tensor], Tensor] = here.assistant
         if variant != "assistant":
-            projector, spent = fitted(here, VARIANTS[variant], options.folder)
+            projector, spent = fitted(here, VARIANTS[variant])
             facts = {"seconds": round(spent), "bytes": size(projector), **judged(here, projector)}
             projector = deepcopy(projector)
             projector.load(projector.state())

@@ -77,11 +77,11 @@ def test_network_answers_in_equal_parts_but_under_autocast_which_casts_its_weigh
         seen.append(len(images))
         return images.mean((1, 2, 3))
 
-    images = torch.zeros(12, 3, 224, 224)
+    images = torch.zeros(24, 3, 224, 224)
     with torch.no_grad():
         whole = in_parts(network, images)
         with torch.autocast("cpu", torch.bfloat16):
             in_parts(network, images)
-    assert (len(whole), seen) == (12, [4, 4, 4, 12])
+    assert (len(whole), seen) == (24, [8, 8, 8, 24])
     in_parts(network, images)  # gradients are wanted
-    assert seen[4:] == [12]
+    assert seen[4:] == [24]

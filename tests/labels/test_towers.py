@@ -1,4 +1,7 @@
-"""Any tower of open_clip's takes deltas: identical at the start, gradients in them alone, merged into its weights."""
+"""Any tower of open_clip's takes deltas: identical at the start, gradients in them alone, merged into its weights.
+
+Its BatchNorm is folded in between, as a projector does.
+"""
 
 from collections.abc import Iterator
 from math import prod
@@ -10,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hellods.labels.folding import fold
 from hellods.labels.lowrank import adapt, adaptable, merge
 
 TEXT = {"context_length": 8, "vocab_size": 16, "width": 16, "heads": 2, "layers": 1}
@@ -78,7 +82,8 @@ def check(tower: nn.Module, side: int) -> None:
         adapt(tower, 4, generator)
         adapted = [getattr(owner, name) for owner, name in adaptable(tower)]
         assert all(torch.equal(weight, sum_) for weight, sum_ in zip(bare, adapted, strict=True))
-        # Where a weight lies in memory decides how some products round.
+        fold(tower, images)
+        # Where a weight lies in memory decides how some products round, and so does folding.
         torch.testing.assert_close(answer(tower, images), before, rtol=1e-5, atol=1e-5)
 
     deltas = {name: value for name, value in tower.named_parameters() if value.requires_grad}
