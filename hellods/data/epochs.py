@@ -1,5 +1,6 @@
 """Which epoch a draw belongs to, agreed on by all processes that hold a data set."""
 
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ class Epochs:
 
     def set(self, epoch: int) -> None:
         """Let every later draw, in any process, belong to `epoch` (0 to 2^31 - 1)."""
+        epoch = operator.index(epoch)
         if not 0 <= epoch < 1 << 31:
             raise ValueError(f"epoch {epoch} is not in 0..2147483647")
         self._set[0] = epoch

@@ -47,6 +47,11 @@ class HelloLoader:
         drop_last: bool = False,
         sampler: Iterable[int] | None = None,
     ) -> None:
+        if not isinstance(dataset, HelloDataset):
+            raise TypeError(
+                f"HelloLoader takes a HelloDataset, not {type(dataset).__name__}: for some of its images give the "
+                "whole data set, and their indices as sampler="
+            )
         if shuffle and sampler is not None:
             raise ValueError("shuffle=True and sampler= exclude each other")
         self.dataset = dataset

@@ -17,6 +17,7 @@ from hellods.data.memory import Shared
 from hellods.data.options import Options, archived
 from hellods.data.probe import PROBE_SEED, check_probe
 from hellods.device import float32_on_cpu, sent
+from hellods.errors import LabelError
 from hellods.format import wire
 from hellods.format.header import Header
 from hellods.labels.config import ProjectorConfig
@@ -176,7 +177,8 @@ class Samples:
 
         `views` are these views, on `device`, where they are at hand.
         """
-        size = self._batch
+        view, facts = self.options.view, self.header.images
+        size = _at_once(3 * (facts.height * facts.width if view is None else view.size**2))
         parts = [slice(start, start + size) for start in range(0, max(1, len(indices)), size)]
         labels = [
             self._label(epochs[part], indices[part], device, None if views is None else views[part]) for part in parts
@@ -187,6 +189,11 @@ class Samples:
     def answer(self, images: Tensor) -> Tensor:
         """Return float32 (B, K), the labels of uint8 images (B, 3, H, W), on their device."""
         check_worker("the label maker")
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise LabelError(
+                f"the label maker takes uint8 images (B, 3, H, W), not normalized; got {images.dtype} "
+                f"{tuple(images.shape)}: normalize them after"
+            )
         if images.device not in self._checked:
             self._check(images.device)
         logits = self._logits(images)
@@ -197,7 +204,8 @@ class Samples:
     def _logits(self, images: Tensor) -> Tensor:
         if self.projector.mean.device != images.device:
             self.projector.to(images.device)
-        return self.projector.label(images)
+        parts = torch.split(images, _at_once(images.shape[1:].numel()))
+        return torch.cat([self.projector.label(part) for part in parts])
 
     def _label(self, epochs: Tensor, indices: Tensor, device: torch.device, views: Tensor | None) -> Tensor:
         if self._cache is None:
@@ -210,12 +218,6 @@ class Samples:
         kept = self._cache.get(epochs * self.header.images.count + indices, make)
         return sent(kept, device).float()
 
-    @property
-    def _batch(self) -> int:
-        view, facts = self.options.view, self.header.images
-        values = 3 * (facts.height * facts.width if view is None else view.size**2)
-        return max(1, min(LABEL_BATCH, LABEL_VALUES // values))
-
     def _draw(self, epochs: Tensor, indices: Tensor) -> Draw | None:
         options, facts = self.options, self.header.images
         if options.view is None:
@@ -224,6 +226,11 @@ class Samples:
         if not options.train:
             return middle(options.view.size, side, indices)
         return draw(options.view, side, facts.count, options.seed, epochs, indices)
+
+
+def _at_once(values: int) -> int:
+    """Return how many images of so many values the label maker sees at once."""
+    return max(1, min(LABEL_BATCH, LABEL_VALUES // max(1, values)))
 
 
 def _show(images: Tensor, drawn: Draw | None, places: Tensor) -> Tensor:

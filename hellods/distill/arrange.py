@@ -15,6 +15,7 @@ from hellods.distill.mentors import an_epoch
 from hellods.distill.recipe import NO_ASSISTANT, Inputs, Recipe
 from hellods.distill.sources import Pixels, Source
 from hellods.errors import RecipeError, SourceError
+from hellods.labels.config import check_template
 from hellods.labels.projector import Projector
 from hellods.views.rule import Views
 
@@ -38,8 +39,12 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
         tower: side in pixels of what the base model takes; views are resized to it.
 
     Raises:
-        RecipeError: an assistant without a given teacher.
+        RecipeError: an assistant without a given teacher, or more texts than a reader embeds.
     """
+    try:
+        check_template(recipe.template, len(source.classes))
+    except ValueError as cause:
+        raise RecipeError(str(cause)) from cause
     side = recipe.side or min(224, *source.image(0).shape[1:])
     factor = recipe.factor or (2 if side >= 128 and recipe.initializer == "patches" else 1)
     side -= 0 if recipe.side else side % factor

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, get_args
 
 from hellods.errors import RecipeError
 from hellods.format.header import Codec
-from hellods.labels.config import Head, Precision, Quantization
+from hellods.labels.config import Head, Precision, Quantization, check_template
 from hellods.views.rule import Mix
 
 MEAN: Final = (0.485, 0.456, 0.406)  # ImageNet's, which most published weights expect
@@ -109,8 +109,10 @@ class Recipe:
             raise RecipeError("quality does not apply to png, which is lossless: leave it out, or choose another codec")
         if self.side and self.factor and self.side % self.factor:
             raise RecipeError(f"side {self.side} cannot be cut into {self.factor} patches: choose a multiple")
-        if any(part.count("{}") != 1 for part in self.template.split("|")):
-            raise RecipeError(f"template {self.template!r} needs one {{}}, where the class goes")
+        try:
+            check_template(self.template, classes=1)
+        except ValueError as cause:
+            raise RecipeError(str(cause)) from cause
 
     @property
     def assisted(self) -> bool:

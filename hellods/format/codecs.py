@@ -16,6 +16,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from hellods.errors import FormatError, RecipeError, UnsupportedError
+from hellods.format import wire
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,9 @@ def decode(stream: bytes, codec: str, height: int, width: int, where: str) -> ND
     try:
         if codec == "png":
             _check_png(stream)
+        # The marker of a scan, which image data cannot hold.
+        if codec == "jpeg" and (scans := stream.count(b"\xff\xda")) > wire.MAX_SCANS:
+            raise ValueError(f"it has {scans} scans, and at most {wire.MAX_SCANS} are read")
         with known.reader(io.BytesIO(stream)) as image:
             found = (image.mode, image.height, image.width, getattr(image, "n_frames", 1))
             if found != ("RGB", height, width, 1):

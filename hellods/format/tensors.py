@@ -42,7 +42,9 @@ def _check(data: bytes) -> None:
     end = 0
     for tensor in sorted(tensors, key=lambda tensor: tensor.data_offsets):
         start, stop = tensor.data_offsets
-        if len(tensor.shape) > wire.MAX_RANK or min(tensor.shape, default=0) < 0:
+        # Readers compute strides, which must not overflow where a side is 0 either.
+        room = math.prod(max(1, side) for side in tensor.shape) * wire.DTYPES[tensor.dtype]
+        if len(tensor.shape) > wire.MAX_RANK or min(tensor.shape, default=0) < 0 or room >= 1 << 63:
             raise ValueError(f"shape {tensor.shape!s:.60} is not possible")
         if start != end or stop - start != math.prod(tensor.shape) * wire.DTYPES[tensor.dtype]:
             raise ValueError(f"data_offsets {start} to {stop} do not follow {end} or do not fit the shape")

@@ -85,7 +85,9 @@ MAX_RATIO: Final = 200
 # C2  It is one zstd frame and nothing else, which declares the raw length and a window within the limit.
 MAX_WINDOW: Final = 8 << 20  # bytes; what RFC 8878 asks every decoder to support
 
-# C3  A stream is one whole image of the codec and of the size that the header names: RGB, not animated.
+# C3  A stream is one whole image of the codec and of the size that the header names: RGB, not animated. A JPEG has at
+#     most 64 scans: each costs a reader as much as the image, in a few bytes of the file.
+MAX_SCANS: Final = 64
 
 # C4  `projector`, `probe` and `backbone` are safetensors files: a header within the limit of H3, JSON within those of
 #     H7 but for the spelling, known dtypes, data without holes or overlaps.
@@ -103,7 +105,8 @@ MAX_RANK: Final = 8  # dimensions
 MAX_BACKBONE: Final = 128 << 20  # bytes, decompressed
 
 # C7  `projector` holds the tensors that its object in the header asks for on the base model that this names, or holds:
-#     names, shapes and types fit, and numbers are finite. There is a description for each class.
+#     names, shapes and types fit, and numbers are finite. There is a description for each class. A template has at most
+#     128 parts of 256 characters, and makes at most 131,072 texts of all classes.
 
 # C8  `backbone` holds each float tensor NAME of the image tower that `projector.tower` describes, as `tower.NAME`; and,
 #     if the head starts at texts, their embeddings as `texts`, a row for each class. They are F16 where this holds

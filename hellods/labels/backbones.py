@@ -53,7 +53,7 @@ def load_open_clip(base: str, head: Head = "text") -> Backbone:
     """
     name, options = resolve(base)
     try:
-        with quiet():
+        with quiet(), torch.random.fork_rng(devices=[]):  # weights are drawn before they are read
             facts, images = describe(options)
             if head == "text":
                 check_texts(base, facts)

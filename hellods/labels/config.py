@@ -20,6 +20,10 @@ BOUNDS: Final = {
     "attn_pooler_heads": (1, 1 << 10),
 }
 MAX_LAYERS: Final = 128
+# Of what its text tower reads. CLIP's authors average 80 templates, over 1,000 classes.
+MAX_TEMPLATES: Final = 128
+MAX_TEMPLATE: Final = 256  # characters
+MAX_PROMPTS: Final = 1 << 17
 MAX_GRID: Final = 64  # patches along a side
 
 
@@ -79,6 +83,18 @@ class Tower:
             raise ValueError(f"timm_model_name {self.timm_model_name!a:.80} is not letters, digits and _")
 
 
+def check_template(template: str, classes: int) -> None:
+    """Raise a ValueError where a template has no place for a class, or makes more texts than a reader embeds."""
+    parts = template.split("|")
+    if any(part.count("{}") != 1 for part in parts):
+        raise ValueError(f"template {template!a:.80} needs one {{}}, where the class goes")
+    if len(parts) > MAX_TEMPLATES or max(map(len, parts)) > MAX_TEMPLATE or len(parts) * classes > MAX_PROMPTS:
+        raise ValueError(
+            f"template has {len(parts)} parts, the longest of {max(map(len, parts))} characters: at most "
+            f"{MAX_TEMPLATES} of {MAX_TEMPLATE} are read, and {MAX_PROMPTS:,} texts of all classes"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProjectorConfig:
     """What is needed, beside the stored tensors and the base model, to make the same labels again."""
@@ -101,7 +117,6 @@ class ProjectorConfig:
     def __post_init__(self) -> None:
         if min(self.encoder_rank, self.head_rank) < 1:
             raise ValueError("ranks must be at least 1")
-        if any(part.count("{}") != 1 for part in self.template.split("|")):
-            raise ValueError(f"template {self.template!a} needs one {{}} for the class")
+        check_template(self.template, len(self.descriptions))
         if self.tower is not None and self.tower.image_size != self.preprocess.side:
             raise ValueError(f"tower.image_size is {self.tower.image_size}, preprocess.side {self.preprocess.side}")

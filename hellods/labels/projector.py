@@ -41,7 +41,7 @@ class Projector(nn.Module):
         self.head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
         self.head.weight.data.copy_(weight)
         adapt(self.tower, config.encoder_rank, generator)
-        fold(self.tower, torch.zeros(1, 3, config.preprocess.side, config.preprocess.side))
+        fold(self.tower, torch.randn(1, 3, *[config.preprocess.side] * 2, generator=torch.Generator().manual_seed(0)))
         adapt(self.head, config.head_rank, generator)
         self.bias = nn.Parameter(torch.zeros(len(weight)))
         self.scale = nn.Parameter(torch.tensor(backbone.scale))

@@ -254,6 +254,29 @@ def test_label_maker_answers_for_images_of_the_user(archive: Path, projector: Pr
     assert not labels.requires_grad
 
 
+@pytest.mark.parametrize(
+    "images",
+    [
+        torch.zeros(2, 3, 12, 12),  # what a loader yields
+        torch.zeros(2, 1, 12, 12, dtype=torch.uint8),
+        torch.zeros(3, 12, 12, dtype=torch.uint8),
+        torch.zeros(2, 3, 12, 12, dtype=torch.int64),
+    ],
+)
+def test_label_maker_refuses_what_it_would_misread(images: Tensor, archive: Path) -> None:
+    with pytest.raises(LabelError, match=r"takes uint8 images \(B, 3, H, W\), not normalized; got torch\."):
+        HelloDataset(archive).label_maker(images)
+
+
+def test_label_maker_sees_few_images_at_once(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.randint(0, 256, (300, 3, 4, 4), dtype=torch.uint8)
+    seen: list[int] = []
+    label = Projector.label
+    monkeypatch.setattr(Projector, "label", lambda self, part: seen.append(len(part)) or label(self, part))
+    labels = HelloDataset(archive).label_maker(images)
+    assert (len(labels), seen[-2:]) == (300, [256, 44])
+
+
 def test_hard_labels_are_classes_and_need_no_base_model(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Projector, "restore", None)
     ((_, labels),) = DataLoader(HelloDataset(archive, labels="hard"), batch_size=3, sampler=[4, 12, 0])

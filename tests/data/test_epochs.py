@@ -25,6 +25,11 @@ def test_epoch_out_of_range_is_refused(epoch: int) -> None:
         Epochs(2).set(epoch)
 
 
+def test_epoch_that_is_no_whole_number_is_refused() -> None:
+    with pytest.raises(TypeError):
+        Epochs(2).set(1.5)  # type: ignore[arg-type]
+
+
 def test_counts_are_in_shared_memory_also_after_a_pickle() -> None:
     epochs = Epochs(3)
     epochs.take([0])

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler, Subset
 
 from hellods import HelloDataset, HelloLoader
 
@@ -83,6 +83,12 @@ def test_labels_carry_no_gradient(archive: Path) -> None:
 def test_shuffle_and_sampler_exclude_each_other(archive: Path) -> None:
     with pytest.raises(ValueError, match="exclude each other"):
         HelloLoader(HelloDataset(archive), 4, shuffle=True, sampler=[1, 2])
+
+
+def test_other_data_sets_are_refused_with_a_remedy(archive: Path) -> None:
+    for dataset in (Subset(HelloDataset(archive), [1, 2]), str(archive)):
+        with pytest.raises(TypeError, match=r"takes a HelloDataset, not .* as sampler="):
+            HelloLoader(dataset, 4)  # type: ignore[arg-type]
 
 
 def test_shuffle_is_another_order_in_each_pass_and_the_same_for_the_same_seed(archive: Path) -> None:

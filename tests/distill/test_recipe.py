@@ -27,6 +27,8 @@ from hellods.record import from_json, to_json
         ("template", "a photo"),
         ("template", "{} and {}"),
         ("template", "a {}|the"),
+        ("template", "|".join(["{}"] * 129)),
+        ("template", "{}" + 255 * "a"),
         ("head", "random"),
     ],
 )

@@ -49,6 +49,14 @@ def test_lossy_codec_without_quality_is_refused(codec: str) -> None:
         encode(PIXELS, codec, None)
 
 
+def test_jpeg_whose_scans_would_take_hours_is_refused() -> None:
+    stream = saved(Image.fromarray(PIXELS), "jpeg", progressive=True)
+    decode(stream, "jpeg", 24, 32, "x")
+    last = stream[stream.rindex(b"\xff\xda") : -2]
+    with pytest.raises(FormatError, match=r"it has 73 scans, and at most 64 are read \[C3\]$"):
+        decode(stream[:-2] + (73 - stream.count(b"\xff\xda")) * last + stream[-2:], "jpeg", 24, 32, "x")
+
+
 @pytest.mark.parametrize("codec", CODECS)
 def test_same_pixels_give_the_same_bytes(codec: str) -> None:
     assert encode(PIXELS, codec, QUALITIES[codec]) == encode(PIXELS.copy(), codec, QUALITIES[codec])

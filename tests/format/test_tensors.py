@@ -82,6 +82,7 @@ def test_what_is_accepted_opens_in_safetensors() -> None:
         file(tensor(shape=[-1, -2]), bytes(2)),
         file(tensor(shape=[2] + [1] * 8), bytes(2)),
         file(tensor(shape=[2**53 - 1] * 8), bytes(2)),
+        file(tensor(shape=[0, 2**53 - 1, 2**53 - 1], data_offsets=[0, 0])),
         file(tensor(data_offsets=[1, 3]), bytes(3)),
         file(tensor(data_offsets=[-2, 0]), bytes(2)),
         file(tensor(data_offsets=[0, 2, 4]), bytes(2)),

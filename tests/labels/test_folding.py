@@ -6,6 +6,7 @@ import pytest
 import torch
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from hellods.labels.folding import fold
 from hellods.labels.lowrank import adapt, merge
@@ -26,6 +27,37 @@ class Twice(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         between = self.conv(images)
         return between + self.norm(between)  # type: ignore[no-any-return]
+
+
+class Returned(Twice):
+    """The answer holds what the convolution says, too."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        between = self.conv(images)
+        return between, self.norm(between)
+
+
+class Hidden(Twice):
+    """A norm that no name leads to, so it stays where it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = [self.norm]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.hidden[0](self.conv(images))  # type: ignore[no-any-return]
+
+
+class Borrowed(Twice):
+    """The weight of the convolution is used otherwise, too."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.norm(self.conv(images)) + self.conv.weight.mean()  # type: ignore[no-any-return]
+
+
+class Named(Twice):
+    def forward(self, images: Tensor) -> Tensor:
+        return self.norm(input=self.conv(images))  # type: ignore[no-any-return]
 
 
 class Shared(nn.Module):
@@ -58,10 +90,14 @@ FOLDED = {
     "with a bias, in groups": lambda: nn.Sequential(nn.Conv2d(3, 9, 3, groups=3), nn.BatchNorm2d(9)),
     "without scales and shifts": lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, affine=False)),
     "an activation in the norm": lambda: nn.Sequential(nn.Conv2d(3, 8, 3), BatchNormAct2d(8)),
+    "its input given by name": Named,
     "two": lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 3), nn.BatchNorm2d(4)),
 }
 LEFT = {
     "read twice": Twice,
+    "read and returned": Returned,
+    "behind no name": Hidden,
+    "a weight that is used otherwise": Borrowed,
     "one norm for two": lambda: Shared(2, 1),
     "one convolution for two": lambda: Shared(1, 2),
     "a convolution of another kind": lambda: nn.Sequential(StandardizedConv2d(3, 8, 3), nn.BatchNorm2d(8)),
@@ -98,7 +134,20 @@ def test_norm_is_left(name: str, images: Tensor) -> None:
     before, count = network(images), norms(network)
     fold(network, images[:1])
     assert norms(network) == count
+    assert all(map(torch.equal, tree_leaves(network(images)), tree_leaves(before)))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+def test_deltas_stay_on_a_network_that_is_left(images: Tensor) -> None:
+    network = unlike_ones(Borrowed())
+    adapt(network, 1, torch.Generator().manual_seed(0))
+    before = network(images)
+    fold(network, images[:1])
     assert torch.equal(network(images), before)
+    assert [name for name, value in network.named_parameters() if value.requires_grad] == [
+        "conv.parametrizations.weight.0.up",
+        "conv.parametrizations.weight.0.down",
+    ]
 
 
 def test_deltas_learn_as_before(images: Tensor) -> None:

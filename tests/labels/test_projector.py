@@ -225,6 +225,20 @@ def test_loading_a_base_leaves_logging_as_it_was() -> None:
     assert (list(root.handlers), root.manager.disable) == (handlers, disabled)
 
 
+def test_loading_a_base_leaves_the_random_numbers_of_the_caller() -> None:
+    before = torch.get_rng_state()
+    load_open_clip("hello-tiny")
+    load_open_clip("hello-tiny", "prototypes")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_more_texts_than_a_reader_embeds_are_refused(projector: Projector) -> None:
+    many = tuple(map(str, range(1025)))
+    with pytest.raises(ValueError, match=r"template has 128 parts, .* 131,072 texts"):
+        replace(projector.config, template="|".join(["{}"] * 128), descriptions=many)
+    replace(projector.config, template="|".join(["{}"] * 128), descriptions=many[:1024])
+
+
 def test_templates_are_averaged(images: torch.Tensor) -> None:
     parts = [create(template=template).head.weight.detach() for template in ("a {}", "a photo of a {}")]
     mean = torch.nn.functional.normalize(parts[0] + parts[1], dim=1)
