@@ -156,6 +156,7 @@ def percent(value: Mapping[str, Any]) -> str:
 def foreseen(plan: "Plan", seconds: Mapping[tuple[str, str], float], teachers: Sequence[float]) -> str:
     """Return what a plan would train, teachers first, an arm a line, and how long that takes."""
     missing = plan.missing
+    files = {run.file for run in missing}
     lines, total = [], sum(teachers)
     if teachers:
         name, count = escape(plan.bench.question.teacher or ""), f"{len(teachers)} to train, the teacher"
@@ -170,8 +171,10 @@ def foreseen(plan: "Plan", seconds: Mapping[tuple[str, str], float], teachers: S
             left = [run for run in missing if run.subject is subject and run.name == arm]
             taken = len(left) * seconds.get((str(subject.path), arm), 0.0)
             total += taken
-            done = sum(run.subject is subject and run.name == arm for run in plan.runs) - len(left)
-            kept = f", {done} at hand" if done else ""
-            lines.append(f"{arm:16}{f'{len(left)} to train{kept}':24}{clock(taken):>8}")
+            mine = [run for run in plan.runs if run.subject is subject and run.name == arm]
+            done = sum(run.file not in files for run in mine)
+            shared = len(mine) - len(left) - done  # with another arm
+            facts = f"{len(left)} to train" + f", {done} at hand" * bool(done) + f", {shared} shared" * bool(shared)
+            lines.append(f"{arm:16}{facts:24}{clock(taken):>8}")
         lines += [f"{arm:16}left out: {escape(why)}"[: 2 * WIDTH] for arm, why in lacking.items()] + [""]
     return "\n".join([*lines, f"in all {clock(total)}"])

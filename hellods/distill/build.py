@@ -1,6 +1,7 @@
 """build(): from a folder of real images to one archive."""
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -21,13 +22,13 @@ from hellods.distill.arrange import arrange, lessons, make_projector, resolve
 from hellods.distill.card import card
 from hellods.distill.fit import fit_projector, quantize_projector
 from hellods.distill.initialize import INITIALIZERS, Layout, check_enough
-from hellods.distill.measure import measure
+from hellods.distill.measure import SAMPLE, measure
 from hellods.distill.mentors import check_network, get_assistant, get_teacher
 from hellods.distill.prototypes import prototypes
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.resume import Work, digest
 from hellods.distill.sources import Source, open_source, squares
-from hellods.distill.teacher import Teacher, check_teacher
+from hellods.distill.teacher import Teacher, check_teacher, near_chance
 from hellods.format.archive import check_target, image_sections, write
 from hellods.format.codecs import decode, encode
 from hellods.format.header import Header, Images
@@ -35,6 +36,8 @@ from hellods.progress import Progress, silent, track
 from hellods.record import to_json
 from hellods.train import Checkpoint
 from hellods.views.rule import Views
+
+logger = logging.getLogger("hellods")
 
 PACKAGE: Final = Path(__file__).parents[1]
 
@@ -111,6 +114,10 @@ def build(
     projector.merge()  # as a reader will have it
     with clock("check"):
         metrics = measure(projector.label, mentors, held_out, images, views, progress)
+        right, shown = metrics["projector_held_out_accuracy"], min(SAMPLE, len(held_out))
+        remedy = "its labels may teach nothing: try more --fit-images, or --preset best"
+        if fault := near_chance("projector", right, shown, len(source.classes), remedy):
+            logger.warning("%s: %s", source.name, fault)
         probe = make_probe(projector.cpu().label, images, views)
     header = replace(
         outline(inputs, recipe, source, views, device),

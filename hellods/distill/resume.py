@@ -66,7 +66,7 @@ class Stage(Checkpoint):
         """Write the state at the last step, or when INTERVAL has passed; one that cannot be written is done without."""
         if done < total and time.monotonic() < self._next:
             return
-        tensors = state()
+        tensors = {name: value.contiguous() for name, value in state().items()}  # safetensors knows one order alone
         content = save(tensors, {"facts": json.dumps(self.facts), "sha256": digest(tensors)})
         try:
             self.file.parent.mkdir(exist_ok=True)

@@ -27,6 +27,10 @@ logger = logging.getLogger("hellods")
 SAMPLE: Final = 2000  # images that a teacher is measured on, in all, or PER_CLASS of each if that is more
 PER_CLASS: Final = 50  # enough to find two swapped classes with a teacher that is right four times in five
 BATCH: Final = 100
+REMEDY: Final = (
+    "check its weights, --teacher-mean and --teacher-std, or, if it is trained here, try more --teacher-epochs or "
+    "later --teacher-stages"
+)
 
 
 class Teacher(nn.Module):
@@ -52,7 +56,7 @@ class Teacher(nn.Module):
             raise RecipeError(
                 f"teacher's mean {tuple(mean)} and std {tuple(std)}: give three numbers each, std above 0"
             )
-        self.network = network.requires_grad_(False).to(memory_format=torch.channels_last)
+        self.network = network.requires_grad_(False).float().to(memory_format=torch.channels_last)
         self.classes = tuple(classes)
         self.architecture, self.side = architecture, side
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
@@ -166,7 +170,7 @@ def check_teacher(
     if fault:
         fault += "; put its outputs in the order of the class folders"
     else:
-        fault = _near_chance(who, score, images, len(source.classes))
+        fault = near_chance(who, score, images, len(source.classes), REMEDY)
     if fault and not allow_weak:
         raise SourceError(f"{source.name}: {fault}, or pass --allow-weak-teacher")
     if fault:
@@ -201,14 +205,11 @@ def classified(
     return targets, torch.cat(predicted), len(chosen)
 
 
-def _near_chance(who: str, score: float, images: int, classes: int) -> str | None:
+def near_chance(who: str, score: float, images: int, classes: int, advice: str) -> str | None:
+    """Return what to say of a label maker that is right on so few images that it may be guessing; None: of no other."""
     chance = 1 / classes
     # A tenth of the way from chance to perfect, and more than luck makes of so few images.
     least = min(1.0, chance + max(0.1 * (1 - chance), 3 * math.sqrt(chance * (1 - chance) / images)))
     if score >= least:
         return None
-    return (
-        f"the {who} is right on {score:.1%} of {images} images, near chance ({chance:.1%}); check its weights, "
-        f"--teacher-mean and --teacher-std, or, if it is trained here, try more --teacher-epochs or later "
-        f"--teacher-stages"
-    )
+    return f"the {who} is right on {score:.1%} of {images} images, near chance ({chance:.1%}); {advice}"

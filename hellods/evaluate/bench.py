@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -110,7 +111,9 @@ class Bench:
         """
         if self.inputs is None:
             return None
-        training = None if self.inputs.trains is None else (recipe.teacher_epochs, recipe.stages)
+        if recipe.assisted:  # the stages are those of its assistant; its teacher was given
+            recipe = replace(recipe, teacher_stages=None)
+        training = None if self.inputs.trains is None else (recipe.teacher_epochs, recipe.stages, recipe.flip)
         key = (recipe.seed, side, training)
         if key not in self._teachers:
             source, held_out = self.sources(recipe.seed)
@@ -141,8 +144,8 @@ class Bench:
         if inputs.trains is None:
             return learn(self.progress), True
         name, mean, std = inputs.trains, inputs.teacher_mean, inputs.teacher_std
-        epochs, stages = recipe.teacher_epochs, recipe.stages
-        decides = [name, source.provenance()["sha256"], side, recipe.seed, epochs, stages, mean, std]
+        epochs, stages, flip = recipe.teacher_epochs, recipe.stages, recipe.flip
+        decides = [name, source.provenance()["sha256"], side, recipe.seed, epochs, stages, flip, mean, std]
         file = self.folder / f"teacher-{sha256(json.dumps(decides).encode()).hexdigest()[:16]}.safetensors"
         trained = file.exists()
         if self.train and not trained:

@@ -18,7 +18,7 @@ from hellods.evaluate.arms import choose
 from hellods.evaluate.bench import Bench
 from hellods.evaluate.presets import Protocol
 from hellods.evaluate.question import Question
-from hellods.evaluate.report import FORMAT, about, heading
+from hellods.evaluate.report import FORMAT, about, heading, teacher_of
 from hellods.evaluate.runs import Run, expected_seconds, finish, kept, runs_of, versions
 from hellods.evaluate.subject import Subject, asked, open_subject
 from hellods.format.files import replacing
@@ -113,11 +113,15 @@ def prepare(
     precision = question.precision or ("bf16" if training_dtype(device) == torch.bfloat16 else "fp32")
     arms = choose(question.arms)
     folder = Path(out)
+    check_folder(folder)
     bench = Bench(question, device, folder / "runs", progress, train=train)
     facts = [asked(path, question) for path in paths]
-    check_folder(folder, [(content_id, protocol) for _, content_id, protocol, _ in facts], overwrite)
+    if not overwrite:
+        check_report(folder, question, [(content_id, protocol) for _, content_id, protocol, _ in facts])
     subjects = [open_subject(path, question, bench) for path in paths]
     check_alike(subjects)
+    if not overwrite:
+        check_same(folder, subjects[0])
     runs: list[Run] = []
     not_run = []
     for subject in subjects:
@@ -146,28 +150,62 @@ def forecast(plan: Plan, progress: Progress = silent) -> dict[tuple[str, str], f
     }
 
 
-def check_folder(out: Path, asked_now: Sequence[tuple[str, Protocol]], overwrite: bool) -> None:
-    """Check that a report on these content ids and protocols may be written to `out`.
+def check_folder(out: Path) -> None:
+    """Check that a report may be written to `out`.
 
     Raises:
-        HelloError: it is no folder, cannot be written, or holds the report of another question.
+        HelloError: it is no folder, or cannot be written.
     """
     place = next(folder for folder in (out.absolute(), *out.absolute().parents) if os.path.lexists(folder))
     if not place.is_dir():
         raise HelloError(f"{place}: is not a folder: give another --out")
     if not os.access(place, os.W_OK | os.X_OK):
         raise HelloError(f"{place}: this folder is not writable: give another --out")
-    old = out / "report.json"
-    if not old.exists() or overwrite:
+
+
+def check_report(out: Path, question: Question, asked_now: Sequence[tuple[str, Protocol]]) -> None:
+    """Check that a report in `out` is on these content ids and protocols, and that it loses no arm and no seed.
+
+    Raises:
+        HelloError: it is on others, or would lose some.
+    """
+    if not (out / "report.json").exists():
         return
     try:
-        report = json.loads(old.read_text())
+        report = json.loads((out / "report.json").read_text())
         known = [(archive["content_id"], archive["protocol"]) for archive in report["archives"]]
         same = report["format"] == FORMAT and known == [(content, to_json(protocol)) for content, protocol in asked_now]
-    except (ValueError, KeyError, TypeError):
-        same = False
+        lost = {arm for archive in report["archives"] for arm in archive["arms"]} - set(choose(question.arms))
+        fewer = len(report["seeds"]) > question.seeds
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise another(out, "") from None
     if not same:
-        raise HelloError(f"{old}: exists already and answers another question: give another --out, or --overwrite")
+        raise another(out, "")
+    if lost or fewer:
+        raise another(out, f", with {'the arms ' + ', '.join(sorted(lost)) if lost else 'more seeds'}")
+
+
+def check_same(out: Path, subject: Subject) -> None:
+    """Check that a report in `out` that passed `check_report` is on the same real images and teacher.
+
+    Raises:
+        HelloError: it is on others.
+    """
+    if not (out / "report.json").exists():
+        return
+    report = json.loads((out / "report.json").read_text())
+    now = subject.source.provenance()["sha256"], subject.held_out.provenance()["sha256"]
+    if (report["data"]["sha256"], report["data"]["held_out"]["sha256"]) != now:
+        raise another(out, ", on other real images")
+    teacher = teacher_of(subject)
+    trained = teacher is None or teacher["held_out_accuracy"] is not None
+    if report["teacher"] and trained and report["teacher"]["sha256"] != (teacher or {}).get("sha256"):
+        raise another(out, ", with another teacher")
+
+
+def another(out: Path, how: str) -> HelloError:
+    file = out / "report.json"
+    return HelloError(f"{file}: exists already and answers another question{how}: give another --out, or --overwrite")
 
 
 def check_alike(subjects: Sequence[Subject]) -> None:

@@ -52,7 +52,7 @@ def exact(device: torch.device) -> Iterator[None]:
 def lower(network: nn.Module, precision: Precision) -> None:
     """Store the parameters of `network` in that precision, in place, so that it computes in it.
 
-    A BatchNorm that is not folded keeps its own in float32, as torch's kernels take them: variances lose most.
+    BatchNorm keeps its own in float32, as torch's kernels take them: variances lose most when they are rounded.
     """
     for module in network.modules():
         if not isinstance(module, _NormBase):

@@ -135,6 +135,19 @@ def test_large_file_is_measured_on_some_of_its_images(monkeypatch: pytest.Monkey
     assert sorted(torch.cat(seen[-1:])[:, 0, 0, 0].tolist()) == [0, 1, 3, 4, 6, 7]
 
 
+def test_real_images_can_be_taken_as_they_are(inputs: Inputs, tmp_path: Path) -> None:
+    images, _ = HelloDataset(build(inputs, replace(RECIPE, initializer="real"), tmp_path / "x.hello").path).batch([0])
+    assert images.shape == (1, 3, 18, 18)
+
+
+def test_projector_that_learnt_nothing_is_said(
+    inputs: Inputs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    build(inputs, replace(RECIPE, fit_images=0), tmp_path / "x.hello")
+    assert "colors: the projector is right on" in caplog.text
+    assert "near chance (33.3%); its labels may teach nothing: try more --fit-images" in caplog.text
+
+
 def test_existing_file_is_kept_before_any_work(report: Report, tmp_path: Path) -> None:
     with pytest.raises(HelloError, match="--overwrite"):
         build(Inputs(data="nowhere"), RECIPE, report.path)

@@ -46,6 +46,20 @@ def test_a_teacher_that_was_trained_is_kept_for_the_next_time(
     assert plan.subjects[0].teacher.provenance()["sha256"] == read["teacher"]["sha256"]
 
 
+def test_teacher_is_trained_to_the_end_where_the_stages_are_those_of_an_assistant(
+    everything: Question, whole: Path
+) -> None:
+    at_hand = bench.Bench(everything, torch.device("cpu"), whole / "runs", silent, train=False)
+    assisted = Recipe(assistant="convnet3", teacher_epochs=2, teacher_stages=(1,))
+    assert at_hand.teacher(assisted, 32) is at_hand.teacher(Recipe(teacher_epochs=2), 32)
+
+
+def test_teacher_that_sees_images_mirrored_is_another_one(everything: Question, whole: Path) -> None:
+    at_hand = bench.Bench(everything, torch.device("cpu"), whole / "runs", silent, train=False)
+    as_they_are, mirrored = (at_hand.teacher(Recipe(teacher_epochs=2, flip=flip), 32) for flip in (False, True))
+    assert as_they_are is not mirrored
+
+
 def test_archives_whose_training_is_the_same_have_one_teacher(everything: Question, whole: Path) -> None:
     at_hand = bench.Bench(everything, torch.device("cpu"), whole / "runs", silent, train=False)
     old, new, early = (Recipe(teacher_epochs=2, teacher_stages=stages) for stages in (None, (2,), (1, 2)))
@@ -73,10 +87,10 @@ def test_an_image_that_broke_since_is_named_before_a_student_is_trained_on(
     answered([bare_archive], ask(data, arms=("hard",)), tmp_path / "out")
     (data / "train" / "3" / "00.png").write_bytes(b"no image")
     with pytest.raises(SourceError, match=r"train/3/00\.png"):
-        answered([bare_archive], ask(data, arms=("full",)), tmp_path / "out")
+        answered([bare_archive], ask(data, arms=("full",)), tmp_path / "out", overwrite=True)
     (data / "val" / "3" / "03.png").write_bytes(b"no image")  # what students are judged by
     with pytest.raises(SourceError, match=r"/3/0[03]\.png"):
-        answered([bare_archive], ask(data, arms=("hard",)), tmp_path / "out")
+        answered([bare_archive], ask(data, arms=("hard",)), tmp_path / "out", overwrite=True)
 
 
 def test_what_was_refused_is_refused_where_students_are_kept(
@@ -95,7 +109,9 @@ def test_what_was_refused_is_refused_where_students_are_kept(
 
 def test_another_teacher_is_another_one(whole: Path, digits_archive: Path, everything: Question) -> None:
     dark = replace(everything, teacher_mean=(0.0, 0.0, 0.0), arms=("teacher", "hard"))
-    plan = prepare([str(digits_archive)], dark, whole)
+    with pytest.raises(HelloError, match="answers another question, with another teacher: "):
+        prepare([str(digits_archive)], replace(dark, arms=everything.arms), whole)
+    plan = prepare([str(digits_archive)], dark, whole, overwrite=True)
     assert [run.name for run in plan.missing] == ["teacher", "teacher"]
 
 
@@ -178,10 +194,12 @@ def test_progress_counts_the_views_of_all_students(bare_archive: Path, few_digit
         lambda value: value["archives"][0]["protocol"].update(student="resnet18"),
         lambda value: value["archives"][0]["protocol"].update(epochs=3),
         lambda value: value["archives"].append(value["archives"][0]),
+        lambda value: value["archives"][0]["arms"].update(more={}),
+        lambda value: value.update(seeds=[0, 1]),
         lambda value: value.update(format="hellods-report 9"),
         lambda value: value.clear(),
     ],
-    ids=["archive", "student", "epochs", "archives", "format", "not ours"],
+    ids=["archive", "student", "epochs", "archives", "an arm more", "a seed more", "format", "not ours"],
 )
 def test_the_report_of_another_question_is_not_replaced_unless_told_to(
     change: Callable[[dict[str, Any]], None], read: dict[str, Any], bare_archive: Path, digits_archive: Path,
@@ -189,7 +207,7 @@ def test_the_report_of_another_question_is_not_replaced_unless_told_to(
 ) -> None:  # fmt: skip
     change(read)
     (tmp_path / "report.json").write_text(json.dumps(read))
-    with pytest.raises(HelloError, match=r"report\.json: exists already and answers another question: .*--overwrite"):
+    with pytest.raises(HelloError, match=r"report\.json: exists already and answers another question.*: .*--overwrite"):
         prepare([str(digits_archive)], ask("no such folder"), tmp_path)
     prepare([str(bare_archive)], ask(few_digits, arms=("hard",)), tmp_path, overwrite=True)
 
@@ -250,15 +268,17 @@ def test_a_plan_trains_and_writes_nothing(
 
 
 def test_a_plan_takes_the_teacher_that_is_kept(whole: Path, digits_archive: Path, everything: Question) -> None:
-    plan = prepare([str(digits_archive)], replace(everything, arms=("teacher",), seeds=3), whole, train=False)
+    plan = prepare(
+        [str(digits_archive)], replace(everything, arms=("teacher",), seeds=3), whole, overwrite=True, train=False
+    )
     assert [run.seed for run in plan.missing] == [2]
     assert plan.bench.training() == []
 
 
 def test_what_is_kept_is_not_forecast(whole: Path, digits_archive: Path, everything: Question) -> None:
-    plan = prepare([str(digits_archive)], replace(everything, seeds=3, arms=("hard", "full")), whole)
+    plan = prepare([str(digits_archive)], replace(everything, seeds=3, arms=("hard", "full")), whole, overwrite=True)
     assert [(run.name, run.seed) for run in plan.missing] == [("hard", 2), ("full", 2)]
-    longer = prepare([str(digits_archive)], replace(everything, arms=("hard",)), whole)
+    longer = prepare([str(digits_archive)], replace(everything, arms=("hard",)), whole, overwrite=True)
     assert forecast(longer) == {}
 
 
