@@ -46,8 +46,9 @@ class LazyLabel(Tensor):
     """A float32 tensor (K,) or (B, K) whose values are made when `.to(device)` or an operation first needs them.
 
     What it stores are int64 handles (labeler, epoch, index), of shape (3,) or (B, 3), so it crosses workers as a few
-    bytes. Shape, dtype, length, `repr`, stacking and slicing leave it lazy. A row or a slice is a view, as of any
-    tensor: its values are made with those of the whole. `torch.save`, `copy` and `pickle` take the values.
+    bytes. To torch they are bits, so that what does not ask for values, such as `torch.func.vmap`, fails instead of
+    computing with them. Shape, dtype, length, `repr`, stacking and slicing leave it lazy. A row or a slice is a view,
+    as of any tensor: its values are made with those of the whole. `torch.save`, `copy` and `pickle` take the values.
 
     Raises:
         LabelError: values are needed in a DataLoader worker, or the data set is gone.
@@ -64,7 +65,7 @@ class LazyLabel(Tensor):
         if labelers is None:
             found = map(LABELERS.get, dict.fromkeys(handles[..., 0].flatten().tolist()))
             labelers = tuple(labeler for labeler in found if labeler is not None)
-        label = handles.as_subclass(cls)
+        label = handles.contiguous().view(torch.uint8).view(torch.bits8).as_subclass(cls)
         label._width, label._labelers, label._made, label._whole = width, labelers, None, None
         return label
 
@@ -88,7 +89,7 @@ class LazyLabel(Tensor):
 
 def _handles(label: LazyLabel) -> Tensor:
     with torch._C.DisableTorchFunctionSubclass():
-        return label.as_subclass(Tensor)
+        return label.as_subclass(Tensor).view(torch.uint8).view(torch.int64)
 
 
 def _made(label: LazyLabel) -> Tensor | None:

@@ -52,8 +52,8 @@ def main() -> None:
     kept = f"{prefix(options.images)}assistant-{options.images_per_class}"
     runs = [networks(here, options.folder, kept, seed) for seed in range(options.runs)]
     counts = [count for count in (2, 4) if count <= len(runs)]
-    makers = {f"{count} together": [network for run in runs[:count] for network in run] for count in counts}
-    makers |= {f"seed {seed}": run for seed, run in enumerate(runs)}
+    makers = {f"seed {seed}": run for seed, run in enumerate(runs)}
+    makers |= {f"{count} together": [network for run in runs[:count] for network in run] for count in counts}
     if len(runs[0]) > 1:  # the mean of two stages
         makers |= {f"{count} together, first stage": [run[0] for run in runs[:count]] for count in counts}
         makers |= {f"{count} together, second stage": [run[1] for run in runs[:count]] for count in counts}

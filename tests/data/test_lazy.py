@@ -133,6 +133,22 @@ def test_values_are_made_once_per_tensor(sines: Sines) -> None:
     assert sines.rows == 4
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        torch.Tensor,
+        torch.autograd.Variable,
+        lambda label: label.as_subclass(Tensor),
+        lambda label: torch.utils.dlpack.to_dlpack(label),
+        torch.func.vmap(lambda row: row * 1.0),
+    ],
+    ids=["Tensor", "Variable", "as_subclass", "dlpack", "vmap"],
+)
+def test_what_asks_for_no_values_cannot_compute_with_handles(read: Any, sines: Sines) -> None:
+    with pytest.raises((RuntimeError, BufferError, NotImplementedError)):
+        read(batch(sines)).sum()
+
+
 def test_change_in_place_stays(sines: Sines) -> None:
     label = batch(sines)
     label.mul_(2)

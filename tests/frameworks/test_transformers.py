@@ -1,5 +1,6 @@
 """Hugging Face's Trainer."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("default")  # the Trainer's own
 
 
-def named(samples: list[Any]) -> dict[str, Any]:
+def named(samples: list[Any], image: str = "images") -> dict[str, Any]:
     images, labels = default_collate(samples)
-    return {"images": images, "labels": labels}
+    return {image: images, "labels": labels}
 
 
 class Student(nn.Module):
@@ -56,3 +57,31 @@ def test_trainer(
     )
     trainer.train()
     learns()
+
+
+def test_model_of_transformers_learns_by_the_loss_that_the_readme_gives(archive: Path, tmp_path: Path) -> None:
+    dataset = HelloDataset(archive)
+    side, classes = dataset[0][0].shape[-1], len(dataset.classes)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = transformers.ViTConfig(image_size=side, patch_size=side // 2, num_labels=classes, **sizes)
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path),
+        max_steps=1,
+        learning_rate=0.0,
+        per_device_train_batch_size=len(dataset),
+        logging_steps=1,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    trainer = transformers.Trainer(
+        transformers.ViTForImageClassification(config),
+        arguments,
+        lambda samples: named(samples, "pixel_values"),
+        dataset,
+        compute_loss_func=lambda outputs, labels, **_: cross_entropy(outputs.logits, labels),
+    )
+    trainer.train()
+    # That of no knowledge; the model's own loss is log 2.
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(math.log(classes), abs=0.2)
