@@ -55,7 +55,7 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
     if trained and assistant != NO_ASSISTANT:
         raise RecipeError(
             f"assistant {assistant!r} beside teacher {inputs.teacher!r}: an assistant needs a given teacher; "
-            f"leave --assistant out, or name a network with weights as --teacher"
+            f"name a network with weights as --teacher, or choose --assistant none"
         )
     own_kind = trained or assistant != NO_ASSISTANT  # what teaches is of the students' kind
     fit_on = recipe.fit_on or ("own" if own_kind else "real")

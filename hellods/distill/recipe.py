@@ -125,14 +125,14 @@ class Recipe:
         return self.teacher_stages or (self.teacher_epochs,)
 
 
-# Knobs whose defaults follow from others, each after its causes. Inputs are none: a recipe is built again with the
-# same teacher and base model, which must be named anew.
+# Knobs whose defaults follow from others, each after its causes. Of the inputs, which a recipe lacks and which must be
+# named anew, only the kind of teacher is one: trained in the build, or given.
 FOLLOWS: Final[Mapping[str, tuple[str, ...]]] = {
     "factor": ("side", "initializer"),
     "quality": ("codec", "side"),
-    "assistant": ("side",),
-    "teacher_stages": ("assistant", "teacher_epochs", "images_per_class"),
-    "fit_on": ("assistant",),
+    "assistant": ("side", "teacher"),
+    "teacher_stages": ("assistant", "teacher", "teacher_epochs", "images_per_class"),
+    "fit_on": ("assistant", "teacher"),
     "fit_images": ("fit_effort", "images_per_class"),
     "fit_batch": ("side",),
     "hard_weight": ("fit_on",),
