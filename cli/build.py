@@ -96,7 +96,11 @@ def asks_for(context: click.Context, name: str) -> bool:
 @click.option(
     "--class-names", metavar="FILE", help="A text for each class folder: lines `folder: text`, or a JSON object."
 )
-@option("side", "Side of the synthetic images in pixels.  [default: that of the first real image, at most 224]", int)
+@option(
+    "side",
+    "Side of the synthetic images in pixels.  [default: that of the real images, their median, at most 224]",
+    int,
+)
 @option("initializer", "Start from RDED's patches, or from random real images.", click.Choice(get_args(Initializer)))
 @option("factor", "Patches along each side of an image.  [default: 2 for patches from 128 px, else 1]", int)
 @option("candidates", "Real images per class that patches are chosen from.")

@@ -15,6 +15,7 @@ MEAN: Final = (0.485, 0.456, 0.406)  # ImageNet's, which most published weights 
 STD: Final = (0.229, 0.224, 0.225)
 
 NO_ASSISTANT: Final = "none"
+LEAST_SIDE: Final = 8
 
 Initializer = Literal["patches", "real"]
 FitOn = Literal["own", "real"]
@@ -29,7 +30,7 @@ class Recipe:
     """
 
     images_per_class: int = 10
-    side: int | None = None  # pixels of a square image; None: of the first real image, at most 224
+    side: int | None = None  # pixels of a square image; None: the median of the real ones', at most 224
     seed: int = 0
 
     initializer: Initializer = "patches"
@@ -68,7 +69,7 @@ class Recipe:
     def __post_init__(self) -> None:
         bounds = {
             "images_per_class": (1, 100_000),
-            "side": (8, 4096),
+            "side": (LEAST_SIDE, 4096),
             "seed": (0, 2**53 - 1),  # what the header can hold
             "factor": (1, 16),
             "candidates": (1, 10**9),
