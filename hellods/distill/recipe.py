@@ -108,6 +108,10 @@ class Recipe:
                 raise RecipeError(f"teacher_stages are {list(stages)}, expected rising epochs, 1 to {last}")
         if self.codec == "png" and self.quality is not None:
             raise RecipeError("quality does not apply to png, which is lossless: leave it out, or choose another codec")
+        if self.initializer == "real" and self.factor not in (None, 1):
+            raise RecipeError(
+                f"factor {self.factor} does not apply to whole real images: leave it out, or choose patches"
+            )
         if self.side and self.factor and self.side % self.factor:
             raise RecipeError(f"side {self.side} cannot be cut into {self.factor} patches: choose a multiple")
         try:
