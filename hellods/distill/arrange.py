@@ -40,7 +40,8 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
         tower: side in pixels of what the base model takes; views are resized to it.
 
     Raises:
-        RecipeError: an assistant without a given teacher, more texts than a reader embeds, or images too small.
+        RecipeError: an assistant without a given teacher, stages of no training, more texts than a reader embeds, or
+            images that are too small.
         SourceError: no image can be used.
     """
     try:
@@ -65,6 +66,11 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
             f"name a network with weights as --teacher, or choose --assistant none"
         )
     own_kind = trained or assistant != NO_ASSISTANT  # what teaches is of the students' kind
+    if recipe.teacher_stages and not own_kind:
+        raise RecipeError(
+            f"teacher_stages {list(recipe.teacher_stages)} beside teacher {inputs.teacher!r} without an assistant: "
+            f"nothing is trained; leave --teacher-stages out, or name an --assistant"
+        )
     fit_on = recipe.fit_on or ("own" if own_kind else "real")
     return replace(
         recipe,

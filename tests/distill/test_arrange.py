@@ -129,6 +129,13 @@ def test_teacher_that_is_trained_here_takes_no_assistant() -> None:
         resolve(Recipe(assistant="resnet18"), INPUTS, source, 32)
 
 
+def test_stages_are_refused_where_nothing_is_trained() -> None:
+    given = Inputs(data="x", teacher="resnet18")
+    with pytest.raises(RecipeError, match=r"teacher_stages \[1, 2\].*'resnet18'.*leave --teacher-stages out"):
+        resolve(Recipe(assistant="none", teacher_stages=(1, 2)), given, black(10), 32)
+    assert resolve(Recipe(teacher_stages=(1, 2)), given, black(10), 32).teacher_stages == (1, 2)
+
+
 @pytest.mark.parametrize(
     ("images_per_class", "effort", "views"), [(2, 1.0, 1200), (50, 1.0, 1200), (200, 1.0, 2400), (200, 0.5, 1200)]
 )
