@@ -114,6 +114,8 @@ class Recipe:
             )
         if self.side and self.factor and self.side % self.factor:
             raise RecipeError(f"side {self.side} cannot be cut into {self.factor} patches: choose a multiple")
+        if not self.template.isprintable():
+            raise RecipeError(f"template {self.template!a:.80} is not printable text")
         try:
             check_template(self.template, classes=1)
         except ValueError as cause:
@@ -176,6 +178,9 @@ class Inputs:
         for text in (self.name, self.license, self.source_url):
             if text and not text.isprintable():
                 raise RecipeError(f"{text!a}: name, license and source URL are printable text")
+        for label, text in (self.descriptions or {}).items():
+            if not text.strip() or not text.isprintable():
+                raise RecipeError(f"class {label!a} is described by {text!a:.80}: give it a printable text")
 
     @property
     def trains(self) -> str | None:

@@ -25,6 +25,8 @@ from hellods.record import from_json, to_json
         ("quantization", "int2"),
         ("seed", 2**53),
         ("template", "a photo"),
+        ("template", "a\n{}"),
+        ("template", "{} \udcff"),
         ("template", "{} and {}"),
         ("template", "a {}|the"),
         ("template", "|".join(["{}"] * 129)),
@@ -61,6 +63,9 @@ def test_knobs_that_do_not_go_together_are_refused(knobs: dict[str, Any], words:
         ({"teacher_std": (0.0, 1.0, 1.0)}, "std"),
         ({"teacher_mean": (float("nan"), 0.5, 0.5)}, "mean"),
         ({"license": "MIT\x1b[2J"}, "printable"),
+        ({"descriptions": {"a": "cat", "b": " "}}, "class 'b' is described by ' '"),
+        ({"descriptions": {"cat": "\ud800"}}, "class 'cat' .* printable"),
+        ({"descriptions": {"cat": "a\tcat"}}, "class 'cat' .* printable"),
     ],
 )
 def test_inputs_that_cannot_be_used_are_refused_at_once(inputs: dict[str, Any], words: str) -> None:
