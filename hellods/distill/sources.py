@@ -241,6 +241,11 @@ def _split(name: str, root: Path, seed: int) -> tuple[Source, Source]:
     held = choose_held_out(files, seed, HELD_OUT)
     if not held:
         raise SourceError(f"{root}: one image per class leaves none to measure on; add images, or a val/ beside train/")
+    unseen = sorted(set(classes) - {file.split("/", 1)[0] for file in held})
+    if unseen:
+        logger.warning(
+            "%s: no accuracy counts the classes of one image, which is not held out: %s", root, listed(unseen)
+        )
     learned = [file for file in files if file not in held]
     return Folder(name, root, classes, learned), Folder(name, root, classes, sorted(held))
 

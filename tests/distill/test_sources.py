@@ -66,6 +66,16 @@ def test_train_alone_is_split_and_that_is_said(split: Path, caplog: pytest.LogCa
     assert caplog.messages == [f"{split}: no val/ or test/, so a part of train/ is held out"]
 
 
+def test_classes_of_one_image_are_named(pets: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for label in "abcd":
+        paint(pets / label / "0.png")
+    open_source(str(pets))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert (
+        f"{pets}: no accuracy counts the classes of one image, which is not held out: a, b, c and 1 more" in caplog.text
+    )
+
+
 def test_class_called_train_is_a_class(pets: Path) -> None:
     (pets / "cat").rename(pets / "train")
     assert open_source(str(pets))[0].classes == ("dog", "train")

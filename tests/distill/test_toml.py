@@ -77,6 +77,11 @@ def test_file_that_cannot_be_used_is_named_with_the_key(text: str, words: str, t
     assert str(error.value).startswith(f"{file}: {words}")
 
 
+def test_mark_before_the_text_is_no_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text("side = 32\n", encoding="utf-8-sig")
+    assert read_knobs(tmp_path / "r.toml") == {"side": 32}
+
+
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"none\.toml: recipe cannot be read: No such file"):
         read_knobs(tmp_path / "none.toml")
