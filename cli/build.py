@@ -1,14 +1,15 @@
 """`hellods build`: an archive from real images and a teacher."""
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from click.core import ParameterSource
 
-from hellods.distill.recipe import FOLLOWS, PRESETS, FitOn, Initializer, Inputs, Recipe
+from hellods.distill.recipe import FOLLOWS, NO_ASSISTANT, PRESETS, FitOn, Initializer, Inputs, Recipe
 from hellods.distill.toml import read_knobs
 from hellods.errors import RecipeError
 from hellods.format.archive import Archive, check_target
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from hellods.distill.build import Report
     from hellods.distill.plan import Cost
 
+logger = logging.getLogger("hellods")
 
 option = options_of(Inputs, Recipe)
 
@@ -36,11 +38,12 @@ def choose_preset(context: click.Context, _: click.Parameter, name: str) -> None
     context.default_map = {**below, **above} if asks_for(context, "preset") else {**above, **below}
 
 
-def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) -> None:
-    """Let a recipe file stand in for defaults."""
+def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) -> str | None:
+    """Return the path of a recipe file, which stands in for defaults."""
     if path:
         below, above = (context.default_map or {}), read_knobs(Path(path))
         context.default_map = {**above, **below} if asks_for(context, "preset") else {**below, **above}
+    return path
 
 
 def asks_for(context: click.Context, name: str) -> bool:
@@ -64,10 +67,9 @@ def asks_for(context: click.Context, name: str) -> bool:
     "--recipe",
     metavar="TOML",
     is_eager=True,
-    expose_value=False,
     callback=choose_recipe,
     help="File of options, as `hellods inspect --recipe` prints them; options on the command line override it, and "
-    "what follows from these by default is worked out anew.",
+    "what followed by default from a value that they override is worked out anew.",
 )
 @option("images_per_class", "Synthetic images per class.")
 @option("base", "Base model: hello-tiny, MODEL/TAG of open_clip, hf-hub:OWNER/NAME or local-dir:FOLDER.")
@@ -94,7 +96,11 @@ def asks_for(context: click.Context, name: str) -> bool:
 @click.option(
     "--class-names", metavar="FILE", help="A text for each class folder: lines `folder: text`, or a JSON object."
 )
-@option("side", "Side of the synthetic images in pixels.  [default: that of the first real image, at most 224]", int)
+@option(
+    "side",
+    "Side of the synthetic images in pixels.  [default: that of the real images, their median, at most 224]",
+    int,
+)
 @option("initializer", "Start from RDED's patches, or from random real images.", click.Choice(get_args(Initializer)))
 @option("factor", "Patches along each side of an image.  [default: 2 for patches from 128 px, else 1]", int)
 @option("candidates", "Real images per class that patches are chosen from.")
@@ -162,10 +168,13 @@ def command(
     What a long build has done is kept in a folder `.FILE.build` beside FILE until it ends: after an interruption, the
     same command goes on from there.
     """
-    recipe = Recipe(**only(Recipe, knobs | dict.fromkeys(outdated(click.get_current_context()))))
+    anew = outdated(click.get_current_context())
+    recipe = Recipe(**only(Recipe, knobs | dict.fromkeys(anew)))
     descriptions = read_names(Path(class_names)) if class_names else None
     inputs = Inputs(data=data, descriptions=descriptions, **only(Inputs, knobs))
     with progress(quiet) as draw:
+        if anew:
+            logger.warning(note(knobs["recipe"], anew))
         draw("Load torch", 0, 1)
         from hellods.distill.build import build
         from hellods.distill.plan import plan
@@ -181,16 +190,34 @@ def command(
     click.echo(made(report))
 
 
-def outdated(context: click.Context) -> list[str]:
-    """Return the knobs of a recipe file that followed by default from others, which the command line changes."""
-    found, changed = [], {name for name in context.params if asks_for(context, name)}
+def outdated(context: click.Context) -> dict[str, set[str]]:
+    """Return the knobs of a recipe file that followed by default from others in it, and the options that change these.
+
+    What stands in a file without its cause did not follow from it: somebody wrote it.
+    """
+    held, given = context.default_map or {}, context.params
+    changed = {
+        name: {f"--{name.replace('_', '-')}"} for name in held if asks_for(context, name) and given[name] != held[name]
+    }
     if asks_for(context, "preset"):
-        changed.add("fit_effort")
+        changed["fit_effort"] = {"--preset"}
+    if asks_for(context, "teacher") and "assistant" in held:
+        # Only where the teacher was trained has a file stages without an assistant.
+        trained = held["assistant"] == NO_ASSISTANT and "teacher_stages" in held
+        if trained != given["teacher"].startswith("train:"):
+            changed["teacher"] = {"--teacher"}
+    found: dict[str, set[str]] = {}
     for name, causes in FOLLOWS.items():
-        if context.get_parameter_source(name) is ParameterSource.DEFAULT_MAP and not changed.isdisjoint(causes):
-            found.append(name)
-            changed.add(name)
+        options = {option for cause in causes for option in changed.get(cause, ())}
+        if options and context.get_parameter_source(name) is ParameterSource.DEFAULT_MAP:
+            found[name] = changed[name] = options
     return found
+
+
+def note(path: str, anew: Mapping[str, set[str]]) -> str:
+    """Return what is said of the knobs in a recipe file that are not taken from it, and the options that are why."""
+    options = ", ".join(sorted({option for options in anew.values() for option in options}))
+    return f"{path}: worked out anew because of {options}: {', '.join(anew)}; to keep one, give it as an option, too"
 
 
 def table(costs: Sequence["Cost"]) -> str:

@@ -12,8 +12,8 @@ from hellods.distill.embed import embed
 from hellods.distill.fit import Fit
 from hellods.distill.initialize import Layout
 from hellods.distill.mentors import an_epoch
-from hellods.distill.recipe import NO_ASSISTANT, Inputs, Recipe
-from hellods.distill.sources import Pixels, Source
+from hellods.distill.recipe import LEAST_SIDE, NO_ASSISTANT, Inputs, Recipe
+from hellods.distill.sources import Pixels, Source, usual_side
 from hellods.errors import RecipeError, SourceError
 from hellods.labels.config import check_template
 from hellods.labels.projector import Projector
@@ -21,6 +21,7 @@ from hellods.views.rule import Views
 
 ASSISTANTS: Final = ("convnet3", "resnet18")  # what students of small and of larger images are in the field
 MANY: Final = 100  # images of a file, beyond which a fit needs more views
+LARGEST: Final = 224  # pixels of a side that nobody chose
 SMALL: Final = 64  # pixels, of images and of what a tower takes
 FEW: Final = 5  # images of a class
 EARLY: Final = 2  # epochs that teach so few
@@ -39,15 +40,22 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
         tower: side in pixels of what the base model takes; views are resized to it.
 
     Raises:
-        RecipeError: an assistant without a given teacher, or more texts than a reader embeds.
+        RecipeError: an assistant without a given teacher, stages of no training, more texts than a reader embeds, or
+            images that are too small.
+        SourceError: no image can be used.
     """
     try:
         check_template(recipe.template, len(source.classes))
     except ValueError as cause:
         raise RecipeError(str(cause)) from cause
-    side = recipe.side or min(224, *source.image(0).shape[1:])
+    side = recipe.side or min(LARGEST, usual_side(source))
     factor = recipe.factor or (2 if side >= 128 and recipe.initializer == "patches" else 1)
     side -= 0 if recipe.side else side % factor
+    if side < LEAST_SIDE:
+        raise RecipeError(
+            f"{source.name}: the images are too small for an archive ({side} px, {LEAST_SIDE} are the least): "
+            f"choose a --side to enlarge them to"
+        )
     small = side <= SMALL
     lossless = recipe.codec == "png" or (small and recipe.codec == "webp")
     trained = inputs.trains is not None
@@ -55,9 +63,14 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
     if trained and assistant != NO_ASSISTANT:
         raise RecipeError(
             f"assistant {assistant!r} beside teacher {inputs.teacher!r}: an assistant needs a given teacher; "
-            f"leave --assistant out, or name a network with weights as --teacher"
+            f"name a network with weights as --teacher, or choose --assistant none"
         )
     own_kind = trained or assistant != NO_ASSISTANT  # what teaches is of the students' kind
+    if recipe.teacher_stages and not own_kind:
+        raise RecipeError(
+            f"teacher_stages {list(recipe.teacher_stages)} beside teacher {inputs.teacher!r} without an assistant: "
+            f"nothing is trained; leave --teacher-stages out, or name an --assistant"
+        )
     fit_on = recipe.fit_on or ("own" if own_kind else "real")
     return replace(
         recipe,

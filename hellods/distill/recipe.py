@@ -15,6 +15,7 @@ MEAN: Final = (0.485, 0.456, 0.406)  # ImageNet's, which most published weights 
 STD: Final = (0.229, 0.224, 0.225)
 
 NO_ASSISTANT: Final = "none"
+LEAST_SIDE: Final = 8
 
 Initializer = Literal["patches", "real"]
 FitOn = Literal["own", "real"]
@@ -29,7 +30,7 @@ class Recipe:
     """
 
     images_per_class: int = 10
-    side: int | None = None  # pixels of a square image; None: of the first real image, at most 224
+    side: int | None = None  # pixels of a square image; None: the median of the real ones', at most 224
     seed: int = 0
 
     initializer: Initializer = "patches"
@@ -68,7 +69,7 @@ class Recipe:
     def __post_init__(self) -> None:
         bounds = {
             "images_per_class": (1, 100_000),
-            "side": (8, 4096),
+            "side": (LEAST_SIDE, 4096),
             "seed": (0, 2**53 - 1),  # what the header can hold
             "factor": (1, 16),
             "candidates": (1, 10**9),
@@ -107,8 +108,14 @@ class Recipe:
                 raise RecipeError(f"teacher_stages are {list(stages)}, expected rising epochs, 1 to {last}")
         if self.codec == "png" and self.quality is not None:
             raise RecipeError("quality does not apply to png, which is lossless: leave it out, or choose another codec")
+        if self.initializer == "real" and self.factor not in (None, 1):
+            raise RecipeError(
+                f"factor {self.factor} does not apply to whole real images: leave it out, or choose patches"
+            )
         if self.side and self.factor and self.side % self.factor:
             raise RecipeError(f"side {self.side} cannot be cut into {self.factor} patches: choose a multiple")
+        if not self.template.isprintable():
+            raise RecipeError(f"template {self.template!a:.80} is not printable text")
         try:
             check_template(self.template, classes=1)
         except ValueError as cause:
@@ -125,14 +132,14 @@ class Recipe:
         return self.teacher_stages or (self.teacher_epochs,)
 
 
-# Knobs whose defaults follow from others, each after its causes. Inputs are none: a recipe is built again with the
-# same teacher and base model, which must be named anew.
+# Knobs whose defaults follow from others, each after its causes. Of the inputs, which a recipe lacks and which must be
+# named anew, only the kind of teacher is one: trained in the build, or given.
 FOLLOWS: Final[Mapping[str, tuple[str, ...]]] = {
     "factor": ("side", "initializer"),
     "quality": ("codec", "side"),
-    "assistant": ("side",),
-    "teacher_stages": ("assistant", "teacher_epochs", "images_per_class"),
-    "fit_on": ("assistant",),
+    "assistant": ("side", "teacher"),
+    "teacher_stages": ("assistant", "teacher", "teacher_epochs", "images_per_class"),
+    "fit_on": ("assistant", "teacher"),
     "fit_images": ("fit_effort", "images_per_class"),
     "fit_batch": ("side",),
     "hard_weight": ("fit_on",),
@@ -171,6 +178,9 @@ class Inputs:
         for text in (self.name, self.license, self.source_url):
             if text and not text.isprintable():
                 raise RecipeError(f"{text!a}: name, license and source URL are printable text")
+        for label, text in (self.descriptions or {}).items():
+            if not text.strip() or not text.isprintable():
+                raise RecipeError(f"class {label!a} is described by {text!a:.80}: give it a printable text")
 
     @property
     def trains(self) -> str | None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median_low
 from typing import Any, Final, TypeVar
 
 import torch
@@ -27,6 +28,7 @@ logger = logging.getLogger("hellods")
 HELD_OUT: Final = 0.2  # share of every class, where there is no val/ or test/
 KEPT: Final = 1 << 30  # bytes of squares that a source keeps; a larger set is decoded anew each time
 CHUNK: Final = 1024  # images in the hands of the threads
+SIZED: Final = 100  # images whose sizes speak for all
 
 
 class Source(ABC):
@@ -208,6 +210,25 @@ def sample(source: Source, wanted: int) -> Tensor:
     return torch.cat([own[place] for own, place in zip(members, places, strict=True)])
 
 
+def usual_side(source: Source) -> int:
+    """Return the median of the shorter sides, in pixels, of 100 images spread evenly over the source.
+
+    Raises:
+        SourceError: none of them can be used.
+    """
+
+    def shorter(index: int) -> int | None:
+        try:
+            return min(source.image(index).shape[1:])
+        except SourceError:  # `check` names it with all others
+            return None
+
+    count = min(SIZED, len(source))
+    spread = [number * len(source) // count for number in range(count)]
+    sides = [side for side in threaded(shorter, spread) if side]
+    return median_low(sides) if sides else min(source.image(0).shape[1:])
+
+
 def threaded(function: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:
     """Yield what `function` makes of each item, in order, by threads: Pillow decodes without Python's lock."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -220,6 +241,11 @@ def _split(name: str, root: Path, seed: int) -> tuple[Source, Source]:
     held = choose_held_out(files, seed, HELD_OUT)
     if not held:
         raise SourceError(f"{root}: one image per class leaves none to measure on; add images, or a val/ beside train/")
+    unseen = sorted(set(classes) - {file.split("/", 1)[0] for file in held})
+    if unseen:
+        logger.warning(
+            "%s: no accuracy counts the classes of one image, which is not held out: %s", root, listed(unseen)
+        )
     learned = [file for file in files if file not in held]
     return Folder(name, root, classes, learned), Folder(name, root, classes, sorted(held))
 

@@ -31,7 +31,8 @@ def read_knobs(path: Path) -> dict[str, Any]:
             or out of range.
     """
     try:
-        knobs = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")  # Notepad puts a mark before the text
+        knobs = tomllib.loads(text)
     except OSError as cause:
         raise RecipeError(f"{path}: recipe cannot be read: {cause.strerror}") from cause
     except ValueError as cause:  # not UTF-8 either

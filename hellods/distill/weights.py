@@ -23,8 +23,10 @@ def own_network(spec: str) -> nn.Module:
     """Return what the function of `FILE.py:FUNCTION` returns, called without arguments; the file is run.
 
     Raises:
-        SourceError: no such file or function, the file's own error, or a function that returns no module.
+        SourceError: no such file, no function or none named, the file's error, or a function that returns no module.
     """
+    if Path(spec).is_file():
+        raise SourceError(f"{spec}: names no function; give the teacher as FILE.py:FUNCTION")
     file, _, name = spec.rpartition(":")
     if not Path(file).is_file():
         raise SourceError(f"{file or spec}: no such file; give the teacher as FILE.py:FUNCTION")

@@ -33,3 +33,5 @@ class Question:
             raise RecipeError(f"seeds is {self.seeds}, expected 1 or more")
         if self.teacher is None and self.teacher_weights:
             raise RecipeError("--teacher-weights needs --teacher: name the network that they are for")
+        if self.teacher is None and (self.teacher_mean, self.teacher_std) != (MEAN, STD):
+            raise RecipeError("--teacher-mean and --teacher-std need --teacher: name the network that expects them")

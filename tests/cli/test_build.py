@@ -96,8 +96,11 @@ def test_options_and_a_preset_that_is_asked_for_override_a_recipe_file(
 
 
 FILLED = {  # as a recipe file has them, where None is a default that follows from others
+    "images_per_class": 10,
     "side": 128,
+    "initializer": "patches",
     "factor": 2,
+    "codec": "jpeg",
     "quality": 90,
     "flip": False,
     "assistant": "resnet18",
@@ -109,13 +112,16 @@ FILLED = {  # as a recipe file has them, where None is a default that follows fr
     "fit_batch": 32,
     "hard_weight": 0.0,
 }
+ASSISTED = ("assistant", "teacher_stages", "fit_on", "hard_weight")
 
 
 @pytest.mark.parametrize(
     ("given", "anew"),
     [
         (["--seed", "1"], []),
+        (["--side", "128", "--codec", "jpeg"], []),  # as it was
         (["--teacher", "t.py:net"], []),
+        (["--teacher", "train:convnet3"], [*ASSISTED]),
         (["--images-per-class", "50"], ["teacher_stages", "fit_images"]),
         (["--teacher-epochs", "14"], ["teacher_stages"]),
         (["--fit-effort", "4"], ["fit_images"]),
@@ -138,6 +144,52 @@ def test_what_follows_from_an_option_is_not_taken_from_a_recipe_file(
     assert [name for name in FILLED if getattr(asked["recipe"], name) is None] == [
         name for name in FILLED if name in anew
     ]
+
+
+@pytest.mark.parametrize(
+    ("assistant", "teacher", "anew"),
+    [
+        ({"assistant": "none", "teacher_stages": (12,), "fit_on": "own"}, "train:resnet18", False),
+        ({"assistant": "none", "teacher_stages": (12,), "fit_on": "own"}, "t.py:net", True),
+        ({"assistant": "none", "teacher_stages": None, "fit_on": "real"}, "t.py:net", False),
+        ({"assistant": "none", "teacher_stages": None, "fit_on": "real"}, "train:resnet18", True),
+    ],
+)
+def test_assistant_follows_from_the_kind_of_teacher(
+    assistant: dict[str, Any], teacher: str, anew: bool, asked: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "r.toml").write_text(to_toml(FILLED | assistant))
+    run("d", "--out", "x", "--recipe", str(tmp_path / "r.toml"), "--teacher", teacher)
+    assert asked["recipe"] == Recipe(**FILLED | assistant | (dict.fromkeys(ASSISTED) if anew else {}))
+
+
+def test_no_assistant_for_a_recipe_of_a_trained_teacher_changes_what_follows(
+    asked: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "r.toml").write_text(to_toml(FILLED | {"assistant": "none"}))
+    run("d", "--out", "x", "--recipe", str(tmp_path / "r.toml"), "--teacher", "t.py:net", "--assistant", "none")
+    assert asked["recipe"] == Recipe(**FILLED | dict.fromkeys(ASSISTED) | {"assistant": "none"})
+
+
+def test_what_stands_in_a_recipe_file_without_its_cause_is_kept(asked: dict[str, Any], tmp_path: Path) -> None:
+    written = {"codec": "jpeg", "quality": 70, "fit_batch": 16, "hard_weight": 0.5}
+    (tmp_path / "r.toml").write_text(to_toml(written))
+    given = ["--side", "24", "--fit-on", "real", "--assistant", "none"]
+    _, _, err = run("d", "--out", "x", "--recipe", str(tmp_path / "r.toml"), *given)
+    assert asked["recipe"] == Recipe(side=24, fit_on="real", assistant="none", **written)
+    assert "Note" not in err
+
+
+def test_knobs_that_are_not_taken_from_a_recipe_file_are_said_with_the_options_that_are_why(
+    asked: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "r.toml").write_text(to_toml(FILLED))
+    given = ["--preset", "best", "--assistant", "none", "--fit-on", "real", "--seed", "1"]
+    _, _, err = run("d", "--out", "x", "--recipe", str(tmp_path / "r.toml"), "--quiet", *given)
+    assert err == (
+        f"Note: {tmp_path / 'r.toml'}: worked out anew because of --assistant, --fit-on, --preset: teacher_stages, "
+        "fit_images, hard_weight; to keep one, give it as an option, too\n"
+    )
 
 
 def test_option_beside_what_it_changes_is_kept(asked: dict[str, Any], tmp_path: Path) -> None:

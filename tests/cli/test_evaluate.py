@@ -90,6 +90,8 @@ BAD = {
     "knob out of range": (["{archive}", "--data", "d", "--temperature", "0"], "temperature is 0.0, expected"),
     "at odds": (["{archive}", "--data", "d", "--preset", "hello", "--temperature", "4"], "belongs to the loss kl"),
     "weights alone": (["{archive}", "--data", "d", "--teacher-weights", "w"], "--teacher-weights needs --teacher"),
+    "mean alone": (["{archive}", "--data", "d", "--teacher-mean", "nan,0,0"], "--teacher-std need --teacher"),
+    "std alone": (["{archive}", "--data", "d", "--teacher-std", "1,1,1"], "--teacher-std need --teacher"),
     "unknown teacher": (["{archive}", "--data", "{data}", "--teacher", "train:convnot"], "'convnot' is unknown"),
     "no such teacher": (["{archive}", "--data", "{data}", "--teacher", "t.py:t"], "t.py: no such file"),
 }

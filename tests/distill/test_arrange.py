@@ -36,6 +36,14 @@ def test_side_and_factor_follow_the_images(pixels: int, knobs: dict[str, Any], s
     assert (resolved.side, resolved.factor) == (side, factor)
 
 
+@pytest.mark.parametrize(("pixels", "knobs"), [(7, {}), (9, {"factor": 5})])
+def test_images_too_small_for_an_archive_need_a_side(pixels: int, knobs: dict[str, Any]) -> None:
+    source = Pixels("black", ("a", "b"), [0, 1], torch.zeros(2, 3, pixels, pixels, dtype=torch.uint8))
+    with pytest.raises(RecipeError, match=r"black: the images are too small .*\(\d px, 8 are .*--side"):
+        resolve(Recipe(**knobs), INPUTS, source, 32)
+    assert resolve(Recipe(side=40, **knobs), INPUTS, source, 32).side == 40
+
+
 @pytest.mark.parametrize(
     ("codec", "side", "quality"),
     [("webp", 32, None), ("webp", 128, 90), ("png", 128, None), ("jpeg", 32, 90), ("avif", 32, 90)],
@@ -117,8 +125,15 @@ def test_assistant_stands_between_a_given_teacher_and_students(
 
 def test_teacher_that_is_trained_here_takes_no_assistant() -> None:
     source = Pixels("black", ("a", "b"), [0, 1], torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
-    with pytest.raises(RecipeError, match=r"'resnet18'.*'train:convnet3'.*given teacher"):
+    with pytest.raises(RecipeError, match=r"'resnet18'.*'train:convnet3'.*given teacher.*--assistant none"):
         resolve(Recipe(assistant="resnet18"), INPUTS, source, 32)
+
+
+def test_stages_are_refused_where_nothing_is_trained() -> None:
+    given = Inputs(data="x", teacher="resnet18")
+    with pytest.raises(RecipeError, match=r"teacher_stages \[1, 2\].*'resnet18'.*leave --teacher-stages out"):
+        resolve(Recipe(assistant="none", teacher_stages=(1, 2)), given, black(10), 32)
+    assert resolve(Recipe(teacher_stages=(1, 2)), given, black(10), 32).teacher_stages == (1, 2)
 
 
 @pytest.mark.parametrize(

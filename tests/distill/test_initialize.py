@@ -103,7 +103,7 @@ def test_crops_are_square_with_areas_spread_as_published() -> None:
     [
         (Layout(images_per_class=21, side=16), "real", "--images-per-class 20"),
         (Layout(images_per_class=6, side=16, factor=2), "patches", "--images-per-class 5"),
-        (Layout(images_per_class=1, side=16, factor=5), "patches", "--factor 1"),
+        (Layout(images_per_class=1, side=16, factor=5), "patches", "--factor 1$"),
     ],
 )
 def test_too_few_images_say_what_to_choose(layout: Layout, initializer: str, words: str, source: Pixels) -> None:

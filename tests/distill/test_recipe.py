@@ -25,6 +25,8 @@ from hellods.record import from_json, to_json
         ("quantization", "int2"),
         ("seed", 2**53),
         ("template", "a photo"),
+        ("template", "a\n{}"),
+        ("template", "{} \udcff"),
         ("template", "{} and {}"),
         ("template", "a {}|the"),
         ("template", "|".join(["{}"] * 129)),
@@ -41,6 +43,7 @@ def test_a_value_out_of_range_is_refused_by_name(knob: str, value: object) -> No
     ("knobs", "words"),
     [
         ({"codec": "png", "quality": 90}, "png"),
+        ({"initializer": "real", "factor": 2}, "factor 2 .* real images: leave it out, or choose patches"),
         ({"side": 33, "factor": 2}, "33 cannot be cut into 2"),
         ({"teacher_stages": ()}, r"teacher_stages are \[\], expected rising epochs, 1 to 12"),
         ({"teacher_stages": (1, 1)}, "rising"),
@@ -60,11 +63,19 @@ def test_knobs_that_do_not_go_together_are_refused(knobs: dict[str, Any], words:
         ({"teacher_std": (0.0, 1.0, 1.0)}, "std"),
         ({"teacher_mean": (float("nan"), 0.5, 0.5)}, "mean"),
         ({"license": "MIT\x1b[2J"}, "printable"),
+        ({"descriptions": {"a": "cat", "b": " "}}, "class 'b' is described by ' '"),
+        ({"descriptions": {"cat": "\ud800"}}, "class 'cat' .* printable"),
+        ({"descriptions": {"cat": "a\tcat"}}, "class 'cat' .* printable"),
     ],
 )
 def test_inputs_that_cannot_be_used_are_refused_at_once(inputs: dict[str, Any], words: str) -> None:
     with pytest.raises(RecipeError, match=words):
         Inputs(data="digits", **inputs)
+
+
+@pytest.mark.parametrize("factor", [None, 1])
+def test_real_images_are_whole(factor: int | None) -> None:
+    assert Recipe(initializer="real", factor=factor).factor == factor
 
 
 def test_recipe_survives_the_header() -> None:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from hellods.distill import sources
-from hellods.distill.sources import Source, open_source, sample, squares
+from hellods.distill.sources import Folder, Pixels, Source, open_source, sample, squares, usual_side
 from hellods.errors import SourceError
 from hellods.progress import Progress
 
@@ -64,6 +64,16 @@ def test_train_alone_is_split_and_that_is_said(split: Path, caplog: pytest.LogCa
         train, held_out = open_source(str(split))
     assert (len(train), len(held_out)) == (4, 2)
     assert caplog.messages == [f"{split}: no val/ or test/, so a part of train/ is held out"]
+
+
+def test_classes_of_one_image_are_named(pets: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for label in "abcd":
+        paint(pets / label / "0.png")
+    open_source(str(pets))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert (
+        f"{pets}: no accuracy counts the classes of one image, which is not held out: a, b, c and 1 more" in caplog.text
+    )
 
 
 def test_class_called_train_is_a_class(pets: Path) -> None:
@@ -266,3 +276,31 @@ def test_real_folder_is_read_whole(cifar10: Path) -> None:
     assert torch.bincount(train.targets).tolist() == [2000] * 10
     mean = squares(held_out, torch.arange(10_000), 32).double().mean() / 255
     assert mean == pytest.approx((0.4942 + 0.4851 + 0.4504) / 3, abs=1e-4)  # the published mean of the test images
+
+
+def test_usual_side_is_the_median_of_what_can_be_used(pets: Path) -> None:
+    for number in range(10):
+        paint(pets / "cat" / f"{number}.png", size=(9, 5 + number))  # shorter sides 5 to 9; dogs have 4
+    for broken in (pets / "cat" / "0.png", pets / "cat" / "1.png", *(pets / "dog").glob("[2-9].png")):
+        broken.write_bytes(b"none")
+    files = [f"{label}/{number}.png" for label in ("cat", "dog") for number in range(10)]
+    assert usual_side(Folder("pets", pets, ("cat", "dog"), files)) == 9
+
+
+def test_usual_side_of_a_large_set_is_that_of_a_few_images_all_over_it() -> None:
+    looked_at = []
+
+    class Growing(Pixels):
+        def image(self, index: int) -> torch.Tensor:
+            looked_at.append(index)
+            return torch.zeros(3, 10 + index // 1000, 2000)
+
+    source = Growing("growing", ("a", "b"), [0, 1] * 50_000, torch.zeros(0))
+    assert usual_side(source) == usual_side(source) == 10 + 49
+    assert sorted(looked_at[:100]) == list(range(0, 100_000, 1000))
+
+
+def test_usual_side_of_images_none_of_which_can_be_used_names_one(pets: Path) -> None:
+    (pets / "cat" / "0.png").write_bytes(b"none")
+    with pytest.raises(SourceError, match=r"0\.png: not an image"):
+        usual_side(Folder("pets", pets, ("cat", "dog"), ["cat/0.png"]))

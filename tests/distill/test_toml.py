@@ -13,7 +13,8 @@ from hellods.errors import RecipeError
 
 
 @given(
-    text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="{|"), max_size=9),
+    text=st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="{|"), max_size=9),
+    network=st.text(st.characters(exclude_categories=["Cs"]), max_size=9),
     rate=st.floats(0, 10),
     flip=st.none() | st.booleans(),
     quality=st.none() | st.integers(1, 100),
@@ -22,13 +23,20 @@ from hellods.errors import RecipeError
 def test_recipe_survives_its_file(
     tmp_path_factory: pytest.TempPathFactory,
     text: str,
+    network: str,
     rate: float,
     flip: bool | None,
     quality: int | None,
     stages: tuple[int, ...] | None,
 ) -> None:
     recipe = Recipe(
-        template=text + "{}", fit_learning_rate=rate, flip=flip, quality=quality, side=32, teacher_stages=stages
+        template=text + "{}",
+        assistant=network,
+        fit_learning_rate=rate,
+        flip=flip,
+        quality=quality,
+        side=32,
+        teacher_stages=stages,
     )
     file = tmp_path_factory.getbasetemp() / "recipe.toml"
     file.write_text(to_toml(asdict(recipe)), encoding="utf-8")
@@ -67,6 +75,11 @@ def test_file_that_cannot_be_used_is_named_with_the_key(text: str, words: str, t
     with pytest.raises(RecipeError) as error:
         read_knobs(file)
     assert str(error.value).startswith(f"{file}: {words}")
+
+
+def test_mark_before_the_text_is_no_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text("side = 32\n", encoding="utf-8-sig")
+    assert read_knobs(tmp_path / "r.toml") == {"side": 32}
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

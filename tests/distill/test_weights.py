@@ -76,6 +76,11 @@ def test_function_that_will_not_do_is_refused(file: Path, function: str, message
         own_network(f"{file}:{function}")
 
 
+def test_file_without_a_function_says_what_is_missing(file: Path) -> None:
+    with pytest.raises(SourceError, match=r"nets\.py: names no function; give the teacher as FILE\.py:FUNCTION"):
+        own_network(str(file))
+
+
 @pytest.mark.parametrize("spec", ["absent.py:f", "absent.py"])
 def test_missing_file_says_what_is_expected(spec: str) -> None:
     with pytest.raises(SourceError, match=r"absent\.py: no such file; give the teacher as FILE\.py:FUNCTION"):
