@@ -1,5 +1,6 @@
 """Recipe: every knob of a build, checked, torch-free."""
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -114,8 +115,8 @@ class Recipe:
             )
         if self.side and self.factor and self.side % self.factor:
             raise RecipeError(f"side {self.side} cannot be cut into {self.factor} patches: choose a multiple")
-        if not self.template.isprintable():
-            raise RecipeError(f"template {self.template!a:.80} is not printable text")
+        if not _is_text(self.template):
+            raise RecipeError(f"template {self.template!a:.80} has characters that are no text")
         try:
             check_template(self.template, classes=1)
         except ValueError as cause:
@@ -179,11 +180,16 @@ class Inputs:
             if text and not text.isprintable():
                 raise RecipeError(f"{text!a}: name, license and source URL are printable text")
         for label, text in (self.descriptions or {}).items():
-            if not text.strip() or not text.isprintable():
-                raise RecipeError(f"class {label!a} is described by {text!a:.80}: give it a printable text")
+            if not text.strip() or not _is_text(text):
+                raise RecipeError(f"class {label!a} is described by {text!a:.80}: give it a text")
 
     @property
     def trains(self) -> str | None:
         """The network that is trained to be the teacher; None: the teacher is given."""
         kind, colon, network = self.teacher.partition(":")
         return network if colon and kind == "train" else None
+
+
+def _is_text(text: str) -> bool:
+    """Return whether there is no control character, and no half of a pair of surrogates, which no file can hold."""
+    return not any(unicodedata.category(character) in ("Cc", "Cs") for character in text)

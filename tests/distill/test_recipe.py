@@ -64,8 +64,8 @@ def test_knobs_that_do_not_go_together_are_refused(knobs: dict[str, Any], words:
         ({"teacher_mean": (float("nan"), 0.5, 0.5)}, "mean"),
         ({"license": "MIT\x1b[2J"}, "printable"),
         ({"descriptions": {"a": "cat", "b": " "}}, "class 'b' is described by ' '"),
-        ({"descriptions": {"cat": "\ud800"}}, "class 'cat' .* printable"),
-        ({"descriptions": {"cat": "a\tcat"}}, "class 'cat' .* printable"),
+        ({"descriptions": {"cat": "\ud800"}}, "class 'cat' .* give it a text"),
+        ({"descriptions": {"cat": "a\tcat"}}, "class 'cat' .* give it a text"),
     ],
 )
 def test_inputs_that_cannot_be_used_are_refused_at_once(inputs: dict[str, Any], words: str) -> None:
@@ -76,6 +76,11 @@ def test_inputs_that_cannot_be_used_are_refused_at_once(inputs: dict[str, Any], 
 @pytest.mark.parametrize("factor", [None, 1])
 def test_real_images_are_whole(factor: int | None) -> None:
     assert Recipe(initializer="real", factor=factor).factor == factor
+
+
+def test_texts_of_any_script_are_taken() -> None:
+    Inputs(data="x", descriptions={"cat": "gato\u00a0común", "dog": "秋田\u3000犬", "flower": "گل\u200cها"})
+    Recipe(template="une photo\u00a0: {}")
 
 
 def test_recipe_survives_the_header() -> None:
