@@ -5,11 +5,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from hellods.errors import RecipeError
+
+CPU: Final = torch.device("cpu")
 
 
 def get_device(device: str) -> torch.device:

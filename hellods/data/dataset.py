@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from hellods.data.epochs import Epochs
-from hellods.data.lazy import CPU, LazyLabel
+from hellods.data.lazy import LazyLabel
 from hellods.data.memory import Batches
 from hellods.data.options import Kind, Options, archived, chosen
 from hellods.data.samples import Samples
-from hellods.device import in_threads, sent
+from hellods.device import CPU, in_threads, sent
 from hellods.errors import LabelError
 from hellods.format.archive import Archive
 from hellods.format.header import Header

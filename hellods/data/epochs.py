@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hellods.data.lazy import CPU
+from hellods.device import CPU
 
 
 class Epochs:

@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from hellods.data import memory as memories
-from hellods.data.lazy import CPU
-from hellods.device import sent
+from hellods.device import CPU, sent
 from hellods.format.archive import Archive
 from hellods.format.codecs import decode
 from hellods.format.header import Header

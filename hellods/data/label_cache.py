@@ -7,7 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from hellods.data.lazy import CPU
+from hellods.device import CPU
 from hellods.errors import LabelError
 
 MAX_BYTES: Final = 1 << 30  # of the labels that one data set keeps

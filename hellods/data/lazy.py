@@ -14,7 +14,7 @@ from torch.overrides import resolve_name
 from torch.utils._pytree import tree_map
 from torch.utils.data import get_worker_info
 
-from hellods.device import sent
+from hellods.device import CPU, sent
 from hellods.errors import LabelError
 
 
@@ -38,8 +38,6 @@ class Labeler(Protocol):
 
 # The one piece of global state: a label that comes out of a worker has only the id of the data set it belongs to.
 LABELERS: WeakValueDictionary[int, Labeler] = WeakValueDictionary()
-
-CPU = torch.device("cpu")
 
 
 class LazyLabel(Tensor):
@@ -92,11 +90,11 @@ def _handles(label: LazyLabel) -> Tensor:
         return label.as_subclass(Tensor).view(torch.uint8).view(torch.int64)
 
 
-def _made(label: LazyLabel) -> Tensor | None:
+def _found(label: LazyLabel) -> Tensor | None:
     if label._made is not None or label._whole is None:
         return label._made
     whole, index = label._whole
-    made = _made(whole)
+    made = _found(whole)
     return None if made is None else made[index]
 
 
@@ -160,13 +158,13 @@ def _shape(label: LazyLabel) -> torch.Size:
 
 
 def _fact(fact: Callable[..., Any], label: LazyLabel, *args: Any, **kwargs: Any) -> Any:
-    made = _made(label)
+    made = _found(label)
     values = torch.empty(_shape(label), dtype=torch.float32, device="meta") if made is None else made
     return fact(values, *args, **kwargs)
 
 
 def _repr(label: LazyLabel, *_: Any, **__: Any) -> str:
-    made = _made(label)
+    made = _found(label)
     return f"LazyLabel(shape={tuple(_shape(label))}, not computed)" if made is None else repr(made)
 
 
@@ -188,7 +186,7 @@ def _cuda(
 
 def _get(label: LazyLabel, index: Any) -> Tensor:
     rows = isinstance(index, (int, slice)) and not isinstance(index, bool) and _handles(label).ndim > 1
-    if rows and _made(label) is None:
+    if rows and _found(label) is None:
         part = LazyLabel.of(_handles(label)[index], label._width, label._labelers)
         part._whole = label, index
         return part
@@ -196,7 +194,7 @@ def _get(label: LazyLabel, index: Any) -> Tensor:
 
 
 def _stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None) -> Tensor:
-    labels = [label for label in tensors if isinstance(label, LazyLabel) and _made(label) is None]
+    labels = [label for label in tensors if isinstance(label, LazyLabel) and _found(label) is None]
     # A worker's default_collate brings its own `out`, in shared memory; handles need none.
     if dim != 0 or len(labels) < len(tensors) or (out is not None and get_worker_info() is None):
         return torch.stack([_plain(label, torch.stack) for label in tensors], dim, out=out)
@@ -214,7 +212,7 @@ def _rebuild(handles: Any, width: int) -> LazyLabel:
 
 
 def _reduce(label: LazyLabel) -> Any:
-    made = _made(label)
+    made = _found(label)
     if made is not None:
         return reduce_tensor(made)  # type: ignore[no-untyped-call]
     return _rebuild, (_handles(label).numpy(), label._width)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DistributedSampler
 
 from hellods.data.dataset import HelloDataset
-from hellods.data.lazy import CPU
+from hellods.device import CPU
 
 T = TypeVar("T")
 

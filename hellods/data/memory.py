@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from hellods.data.lazy import CPU
+from hellods.device import CPU
 
 UNKNOWN: Final = 1 << 62  # bytes; where the system does not say, all images are tried
 # Where Linux says how much a container may use: control groups, version 2 and 1.

@@ -8,6 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from hellods.device import CPU
 from hellods.errors import FormatError, LabelError
 from hellods.labels import LabelMaker
 from hellods.labels.arithmetic import TOLERANCES
@@ -19,7 +20,6 @@ from hellods.views.rule import Views
 PROBE_SEED: Final = 0  # every probe is drawn from it, whatever seed the archive is read with
 MAX_VIEWS: Final = 64  # that a reader answers,
 PART: Final = 8  # so many at once, since a hostile file may say that they are large
-CPU: Final = torch.device("cpu")
 
 
 @torch.no_grad()

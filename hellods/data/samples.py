@@ -12,11 +12,11 @@ from torch import Tensor
 
 from hellods.data.images import Images
 from hellods.data.label_cache import LabelCache
-from hellods.data.lazy import CPU, LABELERS, check_fork, check_worker
+from hellods.data.lazy import LABELERS, check_fork, check_worker
 from hellods.data.memory import Shared
 from hellods.data.options import Options, archived
 from hellods.data.probe import PROBE_SEED, check_probe
-from hellods.device import float32_on_cpu, sent
+from hellods.device import CPU, float32_on_cpu, sent
 from hellods.errors import LabelError
 from hellods.format import wire
 from hellods.format.header import Header
