@@ -79,15 +79,34 @@ class HelloLoader:
         """
         this = self._own.turn
         unseen = [index for indices in this.ahead for index in indices]
-        return {"pass": this.number, "done": this.done, "epochs": self.dataset.epochs.state_dict(unseen)}
+        epochs = self.dataset.epochs.state_dict(unseen)
+        return {"loader": self._facts(), "pass": this.number, "done": this.done, "epochs": epochs}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where another loader, made with the same arguments, returned `state`.
 
         After the last batch of a pass the next one begins, unless `set_epoch` asks for the same: none of it is left.
+
+        Raises:
+            ValueError: the other loader was made with other arguments, or it is no loader's state.
         """
+        saved, own = state.get("loader", {}), self._facts()
+        if unlike := [name for name, value in own.items() if saved.get(name) != value]:
+            facts = ", ".join(f"{name} {saved.get(name)} instead of {own[name]}" for name in unlike)
+            raise ValueError(f"this state is of another loader: {facts}")
         self._own.turn = _Pass(state["pass"], state["done"])
         self.dataset.epochs.load_state_dict(state["epochs"])
+
+    def _facts(self) -> dict[str, int]:
+        """Return what decides which batch comes where in a pass."""
+        batches = self.batch_sampler
+        return {
+            "images": len(self.dataset),
+            "seed": self.dataset.seed,
+            "batch_size": batches.batch_size,
+            "drop_last": batches.drop_last,
+            "shuffle": self._own.shuffle,
+        }
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
         if self._own.turn.begun:  # and left early, or it goes on beside this one
@@ -126,11 +145,12 @@ class _Share:
     """What this rank draws, pass by pass, in the process group that there is when one begins.
 
     Attributes:
+        shuffle: whether each pass has another order.
         turn: the pass that began last, or the next.
     """
 
     def __init__(self, dataset: HelloDataset, shuffle: bool) -> None:
-        self._dataset, self._shuffle, self.turn = dataset, shuffle, _Pass()
+        self._dataset, self.shuffle, self.turn = dataset, shuffle, _Pass()
 
     def set_epoch(self, epoch: int) -> None:
         self._dataset.set_epoch(epoch)
@@ -150,7 +170,7 @@ class _Share:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             ranks, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
         dataset = self._dataset
-        sampler: DistributedSampler[Any] = DistributedSampler(dataset, ranks, rank, self._shuffle, dataset.seed)
+        sampler: DistributedSampler[Any] = DistributedSampler(dataset, ranks, rank, self.shuffle, dataset.seed)
         sampler.set_epoch(self.turn.number)
         return sampler
 

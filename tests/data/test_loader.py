@@ -191,6 +191,16 @@ def test_resumed_loader_goes_on_with_the_next_batch(
         assert torch.equal(label, expected_label)
 
 
+def test_state_of_another_loader_is_refused(archive: Path) -> None:
+    state = HelloLoader(HelloDataset(archive), 4, shuffle=True).state_dict()
+    with pytest.raises(ValueError, match="of another loader: batch_size 4 instead of 5, shuffle True instead of False"):
+        HelloLoader(HelloDataset(archive), 5).load_state_dict(state)
+    with pytest.raises(ValueError, match="of another loader: seed 0 instead of 1"):
+        HelloLoader(HelloDataset(archive, seed=1), 4, shuffle=True).load_state_dict(state)
+    with pytest.raises(ValueError, match="of another loader: images None"):
+        HelloLoader(HelloDataset(archive), 4).load_state_dict({})
+
+
 def test_epoch_that_was_complete_when_saved_has_no_batch_left(archive: Path) -> None:
     first, second = (HelloLoader(HelloDataset(archive, labels="hard"), 6, shuffle=True) for _ in range(2))
     first.set_epoch(2)
