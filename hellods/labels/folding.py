@@ -36,7 +36,8 @@ def fold(network: nn.Module, images: Tensor) -> None:
     """Fold each BatchNorm of a frozen network in eval mode, in place, where a convolution feeds it and nothing else.
 
     What lies on the convolution's weight already, such as a delta, still learns, and as before. A network that would
-    answer otherwise afterwards is left as it is.
+    answer otherwise afterwards is left as it is. The norm is that of inference, as in Jacob et al. 2018 (arXiv
+    1712.05877, section 3.2).
 
     Args:
         images: some that the network takes: one run tells what feeds what, another whether the answers are the same.

@@ -21,7 +21,7 @@ BUILDS = {
     "build_cifar10_ipc10": "CIFAR-10, `best`",
     "build_imagenette_tiny_ipc10": "Imagenette",
     "build_imagenette_best_ipc10": "Imagenette, `best`, by AdamW",
-    "digits": "digits, earlier",
+    "digits": "digits",
     "cifar10": "CIFAR-10, earlier",
     "imagenette": "Imagenette, earlier",
 }
