@@ -148,9 +148,9 @@ FOLLOWS: Final[Mapping[str, tuple[str, ...]]] = {
 
 # The knobs that a preset sets, each against a default of its own.
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "fast": {"fit_effort": 0.1},
-    "default": {"fit_effort": Recipe.fit_effort},
-    "best": {"fit_effort": 2.0},
+    "fast": {"fit_effort": 0.1, "fit_learning_rate": 0.008},  # so few steps come farther in longer ones
+    "default": {"fit_effort": Recipe.fit_effort, "fit_learning_rate": Recipe.fit_learning_rate},
+    "best": {"fit_effort": 2.0, "fit_learning_rate": Recipe.fit_learning_rate},
 }
 
 

@@ -72,9 +72,9 @@ def test_options_reach_recipe_and_inputs(asked: dict[str, Any], tmp_path: Path) 
 
 def test_presets_set_knobs_that_options_override(asked: dict[str, Any]) -> None:
     run("d", "--out", "x", "--preset", "fast")
-    assert asked["recipe"] == Recipe(fit_effort=0.1)
+    assert asked["recipe"] == Recipe(fit_effort=0.1, fit_learning_rate=0.008)
     run("d", "--out", "x", "--preset", "fast", "--fit-effort", "2")
-    assert asked["recipe"] == Recipe(fit_effort=2)
+    assert asked["recipe"] == Recipe(fit_effort=2, fit_learning_rate=0.008)
 
 
 @pytest.mark.parametrize("name", PRESETS)
