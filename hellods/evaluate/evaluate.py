@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -116,12 +116,13 @@ def prepare(
     check_folder(folder)
     bench = Bench(question, device, folder / "runs", progress, train=train)
     facts = [asked(path, question) for path in paths]
-    if not overwrite:
-        check_report(folder, question, [(content_id, protocol) for _, content_id, protocol, _ in facts])
+    old = None if overwrite else earlier(folder)
+    if old:
+        check_asked(old, folder, question, [(content_id, protocol) for _, content_id, protocol, _ in facts])
     subjects = [open_subject(path, question, bench) for path in paths]
     check_alike(subjects)
-    if not overwrite:
-        check_same(folder, subjects[0])
+    if old:
+        check_alike_to(old, folder, subjects[0])
     runs: list[Run] = []
     not_run = []
     for subject in subjects:
@@ -163,37 +164,46 @@ def check_folder(out: Path) -> None:
         raise HelloError(f"{place}: this folder is not writable: give another --out")
 
 
-def check_report(out: Path, question: Question, asked_now: Sequence[tuple[str, Protocol]]) -> None:
-    """Check that a report in `out` is on these content ids and protocols, and that it loses no arm and no seed.
+def earlier(out: Path) -> dict[str, Any] | None:
+    """Return the report that is in `out`.
+
+    Raises:
+        HelloError: a file of its name is none, or one of another format.
+    """
+    try:
+        report: dict[str, Any] = json.loads((out / "report.json").read_text())
+        if report["format"] != FORMAT:
+            raise ValueError("another format")
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        raise another(out) from None
+    return report
+
+
+def check_asked(
+    report: Mapping[str, Any], out: Path, question: Question, asked_now: Sequence[tuple[str, Protocol]]
+) -> None:
+    """Check that a report in `out` is on these content ids and protocols, and would lose no arm and no seed.
 
     Raises:
         HelloError: it is on others, or would lose some.
     """
-    if not (out / "report.json").exists():
-        return
-    try:
-        report = json.loads((out / "report.json").read_text())
-        known = [(archive["content_id"], archive["protocol"]) for archive in report["archives"]]
-        same = report["format"] == FORMAT and known == [(content, to_json(protocol)) for content, protocol in asked_now]
-        lost = {arm for archive in report["archives"] for arm in archive["arms"]} - set(choose(question.arms))
-        fewer = len(report["seeds"]) > question.seeds
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise another(out, "") from None
-    if not same:
-        raise another(out, "")
-    if lost or fewer:
-        raise another(out, f", with {'the arms ' + ', '.join(sorted(lost)) if lost else 'more seeds'}")
+    known = [(archive["content_id"], archive["protocol"]) for archive in report["archives"]]
+    if known != [(content_id, to_json(protocol)) for content_id, protocol in asked_now]:
+        raise another(out)
+    if lost := {arm for archive in report["archives"] for arm in archive["arms"]} - set(choose(question.arms)):
+        raise another(out, f", with the arms {', '.join(sorted(lost))}")
+    if len(report["seeds"]) > question.seeds:
+        raise another(out, ", with more seeds")
 
 
-def check_same(out: Path, subject: Subject) -> None:
-    """Check that a report in `out` that passed `check_report` is on the same real images and teacher.
+def check_alike_to(report: Mapping[str, Any], out: Path, subject: Subject) -> None:
+    """Check that a report in `out` is on the same real images and teacher.
 
     Raises:
         HelloError: it is on others.
     """
-    if not (out / "report.json").exists():
-        return
-    report = json.loads((out / "report.json").read_text())
     now = subject.source.provenance()["sha256"], subject.held_out.provenance()["sha256"]
     if (report["data"]["sha256"], report["data"]["held_out"]["sha256"]) != now:
         raise another(out, ", on other real images")
@@ -203,7 +213,7 @@ def check_same(out: Path, subject: Subject) -> None:
         raise another(out, ", with another teacher")
 
 
-def another(out: Path, how: str) -> HelloError:
+def another(out: Path, how: str = "") -> HelloError:
     file = out / "report.json"
     return HelloError(f"{file}: exists already and answers another question{how}: give another --out, or --overwrite")
 

@@ -20,11 +20,12 @@ BOUNDS: Final = {
     "attn_pooler_heads": (1, 1 << 10),
 }
 MAX_LAYERS: Final = 128
-# Of what its text tower reads. CLIP's authors average 80 templates, over 1,000 classes.
+MAX_GRID: Final = 64  # patches along a side
+
+# Of the texts that it embeds. CLIP's authors average 80 templates, over 1,000 classes.
 MAX_TEMPLATES: Final = 128
 MAX_TEMPLATE: Final = 256  # characters
 MAX_PROMPTS: Final = 1 << 17
-MAX_GRID: Final = 64  # patches along a side
 
 
 @dataclass(frozen=True, kw_only=True)
