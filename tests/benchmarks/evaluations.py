@@ -69,10 +69,10 @@ def convnet(images_per_class: int, arms: tuple[str, ...], seeds: int) -> Measure
     return Measurement(images="cifar10", recipe=recipe, arms=arms, seeds=seeds, teacher="convnet3")
 
 
-def best(images_per_class: int, seeds: int) -> Measurement:
+def best(images_per_class: int, seeds: int, arms: tuple[str, ...] = ("hello", "teacher")) -> Measurement:
     """What the package does by itself: its own teacher, of the student's kind, and the longest fit of a preset."""
     recipe = {"images_per_class": images_per_class, **PRESETS["best"]}
-    return Measurement(images="cifar10", recipe=recipe, arms=FOUR, seeds=seeds, teacher="train:convnet3")
+    return Measurement(images="cifar10", recipe=recipe, arms=arms, seeds=seeds, teacher="train:convnet3")
 
 
 MEASUREMENTS = {
@@ -90,7 +90,7 @@ MEASUREMENTS = {
     ),
     "cifar10-convnet-ipc10": convnet(10, ("teacher",), 3),
     "cifar10-convnet-ipc50": convnet(50, ("teacher",), 1),
-    "cifar10-best-ipc1": best(1, 3),
+    "cifar10-best-ipc1": best(1, 3, FOUR),
     "cifar10-best-ipc10": best(10, 3),
     "cifar10-best-ipc50": best(50, 1),
     "cifar10-alone-ipc1": Measurement(images="cifar10", recipe={"images_per_class": 1, **ALONE}),
