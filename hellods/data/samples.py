@@ -202,7 +202,7 @@ class Samples:
         return logits
 
     def _logits(self, images: Tensor) -> Tensor:
-        if self.projector.mean.device != images.device:
+        if self.projector.gain.device != images.device:
             self.projector.to(images.device)
         parts = torch.split(images, _at_once(images.shape[1:].numel()))
         return torch.cat([self.projector.label(part) for part in parts])

@@ -25,8 +25,8 @@ class Projector(nn.Module):
     Only the low-rank deltas, a bias per class and the logit scale learn; they are stored, and prototypes if there are.
     """
 
-    mean: Tensor
-    std: Tensor
+    gain: Tensor
+    shift: Tensor
 
     def __init__(self, config: ProjectorConfig, backbone: Backbone, generator: torch.Generator) -> None:
         super().__init__()
@@ -35,8 +35,8 @@ class Projector(nn.Module):
         self.published = backbone.tower.state_dict()  # as it was before anything was done to it, until `merge`
         self._dtype = torch.float32  # that the tower computes in
         mean, std = (torch.tensor(value).view(3, 1, 1) for value in (config.preprocess.mean, config.preprocess.std))
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
+        self.register_buffer("gain", 1 / (255 * std), persistent=False)
+        self.register_buffer("shift", -mean / std, persistent=False)
         weight = texts(config, backbone) if config.head == "text" else self._no_prototypes()  # (K, D)
         self.head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
         self.head.weight.data.copy_(weight)
@@ -141,22 +141,22 @@ class Projector(nn.Module):
     @torch.no_grad()
     def label(self, images: Tensor) -> Tensor:
         """Return what `forward` does, whatever arithmetic the caller chose for training."""
-        with exact(self.mean.device):
+        with exact(self.gain.device):
             logits: Tensor = self(images)
         return logits
 
     def features(self, images: Tensor) -> Tensor:
         """Return the image tower's normalized features, float32 (B, D), for the same images."""
-        facts = self.config.preprocess
-        pixels = images.to(self.mean.device).float() / 255
+        facts, pixels = self.config.preprocess, images.to(self.gain.device)
         if images.shape[2:] != (facts.side, facts.side):
-            pixels = F.interpolate(pixels, size=(facts.side, facts.side), mode=facts.interpolation, antialias=True)
-        pixels = ((pixels - self.mean) / self.std).to(self._dtype).contiguous(memory_format=torch.channels_last)
+            size, mode = (facts.side, facts.side), facts.interpolation
+            pixels = F.interpolate(pixels.float(), size=size, mode=mode, antialias=True)
         with parametrize.cached():  # the sum of weight and delta, for all parts
             return in_parts(self._embed, pixels)
 
     def _embed(self, pixels: Tensor) -> Tensor:
-        features = self.tower(pixels)
+        normalized = torch.addcmul(self.shift, pixels, self.gain).contiguous(memory_format=torch.channels_last)
+        features = self.tower(normalized.to(self._dtype))
         # CoCa's tower returns its tokens beside the pooled features.
         return F.normalize((features[0] if isinstance(features, tuple) else features).float(), dim=-1)
 

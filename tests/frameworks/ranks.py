@@ -1,27 +1,36 @@
-"""One rank of test_distributed.py: torchrun starts it with an archive and a file that it fills, {} being its rank."""
+"""One rank of test_distributed.py: torchrun starts it with a framework, an archive and a file, {} being its rank."""
 
 import sys
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler
 
 from hellods import HelloDataset, HelloLoader
 
+EPOCHS = 2
+Found = dict[str, dict[str, Any]]  # by loader, what this rank saw and the student that it learnt
 
-def main(archive: str, file: str) -> None:
+
+def make_student() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+
+
+def plain(archive: str) -> Found:
     early = HelloLoader(HelloDataset(archive), 5, shuffle=True)  # as a script for Lightning's Trainer makes it
     torch.distributed.init_process_group("gloo")
     found = {}
     for kind in ("DataLoader", "HelloLoader"):
-        torch.manual_seed(0)
-        student = DistributedDataParallel(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)))
+        student = DistributedDataParallel(make_student())
         optimizer = torch.optim.Adam(student.parameters(), lr=0.001)
         dataset, seen = HelloDataset(archive), []
         loader = DataLoader(dataset, 5, sampler=DistributedSampler(dataset)) if kind == "DataLoader" else early
-        for epoch in range(2):
+        for epoch in range(EPOCHS):
             if kind == "DataLoader":
                 loader.sampler.set_epoch(epoch)
                 dataset.set_epoch(epoch)
@@ -35,6 +44,67 @@ def main(archive: str, file: str) -> None:
                 optimizer.step()
                 seen.append((images, labels))
         found[kind] = {"seen": seen, "student": student.module.state_dict()}
+    return found
+
+
+def accelerate(archive: str) -> Found:
+    from accelerate import Accelerator, DataLoaderConfiguration
+
+    found = {}
+    for dispatch in (False, True):
+        accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(dispatch_batches=dispatch))
+        student, dataset, seen = make_student(), HelloDataset(archive), []
+        optimizer = torch.optim.Adam(student.parameters(), lr=0.001)
+        loader = DataLoader(dataset, 5, shuffle=True)
+        student, optimizer, loader = accelerator.prepare(student, optimizer, loader)
+        for epoch in range(EPOCHS):
+            dataset.set_epoch(epoch)
+            for images, labels in loader:
+                labels = labels.to("cpu")
+                accelerator.backward(cross_entropy(student(images), labels))
+                optimizer.step()
+                optimizer.zero_grad()
+                seen.append((images, labels))
+        name = "dispatched" if dispatch else "sharded"
+        found[name] = {"seen": seen, "student": accelerator.unwrap_model(student).state_dict()}
+    return found
+
+
+def trainer(archive: str) -> Found:
+    import lightning
+
+    class Student(lightning.LightningModule):
+        def __init__(self, dataset: HelloDataset) -> None:
+            super().__init__()
+            self.network, self.dataset, self.seen = make_student(), dataset, []
+
+        def on_train_epoch_start(self) -> None:
+            self.dataset.set_epoch(self.current_epoch)
+
+        def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+            self.seen.append(batch)
+            return cross_entropy(self.network(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters(), lr=0.001)
+
+    found = {}
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+    for kind in ("DataLoader", "HelloLoader"):
+        dataset = HelloDataset(archive)
+        student = Student(dataset)
+        load: Callable[..., Any] = DataLoader if kind == "DataLoader" else HelloLoader
+        fit = lightning.Trainer(max_epochs=EPOCHS, accelerator="cpu", devices=2, strategy="ddp", **quiet).fit
+        fit(student, load(dataset, 5, shuffle=True))
+        found[kind] = {"seen": student.seen, "student": student.network.state_dict()}
+    return found
+
+
+FRAMEWORKS: Mapping[str, Callable[[str], Found]] = {"plain": plain, "accelerate": accelerate, "lightning": trainer}
+
+
+def main(framework: str, archive: str, file: str) -> None:
+    found = FRAMEWORKS[framework](archive)
     torch.save(found, file.format(torch.distributed.get_rank()))
     torch.distributed.destroy_process_group()
 
