@@ -40,7 +40,7 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
         tower: side in pixels of what the base model takes; views are resized to it.
 
     Raises:
-        RecipeError: an assistant without a given teacher, stages of no training, more texts than a reader embeds, or
+        RecipeError: an assistant without a given teacher, epochs of no training, more texts than a reader embeds, or
             images that are too small.
         SourceError: no image can be used.
     """
@@ -66,11 +66,12 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
             f"name a network with weights as --teacher, or choose --assistant none"
         )
     own_kind = trained or assistant != NO_ASSISTANT  # what teaches is of the students' kind
-    if recipe.teacher_stages and not own_kind:
-        raise RecipeError(
-            f"teacher_stages {list(recipe.teacher_stages)} beside teacher {inputs.teacher!r} without an assistant: "
-            f"nothing is trained; leave --teacher-stages out, or name an --assistant"
-        )
+    for knob in () if own_kind else ("teacher_stages", "teacher_epochs"):
+        if getattr(recipe, knob) != getattr(Recipe, knob):
+            raise RecipeError(
+                f"{knob} beside teacher {inputs.teacher!r} without an assistant: nothing is trained; "
+                f"leave --{knob.replace('_', '-')} out, or name an --assistant"
+            )
     fit_on = recipe.fit_on or ("own" if own_kind else "real")
     return replace(
         recipe,

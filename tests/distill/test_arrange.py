@@ -129,11 +129,14 @@ def test_teacher_that_is_trained_here_takes_no_assistant() -> None:
         resolve(Recipe(assistant="resnet18"), INPUTS, source, 32)
 
 
-def test_stages_are_refused_where_nothing_is_trained() -> None:
+@pytest.mark.parametrize("knob", [{"teacher_stages": (1, 2)}, {"teacher_epochs": 3}])
+def test_what_a_training_takes_is_refused_where_nothing_is_trained(knob: dict[str, Any]) -> None:
     given = Inputs(data="x", teacher="resnet18")
-    with pytest.raises(RecipeError, match=r"teacher_stages \[1, 2\].*'resnet18'.*leave --teacher-stages out"):
-        resolve(Recipe(assistant="none", teacher_stages=(1, 2)), given, black(10), 32)
-    assert resolve(Recipe(teacher_stages=(1, 2)), given, black(10), 32).teacher_stages == (1, 2)
+    (name,) = knob
+    said = f"{name} beside teacher 'resnet18'.*leave --{name.replace('_', '-')} out"
+    with pytest.raises(RecipeError, match=said):
+        resolve(Recipe(assistant="none", **knob), given, black(10), 32)
+    assert getattr(resolve(Recipe(**knob), given, black(10), 32), name) == knob[name]
 
 
 @pytest.mark.parametrize(
