@@ -155,7 +155,7 @@ class Projector(nn.Module):
             return in_parts(self._embed, pixels)
 
     def _embed(self, pixels: Tensor) -> Tensor:
-        normalized = torch.addcmul(self.shift, pixels, self.gain).contiguous(memory_format=torch.channels_last)
+        normalized = torch.addcmul(self.shift, pixels.float(), self.gain).contiguous(memory_format=torch.channels_last)
         features = self.tower(normalized.to(self._dtype))
         # CoCa's tower returns its tokens beside the pooled features.
         return F.normalize((features[0] if isinstance(features, tuple) else features).float(), dim=-1)

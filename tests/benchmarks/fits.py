@@ -109,7 +109,10 @@ VARIANTS = {
     },
     "16000 views": Variant(recipe={"fit_images": 16_000}),
     "16000 views, rate 0.008": Variant(recipe={"fit_images": 16_000, "fit_learning_rate": 0.008}),
-    **{f"160000 views, rank {rank}": Variant(recipe={"fit_images": 160_000, "encoder_rank": rank}) for rank in (2, 8)},
+    **{
+        f"160000 views, rank {rank}": Variant(recipe={"fit_images": 160_000, "encoder_rank": rank})
+        for rank in (2, 6, 8)
+    },
     "160000 views, rate 0.002": Variant(recipe={"fit_images": 160_000, "fit_learning_rate": 0.002}),
     "80000 views, AdamW": Variant(recipe={"fit_images": 80_000}, way=Way(optimizer="adamw", rates=(0.002, 0.01))),
 }
