@@ -1,4 +1,4 @@
-"""Where torch computes: the device of a name, what is said of it, and how tensors get there."""
+"""Where torch computes: the device of a name, what is said of it, how tensors get there, and in how many processes."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -8,6 +8,7 @@ from functools import cache
 from typing import Final
 
 import torch
+import torch.distributed
 from torch import Tensor
 
 from hellods.errors import RecipeError
@@ -19,14 +20,31 @@ def get_device(device: str) -> torch.device:
     """Return the device of that name.
 
     Raises:
-        RecipeError: this machine has none.
+        RecipeError: this machine has none, or it makes no views.
     """
     try:
         value = torch.zeros(1, device=device)
         value.item()  # which `meta` cannot
     except (RuntimeError, AssertionError, NotImplementedError) as cause:  # a build of torch without CUDA asserts
         raise RecipeError(f"device {device!r} cannot be used here: {str(cause).splitlines()[0]}") from cause
+    if maker(value.device) != value.device:
+        raise RecipeError(f"device {device!r} cannot be used here: it has no float64; choose cpu")
     return value.device
+
+
+def maker(device: torch.device) -> torch.device:
+    """Return where views and labels for `device` are made: there, or on the CPU for Apple's GPUs.
+
+    These have no float64, in which the weights of a view are found.
+    """
+    return CPU if device.type == "mps" else device
+
+
+def ranks() -> tuple[int, int]:
+    """Return the number of this process in the group of torch.distributed, and how many it has; 0 and 1 without."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
 
 
 def describe_device(device: torch.device) -> str:

@@ -17,7 +17,7 @@ from hellods.data.lazy import LazyLabel
 from hellods.data.memory import Batches
 from hellods.data.options import Kind, Options, archived, chosen
 from hellods.data.samples import Samples
-from hellods.device import CPU, in_threads, sent
+from hellods.device import CPU, in_threads, maker, sent
 from hellods.errors import LabelError
 from hellods.format.archive import Archive
 from hellods.format.header import Header
@@ -211,8 +211,8 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         return batch
 
     def resident(self, device: torch.device) -> bool:
-        """Whether all images are decoded and on `device`."""
-        return self._samples.images.complete(device) is not None
+        """Whether all images are decoded and where views for `device` are made."""
+        return self._samples.images.complete(maker(device)) is not None
 
     def _draw(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         known = range(len(self))  # refuses what is out of range, takes what counts from the end
@@ -235,7 +235,7 @@ def normalized(views: Tensor, mean: tuple[float, ...], std: tuple[float, ...], o
     They are a product and a sum, (1 / (255 * std)) * view - mean / std, so the bits are the same on every device. They
     are written to `out` where one is given.
     """
-    scale, shift = _steps(mean, std, views.device)
+    scale, shift = _scale_and_shift(mean, std, views.device)
     images = torch.empty(views.shape, dtype=torch.float32, device=views.device) if out is None else out
     if not views.is_cpu:
         return images.copy_(views).mul_(scale).add_(shift)
@@ -256,7 +256,7 @@ def normalized(views: Tensor, mean: tuple[float, ...], std: tuple[float, ...], o
 
 
 @cache
-def _steps(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """Return what pixels are multiplied by and what is added, float32 (3, 1, 1) on `device`."""
     middle, unit = (torch.tensor(values, dtype=torch.float64, device=CPU)[:, None, None] for values in (mean, std))
     return (1 / (255 * unit)).float().to(device), (-middle / unit).float().to(device)

@@ -1,13 +1,17 @@
 """Which epoch a draw belongs to, agreed on by all processes that hold a data set."""
 
+import logging
 import operator
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hellods.device import CPU
+from hellods.device import CPU, ranks
+
+logger = logging.getLogger("hellods")
 
 
 class Epochs:
@@ -32,6 +36,8 @@ class Epochs:
         """Return int64 (B,), the epoch of each draw, and count the draws."""
         if self._set[0] >= 0:
             return self._set.long().expand(len(indices))
+        if ranks()[1] > 1:
+            _tell()
         drawn, epochs = self._drawn.numpy(), []
         for index in indices:
             epochs.append(int(drawn[index]))
@@ -58,3 +64,11 @@ class Epochs:
     def _share(self) -> None:
         for counts in (self._drawn, self._set):
             counts.share_memory_()  # type: ignore[no-untyped-call]
+
+
+@cache
+def _tell() -> None:
+    logger.warning(
+        "each process counts its own draws, so images that go from one process to another may show a view again: "
+        "call set_epoch(epoch) before each epoch"
+    )

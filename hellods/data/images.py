@@ -37,9 +37,10 @@ class Images:
     """
 
     def __init__(
-        self, header: Header, open_archive: Callable[[], Archive], memory: memories.Shared | None = None
+        self, header: Header, open_archive: Callable[[Archive | None], Archive], memory: memories.Shared | None = None
     ) -> None:
         self._facts, self._open = header.images, open_archive
+        self._archive: Archive | None = None  # as it was opened last
         self._size = 3 * self._facts.count * self._facts.height * self._facts.width
         self._stores: dict[torch.device, Store | None] = {}
         self._complete: set[torch.device] = set()
@@ -50,9 +51,9 @@ class Images:
     def complete(self, device: torch.device) -> Tensor | None:
         """Return all images, uint8 (N, 3, H, W) on `device`; None as long as they are not decoded and there."""
         store = self._store(device)
-        if store is None or not (device in self._complete or store.known.all()):
+        if store is None or not (store.pixels.device in self._complete or store.known.all()):
             return None
-        self._complete.add(device)
+        self._complete.add(store.pixels.device)  # its own: "cuda" may be another GPU from now on
         return store.pixels
 
     def holding(self, rows: Tensor, device: torch.device) -> Callable[[], Tensor] | None:
@@ -147,7 +148,8 @@ class Images:
         worker = get_worker_info()
         threads = (os.cpu_count() or 1) // (1 if worker is None else worker.num_workers)
         pool = ThreadPoolExecutor(max(1, min(8, threads)))  # Pillow decodes without the GIL
-        with self._open() as archive:
+        with self._open(self._archive) as archive:
+            self._archive = archive
             coming = [
                 pool.submit(picture, archive.image(row), f"{archive.name}: image {row}", place)
                 for row, place in zip(rows.tolist(), places.tolist(), strict=True)

@@ -7,12 +7,11 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import torch
-import torch.distributed
 from torch import Tensor
 from torch.utils.data import BatchSampler, DistributedSampler
 
 from hellods.data.dataset import HelloDataset
-from hellods.device import CPU
+from hellods.device import CPU, ranks
 
 T = TypeVar("T")
 
@@ -106,6 +105,7 @@ class HelloLoader:
             "batch_size": batches.batch_size,
             "drop_last": batches.drop_last,
             "shuffle": self._own.shuffle,
+            "ranks": ranks()[1],
         }
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
@@ -166,11 +166,8 @@ class _Share:
             return iter(self._sampler())
 
     def _sampler(self) -> "DistributedSampler[Any]":
-        ranks, rank = 1, 0
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            ranks, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
-        dataset = self._dataset
-        sampler: DistributedSampler[Any] = DistributedSampler(dataset, ranks, rank, self.shuffle, dataset.seed)
+        dataset, (rank, count) = self._dataset, ranks()
+        sampler: DistributedSampler[Any] = DistributedSampler(dataset, count, rank, self.shuffle, dataset.seed)
         sampler.set_epoch(self.turn.number)
         return sampler
 

@@ -57,13 +57,13 @@ class Options:
         """63 bits, the same in every process."""
         return int.from_bytes(sha256(repr(astuple(self)).encode()).digest()[:8], "little") >> 1
 
-    def open(self) -> Archive:
-        """Return the archive.
+    def open(self, known: Archive | None = None) -> Archive:
+        """Return the archive, of which nothing is read anew where it was opened before, as `known`.
 
         Raises:
             DigestError: the file is another one by now.
         """
-        archive = Archive.open(self.path)
+        archive = Archive.open(self.path, known)
         if archive.content_id != self.content_id:
             archive.close()
             raise DigestError(

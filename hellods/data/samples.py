@@ -16,7 +16,7 @@ from hellods.data.lazy import LABELERS, check_fork, check_worker
 from hellods.data.memory import Shared
 from hellods.data.options import Options, archived
 from hellods.data.probe import PROBE_SEED, check_probe
-from hellods.device import CPU, float32_on_cpu, sent
+from hellods.device import CPU, float32_on_cpu, maker, sent
 from hellods.errors import LabelError
 from hellods.format import wire
 from hellods.format.header import Header
@@ -154,6 +154,9 @@ class Samples:
     def begin(self, epochs: Tensor, indices: Tensor, device: torch.device) -> Callable[[], Tensor]:
         """Begin `view`, and return what ends it; where images must be decoded, threads begin at once."""
         check_fork(device)
+        if maker(device) != device:
+            made = self.begin(epochs, indices, maker(device))
+            return lambda: made().to(device)
         whole = self.images.complete(device)
         if whole is not None:
             places = sent(indices, device)
@@ -177,6 +180,9 @@ class Samples:
 
         `views` are these views, on `device`, where they are at hand.
         """
+        if maker(device) != device:
+            seen = None if views is None else views.to(maker(device))
+            return self.label(epochs, indices, maker(device), seen).to(device)
         view, facts = self.options.view, self.header.images
         size = _at_once(3 * (facts.height * facts.width if view is None else view.size**2))
         parts = [slice(start, start + size) for start in range(0, max(1, len(indices)), size)]
@@ -194,6 +200,8 @@ class Samples:
                 f"the label maker takes uint8 images (B, 3, H, W), not normalized; got {images.dtype} "
                 f"{tuple(images.shape)}: normalize them after"
             )
+        if maker(images.device) != images.device:
+            return self.answer(images.to(maker(images.device))).to(images.device)
         if images.device not in self._checked:
             self._check(images.device)
         logits = self._logits(images)

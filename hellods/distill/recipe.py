@@ -134,7 +134,8 @@ class Recipe:
 
 
 # Knobs whose defaults follow from others, each after its causes. Of the inputs, which a recipe lacks and which must be
-# named anew, only the kind of teacher is one: trained in the build, or given.
+# named anew, only the kind of teacher is one: trained in the build, or given. Which base model `fit_images` and
+# `fit_batch` were for, a recipe does not tell, so they are kept.
 FOLLOWS: Final[Mapping[str, tuple[str, ...]]] = {
     "factor": ("side", "initializer"),
     "quality": ("codec", "side"),

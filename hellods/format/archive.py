@@ -38,10 +38,16 @@ class Archive:
         name: the file in messages.
     """
 
-    def __init__(self, file: File) -> None:
+    header: Header
+    content_id: str
+
+    def __init__(self, file: File, known: Archive | None = None) -> None:
         self._file = file
         self.name = file.name
         prologue = prologues.parse(file.read(0, min(file.size, wire.ALIGNMENT)), file.size, self.name)
+        if known is not None and known.content_id == prologue.digest.hex():
+            vars(self).update(vars(known) | vars(self))
+            return
         data = file.read(wire.ALIGNMENT, prologue.header_length)
         if hashlib.sha256(data).digest() != prologue.digest:
             raise DigestError(f"{self.name}: the header differs from its SHA-256: damaged, fetch the file again [H5]")
@@ -58,10 +64,10 @@ class Archive:
             raise FormatError(f"{self.name}: {file.size} bytes, header and sections have {offset} [H14]")
 
     @classmethod
-    def open(cls, source: str | os.PathLike[str] | BinaryIO) -> Archive:
+    def open(cls, source: str | os.PathLike[str] | BinaryIO, known: Archive | None = None) -> Archive:
         """Return the archive at a path, or in a binary file object that can seek and that the caller closes.
 
-        Only prologue and header are read.
+        Only prologue and header are read; where the archive is `known`, open or closed, the first 64 bytes alone.
 
         Raises:
             HelloError: there is no such file, or it cannot be read.
@@ -70,7 +76,7 @@ class Archive:
         """
         file = File.open(source)
         try:
-            return cls(file)
+            return cls(file, known)
         except BaseException:
             file.close()
             raise

@@ -19,6 +19,7 @@ from hellods.data import dataset as module
 from hellods.data import images as images_module
 from hellods.data.epochs import Epochs
 from hellods.data.lazy import LazyLabel
+from hellods.device import CPU, maker
 from hellods.labels.projector import Projector
 from hellods.views.draw import draw
 from hellods.views.render import render
@@ -480,3 +481,22 @@ def test_hard_labels_make_no_soft_ones(archive: Path) -> None:
 def test_file_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(HelloError, match=r"none\.hello: no such file"):
         HelloDataset(tmp_path / "none.hello")
+
+
+def test_views_and_labels_for_a_device_that_cannot_make_them_are_made_on_the_cpu(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[torch.device] = []
+
+    def logits(images: Tensor) -> Tensor:
+        made.append(images.device)
+        return torch.zeros(len(images), len(CLASSES))
+
+    monkeypatch.setattr("hellods.data.samples.maker", lambda device: CPU if device.type == "meta" else device)
+    dataset = HelloDataset(archive)
+    monkeypatch.setattr(dataset._samples, "_logits", logits)
+    dataset._samples._checked.add(CPU)
+    _, labels = default_collate([dataset[0], dataset[1]])
+    assert (labels.to("meta").device.type, made) == ("meta", [CPU])
+    assert dataset._samples.view(torch.zeros(1).long(), torch.zeros(1).long(), torch.device("meta")).is_meta
+    assert maker(torch.device("mps")) == CPU

@@ -3,6 +3,7 @@ import pickle
 import pytest
 import torch
 
+from hellods.data import epochs as module
 from hellods.data.epochs import Epochs
 
 
@@ -43,3 +44,19 @@ def test_epochs_are_int64() -> None:
     before = epochs.take([0])
     epochs.set(3)
     assert (before.dtype, epochs.take([0]).dtype) == (torch.int64, torch.int64)
+
+
+def test_process_of_several_that_is_told_no_epoch_warns_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    module._tell.cache_clear()
+    Epochs(2).take([0])
+    monkeypatch.setattr(module, "ranks", lambda: (1, 2))
+    told = Epochs(2)
+    told.set(3)
+    told.take([0])
+    assert not caplog.messages
+    for _ in range(2):
+        Epochs(2).take([0])
+    assert ["call set_epoch(epoch)" in message for message in caplog.messages] == [True]
+    module._tell.cache_clear()

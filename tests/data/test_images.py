@@ -25,7 +25,7 @@ COUNT = 20  # images in the archive that conftest.py writes
 def images(archive: Path) -> Callable[[], Images]:
     with Archive.open(archive) as opened:
         header = opened.header
-    return lambda: Images(header, lambda: Archive.open(archive))
+    return lambda: Images(header, lambda known: Archive.open(archive, known))
 
 
 @pytest.fixture
@@ -78,6 +78,35 @@ def test_images_are_complete_when_all_are_decoded(images: Callable[[], Images], 
     complete = found.complete(CPU)
     assert complete is not None
     assert torch.equal(complete, pixels)
+
+
+def test_images_are_complete_on_one_gpu_and_not_on_that_which_is_current_then(
+    images: Callable[[], Images], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu, found = torch.device("meta"), images()
+    stores = [module.Store(torch.empty(COUNT, 3, 16, 16), torch.full((COUNT,), known)) for known in (True, False)]
+    monkeypatch.setattr(found, "_store", lambda device: stores[0])
+    assert found.complete(gpu) is stores[0].pixels
+    stores[1] = stores[1]._replace(pixels=torch.empty(COUNT, 3, 16, 16, device="meta"))
+    monkeypatch.setattr(found, "_store", lambda device: stores[1])
+    assert found.complete(gpu) is None
+
+
+def test_archive_is_read_once_however_many_batches_are_decoded(
+    images: Callable[[], Images], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "room", lambda device: 100)
+    found, read = images(), Archive.read
+    sections: list[str] = []
+
+    def noted(archive: Archive, section: str) -> bytes:
+        sections.append(section)
+        return read(archive, section)
+
+    monkeypatch.setattr(Archive, "read", noted)
+    for row in range(3):
+        found.some(torch.tensor([row]), CPU)()
+    assert sections == ["images.index"]
 
 
 @pytest.mark.usefixtures("cramped")

@@ -191,7 +191,7 @@ def test_resumed_loader_goes_on_with_the_next_batch(
         assert torch.equal(label, expected_label)
 
 
-def test_state_of_another_loader_is_refused(archive: Path) -> None:
+def test_state_of_another_loader_is_refused(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = HelloLoader(HelloDataset(archive), 4, shuffle=True).state_dict()
     with pytest.raises(ValueError, match="of another loader: batch_size 4 instead of 5, shuffle True instead of False"):
         HelloLoader(HelloDataset(archive), 5).load_state_dict(state)
@@ -199,6 +199,9 @@ def test_state_of_another_loader_is_refused(archive: Path) -> None:
         HelloLoader(HelloDataset(archive, seed=1), 4, shuffle=True).load_state_dict(state)
     with pytest.raises(ValueError, match="of another loader: images None"):
         HelloLoader(HelloDataset(archive), 4).load_state_dict({})
+    monkeypatch.setattr("hellods.data.loader.ranks", lambda: (0, 2))
+    with pytest.raises(ValueError, match="of another loader: ranks 1 instead of 2"):
+        HelloLoader(HelloDataset(archive), 4, shuffle=True).load_state_dict(state)
 
 
 def test_epoch_that_was_complete_when_saved_has_no_batch_left(archive: Path) -> None:

@@ -58,6 +58,17 @@ def test_opening_reads_prologue_and_header_alone() -> None:
     assert file.total == 64 + int.from_bytes(VALID[12:16], "little")
 
 
+def test_known_archive_is_opened_by_its_prologue_alone(path: Path) -> None:
+    with Archive.open(path) as known:
+        first = known.image(0)
+    with Archive.open(path, known) as again:
+        assert again.header is known.header
+        assert again.image(0) == first
+    path.write_bytes(forge(lambda header: header.update(name="another")))
+    with Archive.open(path, known) as another:
+        assert (another.header.name, another.content_id == known.content_id) == ("another", False)
+
+
 def test_one_image_is_read_without_the_others() -> None:
     file = Spy(VALID)
     archive = Archive.open(file)
