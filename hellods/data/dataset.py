@@ -3,11 +3,9 @@
 import operator
 import os
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
@@ -17,11 +15,11 @@ from hellods.data.lazy import LazyLabel
 from hellods.data.memory import Batches
 from hellods.data.options import Kind, Options, archived, chosen
 from hellods.data.samples import Samples
-from hellods.device import CPU, in_threads, maker, sent
+from hellods.device import CPU, maker, sent
 from hellods.errors import LabelError
 from hellods.format.archive import Archive
 from hellods.format.header import Header
-from hellods.views.render import CPU_PART
+from hellods.views.normalize import normalize
 from hellods.views.rule import Mix, Views
 
 
@@ -34,7 +32,8 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
 
     The epoch of a sample is how often its index was drawn before, over all workers, until `set_epoch` is called.
     An image is decoded when it is first needed, and kept for all processes that this one starts; where the system
-    cannot share memory with processes that are not forked, each of those decodes for itself.
+    cannot share memory with processes that are not forked, each of those decodes for itself. A GPU on which labels are
+    made keeps all images too, as uint8, where they take no more than half of its free memory then.
 
     Args:
         path: of a `.hello` file.
@@ -225,38 +224,5 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         if self.normalize:
             facts = self._samples.header.images
             out = self._batches.empty(views.shape) if views.is_cpu else None
-            images = normalized(views, facts.mean, facts.std, out)
+            images = normalize(views, facts.mean, facts.std, out)
         return images if self.transform is None else [self.transform(image) for image in images]
-
-
-def normalized(views: Tensor, mean: tuple[float, ...], std: tuple[float, ...], out: Tensor | None = None) -> Tensor:
-    """Return float32 (B, 3, H, W): uint8 views as values in 0..1, less the mean and divided by the deviation.
-
-    They are a product and a sum, (1 / (255 * std)) * view - mean / std, so the bits are the same on every device. They
-    are written to `out` where one is given.
-    """
-    scale, shift = _scale_and_shift(mean, std, views.device)
-    images = torch.empty(views.shape, dtype=torch.float32, device=views.device) if out is None else out
-    if not views.is_cpu:
-        return images.copy_(views).mul_(scale).add_(shift)
-    seen, floats, steps = views.numpy(), images.numpy(), (scale.numpy(), shift.numpy())
-
-    # One step after the other, while the values are in the cache.
-    part = max(1, CPU_PART // views.shape[1:].numel())
-    parts = [slice(start, start + part) for start in range(0, len(views), part)]
-
-    def work(places: range) -> None:
-        for some in parts[places.start : places.stop]:
-            np.copyto(floats[some], seen[some])
-            np.multiply(floats[some], steps[0], out=floats[some])
-            np.add(floats[some], steps[1], out=floats[some])
-
-    in_threads(work, len(parts))
-    return images
-
-
-@cache
-def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return what pixels are multiplied by and what is added, float32 (3, 1, 1) on `device`."""
-    middle, unit = (torch.tensor(values, dtype=torch.float64, device=CPU)[:, None, None] for values in (mean, std))
-    return (1 / (255 * unit)).float().to(device), (-middle / unit).float().to(device)

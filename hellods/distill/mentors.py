@@ -10,12 +10,13 @@ from torch import Tensor
 from hellods.device import training_dtype
 from hellods.distill.recipe import MEAN, STD, Inputs, Recipe
 from hellods.distill.sources import Source, squares
-from hellods.distill.teacher import Teacher, load_teacher, normalize
+from hellods.distill.teacher import Teacher, load_teacher
 from hellods.distill.trajectory import Trajectory
 from hellods.nets import create
 from hellods.progress import Progress, silent
 from hellods.train import NO_CHECKPOINT, Checkpoint, Schedule, train
 from hellods.views.draw import draw
+from hellods.views.normalize import normalize
 from hellods.views.render import render
 from hellods.views.rule import Views
 

@@ -21,6 +21,7 @@ from hellods.labels.arithmetic import in_parts
 from hellods.nets import create, logits_shape
 from hellods.progress import Progress, silent, track
 from hellods.record import decimal
+from hellods.views.normalize import normalize
 
 logger = logging.getLogger("hellods")
 
@@ -93,12 +94,6 @@ class Teacher(nn.Module):
             "std": [decimal(value) for value in self.std],
             "side": self.side,
         }
-
-
-def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Return float32 (B, 3, H, W) of uint8 images, scaled to 0..1 and shifted."""
-    scaled: Tensor = TF.normalize(TF.to_dtype(images, torch.float32, scale=True), list(mean), list(std))
-    return scaled
 
 
 def load_teacher(

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hellods.distill.sources import Source
-from hellods.distill.teacher import normalize
 from hellods.evaluate.fidelity import SEEN, fidelity
 from hellods.evaluate.presets import Protocol
 from hellods.labels import LabelMaker
 from hellods.views.draw import blend, draw
+from hellods.views.normalize import normalize
 from hellods.views.render import render
 from hellods.views.rule import Views
 

@@ -5,14 +5,15 @@
 Files are as FKD and SRe2L store labels: for each batch the crops, the flips and float16 probabilities, here as tensors
 alone, so that reading runs no code; the images are JPEG files that workers decode. Kept labels are those of views=10
 after the tenth epoch. All see views of one rule, unmixed. Fresh labels are made by a projector on `hello-tiny`, which
-sees 64 px, and by one on a MobileNetV2 of 224 px.
+sees 64 px, and by one on a MobileNetV2 of 224 px. An epoch is compared with that of hard labels in the same turn; the
+same loaders without a student tell what labels cost by themselves.
 """
 
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 import torch
@@ -162,6 +163,8 @@ def main() -> None:
     ways["hard"]()  # the first steps of a student are longer
     found = alternate(ways | alone, chosen.turns)
     middle = {name: median(values) for name, values in found.items()}
+    ratios = {name: [a / b for a, b in zip(found[name], found["hard"], strict=True)] for name in ways}
+    idle = middle["hard, no student"]
     learning = operations(lambda: student.learn(images.expand(2, -1, -1, -1), labels.expand(2, -1))) // 2
     view = torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8, device=device)
     labelling = {name: operations(lambda maker=one.label_maker: maker(view)) for name, one in fresh.items()}
@@ -172,7 +175,10 @@ def main() -> None:
         "operations_an_image": {"student": learning} | labelling,
         "times_hard_by_operations": {name: round(1 + value / learning, 3) for name, value in labelling.items()},
         "seconds": {name: [round(value, 3) for value in values] for name, values in found.items()},
-        "times_hard": {name: round(middle[name] / middle["hard"], 3) for name in ways},
+        "times_hard_quartiles": {name: [round(q, 3) for q in quantiles(values)] for name, values in ratios.items()},
+        "times_hard_without_student": {
+            name: round(1 + (middle[f"{name}, no student"] - idle) / middle["hard"], 3) for name in ways
+        },
     }
     record_on(device, "loading_epoch", result)
 

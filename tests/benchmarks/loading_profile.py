@@ -20,11 +20,11 @@ from loading_epoch import Student, operations
 from loading_labels import PRODUCT
 
 from hellods import HelloDataset, HelloLoader
-from hellods.data.dataset import normalized
 from hellods.data.memory import Batches
 from hellods.distill.recipe import MEAN, STD
 from hellods.format.archive import Archive
 from hellods.views.draw import draw
+from hellods.views.normalize import normalize
 from hellods.views.render import render
 
 BATCH, COUNT = 32, 96
@@ -47,7 +47,7 @@ def main() -> None:
     indices = torch.arange(BATCH, device=device)
     drawn = draw(VIEWS, (SIDE, SIDE), COUNT, 0, 0, indices)
     views = render(stored, drawn)
-    images, labels = normalized(views, MEAN, STD), dataset.label_maker(views).softmax(1)
+    images, labels = normalize(views, MEAN, STD), dataset.label_maker(views).softmax(1)
     passes = iter(_endless(loader))
     side = PRODUCT[device.type]
     left, right = (torch.randn(side, side, device=device, dtype=student.dtype) for _ in range(2))
@@ -57,7 +57,7 @@ def main() -> None:
     ways: dict[str, Callable[[], Any]] = {
         "draw": lambda: draw(VIEWS, (SIDE, SIDE), COUNT, 0, 0, indices),
         "render": lambda: render(stored, drawn),
-        "normalize": lambda: normalized(views, MEAN, STD, batches.empty(views.shape) if views.is_cpu else None),
+        "normalize": lambda: normalize(views, MEAN, STD, batches.empty(views.shape) if views.is_cpu else None),
         "label": lambda: dataset.label_maker(views),
         "student": lambda: student.learn(images, labels),
         "a whole step": lambda: student.learn(*next(passes)),

@@ -168,12 +168,14 @@ def epoch() -> str:
         "fresh, mobilenetv2-in1k": "the same, on a MobileNetV2 at 224 px",
         "files": "soft labels and views read from files, images from JPEG files",
     }
-    least = measured["times_hard_by_operations"]
-    rows = [
-        [says, f"{measured['times_hard'][kind]:.3f}", f"{least[kind]:.3f}" if kind in least else ""]
-        for kind, says in kinds.items()
-    ]
-    return markdown(["an epoch of a ResNet-18 at 224 px", "in those of hard labels", "by operations alone"], rows)
+    least, alone = measured["times_hard_by_operations"], measured["times_hard_without_student"]
+    rows = []
+    for kind, says in kinds.items():
+        low, middle, high = measured["times_hard_quartiles"][kind]
+        beside = f"{alone[kind]:.2f}", f"{least[kind]:.2f}" if kind in least else ""
+        rows.append([says, "1" if kind == "hard" else f"{middle:.2f} ({low:.2f} to {high:.2f})", *beside])
+    columns = ["in those of hard labels", "by what a loader alone takes", "by operations alone"]
+    return markdown(["an epoch of a ResNet-18 at 224 px", *columns], rows)
 
 
 def profile() -> str:
@@ -181,6 +183,7 @@ def profile() -> str:
     measured = results("loading_profile")
     parts = measured["seconds"]
     whole = median(parts["a whole step"])
+    alone = [median(values) for name, values in parts.items() if name != "a whole step"]
     rows = [
         [
             name,
@@ -190,6 +193,7 @@ def profile() -> str:
         ]
         for name, values in parts.items()
     ]
+    rows.insert(-1, ["all of these", f"{1000 * sum(alone):.1f}", f"{100 * sum(alone) / whole:.1f} %", ""])
     return markdown(["a step of 32 images at 224 px", "milliseconds", "share", "least, by the hardware's rates"], rows)
 
 

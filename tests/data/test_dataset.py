@@ -12,10 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Subset, default_collate
-from torchvision.transforms.v2 import functional as TF
 
 from hellods import DigestError, FormatError, HelloDataset, HelloError, HelloLoader, LabelError
-from hellods.data import dataset as module
 from hellods.data import images as images_module
 from hellods.data.epochs import Epochs
 from hellods.data.lazy import LazyLabel
@@ -132,29 +130,6 @@ def test_images_are_uint8_when_not_normalized(archive: Path, view: Callable[...,
     assert torch.equal(image, view(0, [4])[0])
 
 
-LEVELS = torch.arange(256, dtype=torch.uint8).expand(1, 3, 4, 256)
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def test_images_are_what_torchvision_makes_of_them() -> None:
-    theirs = TF.normalize(TF.to_dtype(LEVELS, torch.float32, scale=True), list(MEAN), list(STD))
-    torch.testing.assert_close(module.normalized(LEVELS, MEAN, STD), theirs, atol=1e-6, rtol=1e-6)
-
-
-def test_images_do_not_depend_on_the_default_dtype() -> None:
-    mean, std = (0.1, 0.2, 0.3), (0.6, 0.5, 0.7)  # of no other test, since constants are kept
-    torch.set_default_dtype(torch.float64)
-    try:
-        found, lent = module.normalized(LEVELS, mean, std), torch.empty(LEVELS.shape, dtype=torch.float32)
-        module.normalized(LEVELS, mean, std, lent)
-    finally:
-        torch.set_default_dtype(torch.float32)
-    expected = normalized(LEVELS, mean, std)
-    assert found.dtype == torch.float32
-    assert torch.equal(found, expected)
-    assert torch.equal(lent, expected)
-
-
 @pytest.mark.parametrize("options", [{}, {"views": 2}, {"view": None}, {"labels": "hard"}])
 @pytest.mark.parametrize("default", ["device", "dtype"])
 def test_samples_do_not_depend_on_torchs_defaults(default: str, options: dict[str, Any], archive: Path) -> None:
@@ -175,11 +150,6 @@ def test_samples_do_not_depend_on_torchs_defaults(default: str, options: dict[st
         torch.set_default_dtype(torch.float32)
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
-
-
-@pytest.mark.gpu
-def test_images_are_the_same_on_cuda() -> None:
-    assert torch.equal(module.normalized(LEVELS.cuda(), MEAN, STD).cpu(), module.normalized(LEVELS, MEAN, STD))
 
 
 def test_data_sets_of_one_file_decode_its_images_once(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
