@@ -38,7 +38,7 @@ def test_teacher_of_the_users_own_is_not_planned_to_be_trained(few_digits: Path,
     (tmp_path / "net.py").write_text(code)
     costs = plan(
         Inputs(data=str(few_digits), teacher=f"{tmp_path / 'net.py'}:net"),
-        replace(RECIPE, fit_images=0, assistant="none"),
+        replace(RECIPE, fit_images=0, assistant="none", teacher_epochs=Recipe.teacher_epochs),
     )
     assert [cost.stage for cost in costs] == ["Data", "Teacher check", "Images", "Encode", "Check"]
 

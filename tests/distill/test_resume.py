@@ -134,7 +134,9 @@ def test_another_recipe_or_another_code_of_the_teacher_begins_anew(tmp_path: Pat
     code = "import torch\ndef net():\n    return torch.nn.Sequential(torch.nn.Flatten(), Head())\n"
     head = "class Head(torch.nn.Module):\n    def forward(self, x):\n        return x[:, :10] * {}\n"
     inputs = Inputs(data=str(few_digits), teacher=f"{tmp_path / 'net.py'}:net", allow_weak_teacher=True)
-    recipe = replace(RECIPE, fit_images=128, assistant="none", teacher_stages=None, teacher_epochs=12)
+    recipe = replace(
+        RECIPE, fit_images=128, assistant="none", teacher_stages=None, teacher_epochs=Recipe.teacher_epochs
+    )
 
     def both(gain: int, recipe: Recipe) -> None:
         (tmp_path / "net.py").write_text(code + head.format(gain))
