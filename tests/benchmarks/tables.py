@@ -20,7 +20,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 BUILDS = {
     "build_cifar10_ipc10": "CIFAR-10, `best`",
     "build_imagenette_tiny_ipc10": "Imagenette",
-    "build_imagenette_best_ipc10": "Imagenette, `best`, by AdamW",
+    "build_imagenette_best_ipc10": "Imagenette, `best`",
     "digits": "digits",
     "cifar10": "CIFAR-10, earlier",
     "imagenette": "Imagenette, earlier",
@@ -36,7 +36,7 @@ GIVEN = {
     "evaluate_cifar10_ipc50": "CIFAR-10, 50",
     "evaluate_imagenette_tiny_ipc1": "Imagenette, 1",
     "evaluate_imagenette_tiny_ipc10": "Imagenette, 10",
-    "evaluate_imagenette_best_ipc10": "Imagenette, 10, by AdamW",
+    "evaluate_imagenette_best_ipc10": "Imagenette, 10, `best`",
 }
 ALONE = {
     "evaluate_cifar10_alone_ipc1": "CIFAR-10, 1 a class",
@@ -62,7 +62,9 @@ def builds() -> str:
             f"{int(r['recipe']['fit_images']):,} views of {'its own' if r['recipe'].get('fit_on') == 'own' else 'real'}"
             " images"
         ),
-        "its deltas are stored as": lambda r: r["recipe"].get("quantization", "fp16"),
+        "its deltas: rank, stored as": lambda r: (
+            f"{r['recipe']['encoder_rank']}, {r['recipe'].get('quantization', 'fp16')}"
+        ),
         "bytes: images": lambda r: f"{r['bytes']['images']:,}",
         "bytes: projector": lambda r: f"{r['bytes']['projector']:,}",
         "bytes: all else": lambda r: f"{r['bytes']['rest']:,}",
@@ -95,7 +97,17 @@ def evaluations(titles: Mapping[str, str], sized: str) -> str:
         value = archives[sized].get(arm)
         size = f"{sum(value['bytes'].values()):,}" if value else ""
         rows.append([f"`{arm}`: {arms[arm]}", *found, size])
+    made = [built(name) for name in titles]
+    if any(made):
+        cells = [f"{b['bytes']['projector']:,}, rank {b['recipe']['encoder_rank']}" if b else "" for b in made]
+        rows.append(["bytes of the label maker, rank of its deltas", *cells, ""])
     return markdown(["accuracy in %", *archives, f"bytes, {sized}"], rows)
+
+
+def built(evaluated: str) -> dict[str, Any] | None:
+    """Return the facts of the archive of an evaluation, where they were recorded."""
+    names = evaluated.replace("evaluate", "build"), evaluated.removeprefix("evaluate_")
+    return next((results(name) for name in names if (RESULTS / f"{name}.json").exists()), None)
 
 
 def spread(value: dict[str, Any]) -> str:
