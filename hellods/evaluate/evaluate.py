@@ -27,6 +27,7 @@ from hellods.record import to_json
 
 logger = logging.getLogger("hellods")
 
+PAGE: Final = "report.html"
 PRECISIONS: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -168,13 +169,17 @@ def earlier(out: Path) -> dict[str, Any] | None:
     """Return the report that is in `out`.
 
     Raises:
-        HelloError: a file of its name is none, or one of another format.
+        HelloError: a file of its name is none, or one of another format; or there is a page without its report.
     """
     try:
         report: dict[str, Any] = json.loads((out / "report.json").read_text())
         if report["format"] != FORMAT:
             raise ValueError("another format")
     except FileNotFoundError:
+        if (out / PAGE).exists():
+            raise HelloError(
+                f"{out / PAGE}: exists already, without report.json beside it: give another --out, or --overwrite"
+            ) from None
         return None
     except (ValueError, KeyError, TypeError):
         raise another(out) from None
@@ -251,14 +256,14 @@ def assembled(plan: Plan, question: Question, command: str) -> dict[str, Any]:
 
 
 def write(report: dict[str, Any], out: Path) -> None:
-    """Write `report.json` and, where matplotlib is at hand, `report.html`."""
+    """Write `report.json` and, where matplotlib is at hand, its page."""
     write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
     try:
         from hellods.evaluate.page import page
     except ImportError:
-        logger.warning('no report.html: its plots need matplotlib; install it with: pip install "hellods[report]"')
+        logger.warning('no %s: its plots need matplotlib; install it with: pip install "hellods[report]"', PAGE)
         return
-    write_text(out / "report.html", page(report))
+    write_text(out / PAGE, page(report))
 
 
 def write_text(file: Path, text: str) -> None:

@@ -169,6 +169,21 @@ def test_published_weights_bring_their_own_preprocessing(monkeypatch: pytest.Mon
     assert facts == {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "side": 224}
 
 
+def test_published_weights_of_timm_bring_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def create(name: str, pretrained: bool) -> nn.Module:
+        asked.append((name, pretrained))
+        network = nn.Flatten()
+        network.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2), "input_size": (3, 256, 192)}
+        return network
+
+    monkeypatch.setattr("timm.create_model", create)
+    _, facts = published("mobilenetv3_small_100")
+    assert asked == [("mobilenetv3_small_100", True)]
+    assert facts == {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2), "side": 192}
+
+
 def test_published_weights_that_cannot_be_fetched_say_what_to_bring(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **__: object) -> None:
         raise OSError("no network")

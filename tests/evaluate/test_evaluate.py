@@ -212,6 +212,17 @@ def test_the_report_of_another_question_is_not_replaced_unless_told_to(
     prepare([str(bare_archive)], ask(few_digits, arms=("hard",)), tmp_path, overwrite=True)
 
 
+def test_a_page_without_a_report_is_not_replaced_unless_told_to(
+    bare_archive: Path, few_digits: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(
+        HelloError, match=r"report\.html: exists already, without report\.json beside it: .*--overwrite"
+    ):
+        prepare([str(bare_archive)], ask(few_digits, arms=("hard",)), tmp_path)
+    prepare([str(bare_archive)], ask(few_digits, arms=("hard",)), tmp_path, overwrite=True)
+
+
 def test_a_report_is_replaced_when_told_to(bare_archive: Path, few_digits: Path, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text("mine")
     answered([bare_archive], ask(few_digits, arms=("hard",)), tmp_path, overwrite=True)

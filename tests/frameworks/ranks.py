@@ -79,7 +79,8 @@ def trainer(archive: str) -> Found:
             self.network, self.dataset, self.seen = make_student(), dataset, []
 
         def on_train_epoch_start(self) -> None:
-            self.dataset.set_epoch(self.current_epoch)
+            if isinstance(self.trainer.train_dataloader, DataLoader):
+                self.dataset.set_epoch(self.current_epoch)  # that of a HelloLoader is set by Lightning
 
         def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
             self.seen.append(batch)

@@ -1,6 +1,7 @@
 """Hugging Face's Trainer."""
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("default")  # the Trainer's own
 
 
-def named(samples: list[Any], image: str = "images") -> dict[str, Any]:
+def named(samples: list[Any]) -> dict[str, Any]:
     images, labels = default_collate(samples)
-    return {image: images, "labels": labels}
+    return {"images": images, "labels": labels}
 
 
 class Student(nn.Module):
@@ -59,7 +60,15 @@ def test_trainer(
     learns()
 
 
-def test_model_of_transformers_learns_by_the_loss_that_the_readme_gives(archive: Path, tmp_path: Path) -> None:
+def test_model_of_transformers_learns_by_the_collator_and_the_loss_that_the_readme_gives(
+    archive: Path, tmp_path: Path
+) -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    known = {"default_collate": default_collate, "cross_entropy": cross_entropy}
+    collator, loss = (
+        eval(re.search(rf"{name}=.*?(lambda .*?)`", readme)[1], known)
+        for name in ("data_collator", "compute_loss_func")
+    )
     dataset = HelloDataset(archive)
     side, classes = dataset[0][0].shape[-1], len(dataset.classes)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -78,9 +87,9 @@ def test_model_of_transformers_learns_by_the_loss_that_the_readme_gives(archive:
     trainer = transformers.Trainer(
         transformers.ViTForImageClassification(config),
         arguments,
-        lambda samples: named(samples, "pixel_values"),
+        collator,
         dataset,
-        compute_loss_func=lambda outputs, labels, **_: cross_entropy(outputs.logits, labels),
+        compute_loss_func=loss,
     )
     trainer.train()
     # That of no knowledge; the model's own loss is log 2.
