@@ -14,7 +14,7 @@ from hellods.distill.toml import read_knobs
 from hellods.errors import RecipeError
 from hellods.format.archive import Archive, check_target
 from hellods.format.header import Codec
-from hellods.labels.config import Head, Precision, Quantization
+from hellods.labels.config import Head, Precision, Quantization, needs_base
 from hellods.views.rule import Mix
 
 from .inspect import parts, title
@@ -61,7 +61,7 @@ def asks_for(context: click.Context, name: str) -> bool:
     is_eager=True,
     expose_value=False,
     callback=choose_preset,
-    help="How long to fit the projector: `fast` a tenth of the default, `best` twice.",
+    help="How long to fit the projector: `fast` a tenth of the default, at twice the rate, `best` twice.",
 )
 @click.option(
     "--recipe",
@@ -187,7 +187,7 @@ def command(
         if not quiet:
             draw = whole(draw, {cost.stage: cost.seconds for cost in plan(inputs, recipe, draw)})
         report = build(inputs, recipe, out, overwrite=overwrite, progress=draw)
-    click.echo(made(report))
+    click.echo(made(report, inputs.base))
 
 
 def outdated(context: click.Context) -> dict[str, set[str]]:
@@ -233,12 +233,13 @@ def megabytes(size: int | None) -> str:
     return f"{size / 1e6:,.0f} MB" if size else "unknown"
 
 
-def made(report: "Report") -> str:
+def made(report: "Report", base: str) -> str:
     """Return what a build says at its end: the file's bytes and accuracies, the seconds, and the loop to paste."""
     with Archive.open(report.path) as archive:
         header = archive.header
         size = report.path.stat().st_size
         heading = title(archive, size)
+    assert header.projector
     lines = [
         *heading,
         *parts(header, size),
@@ -247,7 +248,7 @@ def made(report: "Report") -> str:
         row("projector", facts(header.metrics)),
         row("took", [f"{stage} {clock(seconds)}" for stage, seconds in report.seconds.items()]),
         "\nTrain from it:\n",
-        loop(str(report.path), header.images.height),
+        loop(str(report.path), header.images.height, base if needs_base(header.projector) else None),
     ]
     return "\n".join(lines)
 

@@ -2,6 +2,8 @@
 
 import json
 
+from hellods.distill.recipe import usual_network
+
 LOOP = """\
 import torch
 from torch.nn.functional import cross_entropy
@@ -11,7 +13,7 @@ from hellods import HelloDataset
 from hellods.nets import create
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
-dataset = HelloDataset({path})
+dataset = HelloDataset({arguments})
 loader = DataLoader(dataset, batch_size=50, shuffle=True, num_workers=2)
 model = create({network}, classes=len(dataset.classes), side={side}).to(device)
 optimizer = torch.optim.AdamW(model.parameters(), lr=0.001)
@@ -27,7 +29,12 @@ for epoch in range(100):
 """
 
 
-def loop(path: str, side: int) -> str:
-    """Return the loop for an archive, with a network for images of that side."""
-    network = "convnet3" if side <= 64 else "resnet18"
-    return LOOP.format(path=json.dumps(path, ensure_ascii=False), side=side, network=json.dumps(network))
+def loop(path: str, side: int, base: str | None = None) -> str:
+    """Return the loop for an archive, with a network for images of that side, and the base model if it needs one."""
+    arguments = quoted(path) + (f", base={quoted(base)}" if base else "")
+    return LOOP.format(arguments=arguments, side=side, network=quoted(usual_network(side)))
+
+
+def quoted(text: str) -> str:
+    """Return text as Python writes it."""
+    return json.dumps(text, ensure_ascii=False)

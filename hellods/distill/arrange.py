@@ -12,17 +12,16 @@ from hellods.distill.embed import embed
 from hellods.distill.fit import Fit
 from hellods.distill.initialize import Layout
 from hellods.distill.mentors import an_epoch
-from hellods.distill.recipe import LEAST_SIDE, NO_ASSISTANT, Inputs, Recipe
+from hellods.distill.recipe import LEAST_SIDE, NO_ASSISTANT, SMALL, Inputs, Recipe, usual_network
 from hellods.distill.sources import Pixels, Source, usual_side
 from hellods.errors import RecipeError, SourceError
+from hellods.format import wire
 from hellods.labels.config import check_template
 from hellods.labels.projector import Projector
 from hellods.views.rule import Views
 
-ASSISTANTS: Final = ("convnet3", "resnet18")  # what students of small and of larger images are in the field
 MANY: Final = 100  # images of a file, beyond which a fit needs more views
 LARGEST: Final = 224  # pixels of a side that nobody chose
-SMALL: Final = 64  # pixels, of images and of what a tower takes
 FEW: Final = 5  # images of a class
 EARLY: Final = 2  # epochs that teach so few
 STEPS: Final = 80  # behind the last of these, or it is near chance; 640 images and more have as many in two epochs
@@ -56,10 +55,16 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
             f"{source.name}: the images are too small for an archive ({side} px, {LEAST_SIDE} are the least): "
             f"choose a --side to enlarge them to"
         )
+    count = len(source.classes) * recipe.images_per_class
+    if count > wire.MAX_IMAGES or count * side * side * 3 > wire.MAX_PIXELS:
+        raise RecipeError(
+            f"{count:,} images of {side} px are more than a file can hold: choose fewer --images-per-class, or a "
+            "smaller --side"
+        )
     small = side <= SMALL
     lossless = recipe.codec == "png" or (small and recipe.codec == "webp")
     trained = inputs.trains is not None
-    assistant = recipe.assistant or (NO_ASSISTANT if trained else ASSISTANTS[0 if small else 1])
+    assistant = recipe.assistant or (NO_ASSISTANT if trained else usual_network(side))
     if trained and assistant != NO_ASSISTANT:
         raise RecipeError(
             f"assistant {assistant!r} beside teacher {inputs.teacher!r}: an assistant needs a given teacher; "

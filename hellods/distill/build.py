@@ -78,7 +78,8 @@ def build(
     a build was killed: what it had done is kept in a folder beside `out`, and the same call goes on from there.
 
     Raises:
-        HelloError: the inputs do not fit each other, or `out` cannot be written; nothing is written then.
+        HelloError: the inputs do not fit each other, or `out` cannot be written. There is no `out` then, but what was
+            done is kept beside it.
     """
     check_target(out, overwrite)
     device = get_device(inputs.device)

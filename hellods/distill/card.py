@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from hellods.format.header import Header
+from hellods.labels.config import needs_base
 
 SHOWN: Final = 20  # classes
 SPECIAL: Final = "\\`*_{}[]<>|#"  # what Markdown reads as more than a letter
@@ -56,7 +57,7 @@ def origin(projector: Mapping[str, Any]) -> tuple[str, str]:
     """Return whose CLIP model makes the labels, and what a reader must add to open the file with it."""
     if projector.get("tower"):
         return "the CLIP model in the file", ""
-    if projector["base"].startswith("given:"):
+    if needs_base(projector):
         return "a CLIP model that you bring", ', base="local-dir:FOLDER"'
     return "a public CLIP model", ""
 

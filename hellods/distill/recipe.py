@@ -17,6 +17,7 @@ STD: Final = (0.229, 0.224, 0.225)
 
 NO_ASSISTANT: Final = "none"
 LEAST_SIDE: Final = 8
+SMALL: Final = 64  # pixels, of images and of what a tower takes
 
 Initializer = Literal["patches", "real"]
 FitOn = Literal["own", "real"]
@@ -113,6 +114,14 @@ class Recipe:
             raise RecipeError(
                 f"factor {self.factor} does not apply to whole real images: leave it out, or choose patches"
             )
+        needs = {
+            "candidates": ("initializer", "patches"),
+            "crops": ("initializer", "patches"),
+            "template": ("head", "text"),
+        }
+        for name, (cause, value) in needs.items():
+            if getattr(self, cause) != value and getattr(self, name) != getattr(Recipe, name):
+                raise RecipeError(f"{name} does not apply to {cause} {getattr(self, cause)!r}: leave it out")
         if self.side and self.factor and self.side % self.factor:
             raise RecipeError(f"side {self.side} cannot be cut into {self.factor} patches: choose a multiple")
         if not _is_text(self.template):
@@ -174,7 +183,10 @@ class Inputs:
 
     def __post_init__(self) -> None:
         if self.trains is not None and self.teacher_weights:
-            raise RecipeError("--teacher-weights needs --teacher: name the network that they are for")
+            raise RecipeError(
+                f"--teacher-weights beside {self.teacher!r}, which is trained here: name the network that they are for "
+                "as --teacher"
+            )
         if not all(map(isfinite, (*self.teacher_mean, *self.teacher_std))) or min(self.teacher_std) <= 0:
             raise RecipeError(f"mean {self.teacher_mean} and std {self.teacher_std}: give three numbers, std above 0")
         for text in (self.name, self.license, self.source_url):
@@ -189,6 +201,11 @@ class Inputs:
         """The network that is trained to be the teacher; None: the teacher is given."""
         kind, colon, network = self.teacher.partition(":")
         return network if colon and kind == "train" else None
+
+
+def usual_network(side: int) -> str:
+    """Return what a student of images of that side is in the field."""
+    return "convnet3" if side <= SMALL else "resnet18"
 
 
 def _is_text(text: str) -> bool:

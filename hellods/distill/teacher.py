@@ -119,13 +119,18 @@ def load_teacher(
         network, architecture = own_network(spec), spec.rpartition(":")[2]
     elif weights:
         network, architecture = create(spec, len(classes), side), spec
+    elif (tuple(mean), tuple(std)) != (MEAN, STD):
+        raise RecipeError(f"{spec}: published weights bring the mean and std that they expect: leave yours out")
     else:
         (network, facts), architecture = published(spec), spec
     try:
         shape = logits_shape(network, facts.get("side") or side)
     except Exception as cause:  # whatever a layer of someone else's network raises
         text = " ".join(str(cause).split())
-        raise SourceError(f"{spec}: cannot take images of {side} px: {text}; choose another --side") from cause
+        tried = facts.get("side") or side
+        raise SourceError(
+            f"{spec}: cannot take images of {tried} px: {text}; give another teacher, or build with another --side"
+        ) from cause
     if len(shape) != 2:
         raise SourceError(f"{spec}: returns {shape or 'no tensor'} for one image, expected logits (1, K)")
     if shape[1] != len(classes):

@@ -94,7 +94,7 @@ def fit_weights(network: nn.Module, weights: dict[str, Tensor], where: str, clas
     if any(keys for _, keys in found):
         problems = "; ".join(f"{what} {listed(keys)}" for what, keys in found if keys)
         raise SourceError(f"{where}: does not fit the network: {problems}; give the weights of this architecture")
-    network.load_state_dict(weights)
+    network.load_state_dict(dict(weights))  # without what it says of versions, which may forbid that
 
 
 def published(name: str) -> tuple[nn.Module, dict[str, Any]]:
@@ -138,7 +138,7 @@ def _torchvision(name: str) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def _other_head(own: Tensor, found: Tensor, classes: int) -> bool:
-    return len(own) == classes and own.shape[1:] == found.shape[1:]
+    return own.ndim > 0 and len(own) == classes and own.shape[1:] == found.shape[1:]
 
 
 def _described(cause: BaseException) -> str:

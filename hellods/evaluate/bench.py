@@ -70,7 +70,6 @@ class Bench:
         self._sources: dict[int, tuple[Source, Source]] = {}
         self._checked: list[Source] = []
         self._teachers: dict[tuple[int, int, object], tuple[Teacher, float | None]] = {}
-        self._files: dict[Path, Teacher] = {}
         self._untrained: list[Callable[[Progress], Teacher]] = []
 
     def sources(self, seed: int) -> tuple[Source, Source]:
@@ -128,15 +127,6 @@ class Bench:
         """Return the seconds that each teacher takes that is to be trained, from its first steps."""
         return [found.seconds for begin in self._untrained if (found := cost(begin, STEPS, 1, 0))]
 
-    def keep(self) -> None:
-        """Write the teachers that were trained here."""
-        for file, teacher in self._files.items():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            state = {name: value.cpu().contiguous() for name, value in teacher.network.state_dict().items()}
-            with replacing(file, overwrite=True) as temporary:
-                temporary.write_bytes(save(state))
-        self._files.clear()
-
     def _get(self, inputs: Inputs, recipe: Recipe, side: int) -> tuple[Teacher, bool]:
         """Return the teacher, and whether it is trained."""
         source, _ = self.sources(recipe.seed)
@@ -150,8 +140,12 @@ class Bench:
         trained = file.exists()
         if self.train and not trained:
             self.decode(recipe.seed)
-            self._files[file] = learn(self.progress)
-            return self._files[file], True
+            teacher = learn(self.progress)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            state = {name: value.cpu().contiguous() for name, value in teacher.network.state_dict().items()}
+            with replacing(file, overwrite=True) as temporary:
+                temporary.write_bytes(save(state))
+            return teacher, True
         network = average([create(name, len(source.classes), side) for _ in stages])
         if trained:
             fit_weights(network, read_weights(str(file)), str(file), len(source.classes))

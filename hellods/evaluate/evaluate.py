@@ -75,7 +75,6 @@ def evaluate(
             `out` holds the report of another question.
     """
     plan = prepare(paths, question, out, overwrite=overwrite, progress=progress)
-    plan.bench.keep()
     missing = plan.missing
     total, done = sum(run.views for run in missing), 0
     for run in missing:
@@ -102,7 +101,7 @@ def prepare(
     train: bool = True,
     progress: Progress = silent,
 ) -> Plan:
-    """Return the plan that `evaluate` carries out; no student is trained, nothing is written.
+    """Return the plan that `evaluate` carries out; no student is trained, and nothing written but a teacher.
 
     Unless to `train` it is wanted, a teacher that is to be trained is not: the plan says how long it would take, and
     how long its students would, but cannot be carried out.

@@ -43,8 +43,8 @@ class Storage:
     bytes: int
 
 
-def store(budget: int, images: int, epochs: int, classes: int) -> Storage:
-    """Return what a budget of bytes buys.
+def store(budget: int, images: int, epochs: int, classes: int) -> Storage | None:
+    """Return what a budget of bytes buys; None if that is less than a view of each image.
 
     In order of preference: float16 logits of every class for a view in every epoch (the full labels of the
     literature); 8-bit logits, of as many classes as every view can have; with 5 classes, as many views as there can be.
@@ -68,7 +68,9 @@ def store(budget: int, images: int, epochs: int, classes: int) -> Storage:
     useful = [kept for kept in range(min(LEAST_KEPT, classes), classes + 1) if bits(kept) <= bits(classes)]
     fitting = [kept for kept in useful if labels * bits(kept) <= 8 * budget]
     kept = fitting[-1] if fitting else useful[0]
-    views = epochs if fitting else max(1, 8 * budget // (images * bits(kept)))
+    views = epochs if fitting else 8 * budget // (images * bits(kept))
+    if not views:
+        return None
     return Storage(views=views, kept=kept, whole=False, bytes=-(-images * views * bits(kept) // 8))
 
 

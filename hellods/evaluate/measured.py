@@ -78,7 +78,8 @@ def _accuracy(name: str, archive: Json) -> str:
         "Accuracy",
         figure(plots.accuracy(f"{name}-accuracy", [archive]), ACCURACY),
         table_of_arms(arms, columns, says=True),
-        "<p><small>Every arm has the same student, recipe, views and seeds. ± is one standard deviation over the "
+        "<p><small>Every arm has the same student, recipe and seeds, and views by one rule, but that strips of real "
+        "images stay in their places. ± is one standard deviation over the "
         "seeds; of a difference, over its seeds in pairs. The last epoch counts. The best one is chosen with "
         "hindsight, on a sample of the held-out images.</small></p>",
     )

@@ -17,8 +17,8 @@ from hellods.distill.sources import squares
 from hellods.errors import FormatError
 from hellods.evaluate.arms import Arm
 from hellods.evaluate.feed import Lesson, batch_sizes
-from hellods.evaluate.makers import Storage, ship, spread, store, stored
-from hellods.evaluate.sizes import encoded_bytes, image_bytes
+from hellods.evaluate.makers import Storage, ship, spread, stored
+from hellods.evaluate.sizes import as_stored, image_bytes
 from hellods.evaluate.student import Outcome, learn, pilot
 from hellods.evaluate.subject import Subject
 from hellods.format.files import replacing
@@ -71,13 +71,13 @@ def digest(subject: Subject, arm: Arm, seed: int, precision: str) -> str:
     """Return the SHA-256 of all that decides the outcome of a run, but for the rounding of other hardware."""
     teacher = subject.teacher.provenance() if subject.teacher and arm.labels != "truth" else None
     decides = {
-        "images": arm.images,
+        "images": "random, as stored" if arm.images == "random" else arm.images,
         "labels": arm.labels,
         "loss": "hard" if arm.labels == "truth" else "soft",  # follows from the labels; kept outcomes are found by it
         "bits": arm.bits,
         # All real images are learnt without anything of the archive, but for how its images are seen.
         "archive": None if arm.images == "all" else subject.content_id,
-        "storage": to_json(storage_of(subject, arm)) if arm.stored else None,
+        "storage": to_json(subject.storage(arm)) if arm.stored else None,
         "steps": steps_of(subject),
         "side": subject.header.images.height,
         "normalized": to_json([subject.header.images.mean, subject.header.images.std]),
@@ -142,7 +142,7 @@ def lesson_of(run: Run, device: torch.device) -> tuple[Lesson, dict[str, int]]:
     images, targets, size = pictures(subject, arm, run.seed)
     # Real images are whole: to exchange their strips would only harm them.
     views = subject.views if arm.images == "archive" else replace(subject.views, shuffle=1)
-    facts, storage = subject.header.images, storage_of(subject, arm) if arm.stored else None
+    facts, storage = subject.header.images, subject.storage(arm) if arm.stored else None
     labels, label_bytes = labels_of(subject, arm, storage, run.seed, device)
     lesson = Lesson(
         pixels=images,
@@ -170,9 +170,9 @@ def pictures(subject: Subject, arm: Arm, seed: int) -> tuple[Callable[[Tensor], 
         return partial(squares, source, side=side), source.targets, source.provenance()["bytes"]
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.cat([pick(source, label, count, generator) for label, count in enumerate(subject.counts)])
-    images = squares(source, chosen, side)
+    images, size = as_stored(squares(source, chosen, side), subject)
     _, index = image_bytes(subject)
-    return images.__getitem__, source.targets[chosen], encoded_bytes(images, subject) + index
+    return images.__getitem__, source.targets[chosen], size + index
 
 
 def labels_of(
@@ -193,12 +193,6 @@ def labels_of(
         return stored(teacher, storage, low, high), storage.bytes
     shipped, size = ship(teacher, arm.bits or 16)
     return (shipped if arm.bits else teacher), size
-
-
-def storage_of(subject: Subject, arm: Arm) -> Storage:
-    """Return how an arm's labels are stored."""
-    budget = subject.label_bytes * (arm.stored or 0)
-    return store(budget, len(subject.images), subject.protocol.epochs, len(subject.header.classes))
 
 
 def expected_seconds(run: Run, device: torch.device, precision: torch.dtype) -> float:

@@ -17,13 +17,14 @@ from hellods.errors import HelloError, LabelError, RecipeError, SourceError
 from hellods.evaluate.arms import Arm
 from hellods.evaluate.bench import Bench
 from hellods.evaluate.checks import check_classes, check_order, check_student, check_unseen, too_few
+from hellods.evaluate.makers import Storage, store
 from hellods.evaluate.presets import Protocol, resolve
 from hellods.evaluate.question import Question
 from hellods.format.archive import Archive
 from hellods.format.header import Header
 from hellods.labels import LabelMaker
 from hellods.labels.backbones import BACKBONES
-from hellods.labels.config import ProjectorConfig
+from hellods.labels.config import ProjectorConfig, needs_base
 from hellods.record import from_json
 from hellods.views.draw import draw
 from hellods.views.rule import Views
@@ -61,10 +62,18 @@ class Subject:
         """Bytes of the archive's label maker, with its base model if the archive holds that."""
         return sum(section.length for section in self.header.sections if section.name in ("projector", "backbone"))
 
+    def storage(self, arm: Arm) -> Storage | None:
+        """Return how an arm's labels are stored; None where one view of each image takes more than it may."""
+        budget = self.label_bytes * (arm.stored or 0)
+        return store(budget, len(self.images), self.protocol.epochs, len(self.header.classes))
+
     def lacking(self, arm: Arm) -> str | None:
         """Return why the arm cannot be run here, None if it can."""
         needs = [arm.images, arm.labels, *(["hello"] if arm.stored else [])]
-        return next((self.missing[need] for need in needs if need in self.missing), None)
+        missing = next((self.missing[need] for need in needs if need in self.missing), None)
+        if missing is None and arm.stored and self.storage(arm) is None:
+            return "the labels of one view of each image take more bytes"
+        return missing
 
 
 def asked(path: str, question: Question) -> tuple[Header, str, Protocol, Views]:
@@ -160,14 +169,25 @@ def get_maker(path: str, header: Header, question: Question) -> tuple[LabelMaker
     Raises:
         LabelError: the base model is missing or another one.
     """
-    dataset = HelloDataset(path, labels="logits", base=question.base)
-    dataset.label_maker(torch.zeros(1, 3, header.images.height, header.images.width, dtype=torch.uint8))
+
+    def opened(base: str | None) -> LabelMaker:
+        label_maker = HelloDataset(path, labels="logits", base=base).label_maker
+        label_maker(torch.zeros(1, 3, header.images.height, header.images.width, dtype=torch.uint8))
+        return label_maker
+
     config = from_json(ProjectorConfig, header.projector, f"{path}: header.projector", lenient=True)
+    base = question.base
+    try:
+        label_maker = opened(base)
+    except LabelError:  # it may be that of another archive
+        if base is None or needs_base(header.projector or {}):
+            raise
+        label_maker, base = opened(None), None
     if config.tower is not None:
-        return dataset.label_maker, None
-    tower = BACKBONES[config.architecture](question.base or config.base, config.head).tower
+        return label_maker, None
+    tower = BACKBONES[config.architecture](base or config.base, config.head).tower
     size = 2 * sum(value.numel() for value in tower.state_dict().values())  # float16
-    return dataset.label_maker, {
+    return label_maker, {
         "name": config.base.removeprefix("given:"),
         "sha256": config.base_sha256,
         "bytes": size,

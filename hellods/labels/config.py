@@ -1,8 +1,9 @@
 """What an archive says of its projector: plain facts, no torch."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 Quantization = Literal["fp16", "int8", "int4"]  # how deltas are stored
 Head = Literal["text", "prototypes"]  # where the head starts: at embedded descriptions, or at stored mean features
@@ -121,3 +122,8 @@ class ProjectorConfig:
         check_template(self.template, len(self.descriptions))
         if self.tower is not None and self.tower.image_size != self.preprocess.side:
             raise ValueError(f"tower.image_size is {self.tower.image_size}, preprocess.side {self.preprocess.side}")
+
+
+def needs_base(projector: Mapping[str, Any]) -> bool:
+    """Return whether the labels of a header's projector need a base model that only the user can provide."""
+    return projector.get("tower") is None and ":" in projector["base"]

@@ -4,7 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,15 @@ from click.testing import CliRunner
 from hellods.distill import build as library
 from hellods.distill import mentors
 from hellods.distill import plan as planning
+from hellods.distill.build import Report
 from hellods.distill.plan import Cost
 from hellods.distill.recipe import FOLLOWS, PRESETS, Inputs, Recipe
 from hellods.distill.sources import Pixels
 from hellods.distill.toml import to_toml
 from hellods.errors import RecipeError
+from hellods.format.archive import Archive, write
 from hellods_cli import main
-from hellods_cli.build import command, read_names
+from hellods_cli.build import command, made, read_names
 from hellods_cli.loop import loop
 
 COSTS = (
@@ -337,6 +339,17 @@ def test_output_folder_that_is_not_writable_is_refused(tmp_path: Path, monkeypat
 
 def test_loop_is_python_whatever_the_file_is_called() -> None:
     compile(loop('it\'s \\ "mine".hello', 32), "loop", "exec")
+
+
+def test_loop_of_an_archive_on_the_users_own_base_brings_it(
+    asked: dict[str, Any], digits_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Archive.open(digits_archive) as old:
+        header = replace(old.header, projector=dict(old.header.projector or {}) | {"base": "given:mine"})
+        write(tmp_path / "mine.hello", header, {section.name: old.read(section.name) for section in header.sections})
+    report = Report(path=tmp_path / "mine.hello", content_id="", seconds={})
+    assert 'HelloDataset("' in made(report, "local-dir:here/mine")
+    assert 'mine.hello", base="local-dir:here/mine")' in made(report, "local-dir:here/mine")
 
 
 def test_control_c_leaves_no_file_and_status_130(tmp_path: Path) -> None:

@@ -44,6 +44,12 @@ def test_images_too_small_for_an_archive_need_a_side(pixels: int, knobs: dict[st
     assert resolve(Recipe(side=40, **knobs), INPUTS, source, 32).side == 40
 
 
+@pytest.mark.parametrize(("count", "side"), [(100_000, 4096), (100_000, 300)])
+def test_more_images_than_a_file_can_hold_are_refused_before_any_work(count: int, side: int) -> None:
+    with pytest.raises(RecipeError, match=rf"200,000 images of {side} px are more .*--images-per-class"):
+        resolve(Recipe(images_per_class=count, side=side), INPUTS, black(4), 32)
+
+
 @pytest.mark.parametrize(
     ("codec", "side", "quality"),
     [("webp", 32, None), ("webp", 128, 90), ("png", 128, None), ("jpeg", 32, 90), ("avif", 32, 90)],

@@ -73,6 +73,19 @@ def test_inputs_that_cannot_be_used_are_refused_at_once(inputs: dict[str, Any], 
         Inputs(data="digits", **inputs)
 
 
+@pytest.mark.parametrize(
+    ("knobs", "words"),
+    [
+        ({"initializer": "real", "candidates": 20}, "candidates does not apply to initializer 'real'"),
+        ({"initializer": "real", "crops": 2}, "crops does not apply to initializer 'real'"),
+        ({"head": "prototypes", "template": "a {}"}, "template does not apply to head 'prototypes'"),
+    ],
+)
+def test_knobs_that_would_be_ignored_are_refused(knobs: dict[str, Any], words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        Recipe(**knobs)
+
+
 @pytest.mark.parametrize("factor", [None, 1])
 def test_real_images_are_whole(factor: int | None) -> None:
     assert Recipe(initializer="real", factor=factor).factor == factor

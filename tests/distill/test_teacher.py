@@ -133,13 +133,18 @@ def maps():
     [
         ("two", 4, r"nets\.py:two: a teacher of 2 classes, the data has 10; give another teacher"),
         ("maps", 4, r"nets\.py:maps: returns \(1, 10, 4, 4\) for one image, expected logits \(1, K\)"),
-        ("ten", 5, r"nets\.py:ten: cannot take images of 5 px: .*; choose another --side"),
+        ("ten", 5, r"nets\.py:ten: cannot take images of 5 px: .*; give another teacher, or build with another --side"),
     ],
 )
 def test_network_that_does_not_fit_the_data_is_refused(tmp_path: Path, function: str, side: int, message: str) -> None:
     (tmp_path / "nets.py").write_text(FILE)
     with pytest.raises(SourceError, match=message):
         load_teacher(f"{tmp_path / 'nets.py'}:{function}", None, MEAN, STD, CLASSES, side)
+
+
+def test_mean_of_published_weights_is_their_own() -> None:
+    with pytest.raises(RecipeError, match=r"resnet18: published weights bring the mean and std .*: leave yours out"):
+        load_teacher("resnet18", None, (0.5, 0.5, 0.5), STD, CLASSES, 8)
 
 
 def test_named_network_takes_the_weights_of_a_file(tmp_path: Path) -> None:

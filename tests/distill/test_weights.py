@@ -157,6 +157,25 @@ def test_weights_that_do_not_fit_name_the_first_keys_that_differ() -> None:
         fit_weights(network(), weights, "w", 3)
 
 
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+
+def test_a_number_that_was_saved_as_a_vector_is_named() -> None:
+    with pytest.raises(SourceError, match=r"w: does not fit the network: shape of scale is \(1,\), expected \(\)"):
+        fit_weights(Scaled(), {"scale": torch.ones(1)}, "w", 3)
+
+
+def test_counters_that_came_later_may_lack_beside_a_version_too() -> None:
+    weights, fresh = network().state_dict(), network()
+    del weights["1.num_batches_tracked"]
+    assert weights._metadata["1"] == {"version": 2}
+    fit_weights(fresh, weights, "w", 3)
+    assert torch.equal(fresh[0].weight, weights["0.weight"])
+
+
 def test_weights_of_another_number_of_classes_say_so() -> None:
     weights = network().state_dict() | {"2.weight": torch.zeros(9, 5), "2.bias": torch.zeros(9)}
     with pytest.raises(SourceError, match="w: weights of 9 classes, the data has 3"):

@@ -67,6 +67,29 @@ def test_without_its_base_model_the_label_maker_is_left_out_and_says_how_to_brin
     assert [run.name for run in plan.runs] == ["hard"]
 
 
+def test_labels_that_cannot_be_stored_in_as_many_bytes_are_left_out(subject: subject.Subject) -> None:
+    many = replace(subject, images=subject.images.repeat(1000, 1, 1, 1))
+    assert many.lacking(ARMS["stored-1x"]) == "the labels of one view of each image take more bytes"
+    assert subject.lacking(ARMS["stored-1x"]) is None
+
+
+def test_base_model_of_one_archive_does_not_stand_in_the_way_of_another(
+    embedded_archive: Path, digits_archive: Path, small_base: Path, few_digits: Path, tmp_path: Path
+) -> None:
+    with Archive.open(embedded_archive) as archive:
+        projector = {key: value for key, value in (archive.header.projector or {}).items() if key != "tower"}
+    needs = rewritten(
+        embedded_archive,
+        tmp_path / "needs.hello",
+        without=("backbone",),
+        projector=projector | {"tower": None, "base": "given:small"},
+    )
+    question = ask(few_digits, arms=("hello",), base=f"local-dir:{small_base}", allow_weak_teacher=True)
+    plan = prepare([str(needs), str(digits_archive)], question, tmp_path)
+    assert plan.not_run == [{}, {}]
+    assert [(one.base or {})["name"] for one in plan.subjects] == ["small", "hello-tiny"]
+
+
 def test_with_too_few_real_images_random_ones_are_left_out(
     digits_archive: Path, few_digits: Path, tmp_path: Path
 ) -> None:
@@ -266,7 +289,9 @@ def test_a_recipe_that_is_not_ours_does_not_matter(
 
 def test_weights_for_a_teacher_that_is_trained_are_refused_before_any_work(bare_archive: Path, tmp_path: Path) -> None:
     knobs = {"teacher": "train:convnet3", "teacher_weights": "w.safetensors"}
-    assert "--teacher-weights needs --teacher" in refused(bare_archive, tmp_path / "none", tmp_path / "out", **knobs)
+    assert "--teacher-weights beside 'train:convnet3'" in refused(
+        bare_archive, tmp_path / "none", tmp_path / "out", **knobs
+    )
 
 
 @pytest.mark.parametrize("knobs", [{"seeds": 0}, {"teacher_weights": "w.safetensors"}])
