@@ -20,6 +20,7 @@ class Epochs:
     Two workers that draw one index at the same moment may get the same number: the label then belongs to that number.
     """
 
+    @torch.inference_mode(False)  # counts are written in any mode
     def __init__(self, count: int) -> None:
         self._drawn = torch.zeros(count, dtype=torch.int32, device=CPU)
         self._set = torch.tensor([-1], dtype=torch.int32, device=CPU)

@@ -108,6 +108,7 @@ class Images:
             self._stores[device] = self._kept() if device == CPU else self._near(device)
         return self._stores[device]
 
+    @torch.inference_mode(False)  # what is kept is written in any mode
     def _kept(self) -> Store | None:
         if self.memory is None:
             return None
@@ -115,7 +116,7 @@ class Images:
         rows = pixels.view(self._facts.count, self._facts.height, self._facts.width, 3)
         return Store(rows.permute(0, 3, 1, 2), known.view(torch.bool))
 
-    @torch.inference_mode(False)  # what is kept is written in any mode
+    @torch.inference_mode(False)
     def _near(self, device: torch.device) -> Store | None:
         facts = self._facts
         if self._size > memories.room(device):

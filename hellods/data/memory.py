@@ -27,8 +27,8 @@ LIMITS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limi
 def room(device: torch.device) -> int:
     """Return how many bytes of images a process may keep: half of a GPU's free memory, a quarter of the machine's.
 
-    A container's limit counts as the machine's memory. The workers of a DataLoader that cannot share them share a
-    quarter.
+    A container's limit counts as the machine's memory. The processes that torchrun starts on a machine share a quarter,
+    and so do the workers of a DataLoader that cannot share the images.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -38,7 +38,8 @@ def room(device: torch.device) -> int:
         with suppress(OSError, ValueError):  # no such file, or it says `max`
             memory = min(memory, int(Path(limit).read_text()))
     worker = get_worker_info()
-    return memory // 4 // (1 if worker is None else 1 + worker.num_workers)
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) * (1 if worker is None else 1 + worker.num_workers)
+    return memory // 4 // processes
 
 
 class Batches:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:  # open_clip costs seconds to import, and a worker never makes
 # What the label maker sees at once, in views and in pixel values; it bounds the memory, not the labels.
 LABEL_BATCH: Final = 256
 LABEL_VALUES: Final = 1 << 27
-# The images of each file that a data set of this process keeps, by its path and content, for others of the same file.
-MEMORIES: Final[WeakValueDictionary[tuple[str, str], Shared]] = WeakValueDictionary()
+# The images of each file that data sets of this process are of, by its path and content.
+IMAGES: Final[WeakValueDictionary[tuple[str, str], Images]] = WeakValueDictionary()
 
 
 class Samples:
@@ -83,9 +83,9 @@ class Samples:
     @cached_property
     def images(self) -> Images:
         file = (self.options.path, self.options.content_id)
-        images = Images(self.header, self.options.open, self._given or MEMORIES.get(file))
-        if images.memory is not None:
-            MEMORIES[file] = images.memory
+        images = IMAGES.get(file)
+        if images is None:
+            images = IMAGES[file] = Images(self.header, self.options.open, self._given)
         return images
 
     @cached_property

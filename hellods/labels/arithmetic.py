@@ -29,23 +29,21 @@ def exact(device: torch.device) -> Iterator[None]:
 
     TF32, which cuDNN takes for convolutions unless told otherwise, has a thousandth of an error in every product.
     """
-    # Each follows those before it while it has no setting of its own. So the general ones are emptied first, lest what
-    # they pass on be taken for settings of the others, and come back as such.
     every: Any = torch.backends  # of which torch states no types
+    library, matmul = every.mkldnn, every.mkldnn.matmul
     if device.type == "cuda":
-        general, operations = [every, every.cudnn], [every.cudnn.conv, every.cudnn.rnn, every.cuda.matmul]
-    else:
-        general, operations = [every], [every.mkldnn.conv, every.mkldnn.rnn, every.mkldnn.matmul]
-    settings = [*general, *operations]
-    before = []
+        library, matmul = every.cudnn, every.cuda.matmul
+    changed = []
     try:
-        for setting in settings:
-            before.append(setting.fp32_precision)
-            setting.fp32_precision = "none" if setting in general else "ieee"
+        # From the general to the particular: what follows another is not written, or it would follow no more.
+        for setting in (every, library, library.conv, library.rnn, matmul):
+            if setting.fp32_precision != "ieee":
+                changed.append((setting, setting.fp32_precision))
+                setting.fp32_precision = "ieee"
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        for setting, value in zip(settings, before, strict=False):
+        for setting, value in reversed(changed):
             setting.fp32_precision = value
 
 

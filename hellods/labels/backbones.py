@@ -98,10 +98,11 @@ def load_base(config: ProjectorConfig, base: str | None) -> Backbone:
             f"the labels need the base model {hint!a} (SHA-256 {config.base_sha256[:12]}…), which is not in the "
             f"file and not one of open_clip's own: give it as --base local-dir:FOLDER (base='local-dir:FOLDER')"
         )
-    backbone = BACKBONES[config.architecture](base or config.base, config.head)
+    base = config.base if base is None else base
+    backbone = BACKBONES[config.architecture](base, config.head)
     if backbone.sha256 != config.base_sha256:
         raise LabelError(
-            f"base model {base or config.base!a} has SHA-256 {backbone.sha256[:12]}…, but the archive was made "
+            f"base model {base!a} has SHA-256 {backbone.sha256[:12]}…, but the archive was made "
             f"with {config.base_sha256[:12]}…: its labels would be wrong. {remedy(config.base)}"
         )
     if config.preprocess != backbone.preprocess:

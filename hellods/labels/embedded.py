@@ -114,12 +114,12 @@ class Budget(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        made = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
         if func in MAKERS:
-            self.left -= made.numel()
+            self.left -= func(*args, **kwargs | {"device": "meta"}).numel()
             if self.left < 0:
                 raise ValueError("it has more weights than the file")
-        return made
+        return func(*args, **kwargs)
 
 
 def _width(network: nn.Module, tower: Tower) -> int:

@@ -221,6 +221,19 @@ assert pickle.loads(pickle.dumps(shared)) is None
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_processes_of_torchrun_share_what_a_machine_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = memory.room(CPU)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert memory.room(CPU) == alone // 4
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_data_sets_of_one_file_keep_its_images_once_on_each_device(archive: Path, device: str) -> None:
+    first, second = HelloDataset(archive), HelloDataset(archive, seed=1, train=False)
+    stores = [dataset._samples.images._store(torch.device(device)) for dataset in (first, second)]
+    assert stores[0] is stores[1] is not None
+
+
 def test_memory_that_the_system_refuses_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "room", lambda device: 1 << 62)
     assert memory.reserve(1 << 60) is None

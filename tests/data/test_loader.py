@@ -1,4 +1,5 @@
 import io
+import pickle
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from itertools import islice
@@ -59,6 +60,16 @@ def test_loads_in_inference_mode_and_after_it(archive: Path, loader: Any) -> Non
     for (images, labels), (again, kept) in zip(inside, outside[len(inside) :], strict=True):
         assert torch.equal(images, again)
         assert torch.equal(labels, kept.to("cpu"))
+
+
+def test_a_first_batch_in_inference_mode_leaves_the_rest_for_later(archive: Path) -> None:
+    dataset = HelloDataset(archive)
+    with torch.inference_mode():
+        next(iter(HelloLoader(dataset, 2)))
+        other = HelloDataset(archive)
+    assert sum(len(images) for images, _ in HelloLoader(dataset, 4)) == len(dataset)
+    other.set_epoch(3)
+    pickle.loads(pickle.dumps(other)).set_epoch(3)
 
 
 def test_draws_count_for_the_data_set(archive: Path) -> None:

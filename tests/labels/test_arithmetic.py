@@ -34,17 +34,33 @@ def no_longer_alike() -> None:
     cudnn.conv.fp32_precision = "ieee"
 
 
+def exactly() -> None:
+    torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
+
+
+def exactly_on_a_gpu() -> None:
+    cudnn.fp32_precision = "ieee"  # type: ignore[attr-defined]
+
+
+def in_bfloat16() -> None:
+    mkldnn.fp32_precision = "bf16"  # type: ignore[attr-defined]
+
+
+CHOICES = [legacy, everywhere, one_operation, no_longer_alike, exactly, exactly_on_a_gpu, in_bfloat16]
+
+
 @pytest.fixture
 def own_settings() -> Iterator[None]:
     """Put everything back after a test that changes it."""
     yield
-    torch.backends.fp32_precision = "none"  # type: ignore[attr-defined]
+    for general in (torch.backends, cudnn, mkldnn):
+        general.fp32_precision = "none"  # type: ignore[attr-defined]
     torch.set_float32_matmul_precision("highest")
     cudnn.allow_tf32 = True
 
 
 @pytest.mark.usefixtures("own_settings")
-@pytest.mark.parametrize("choose", [legacy, everywhere, one_operation, no_longer_alike])
+@pytest.mark.parametrize("choose", CHOICES)
 @pytest.mark.parametrize(("device", "ours"), [("cpu", slice(3, 6)), ("cuda", slice(0, 3))])
 def test_float32_is_computed_in_float32_and_settings_come_back(
     choose: Callable[[], None], device: str, ours: slice
@@ -57,12 +73,21 @@ def test_float32_is_computed_in_float32_and_settings_come_back(
 
 
 @pytest.mark.usefixtures("own_settings")
-def test_what_followed_a_general_setting_still_follows_it_afterwards() -> None:
-    everywhere()
-    with exact(CPU):
-        pass
-    torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
-    assert settings()[3:] == ["ieee"] * 3
+@pytest.mark.parametrize("choose", [everywhere, exactly, in_bfloat16])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("later", ["ieee", "tf32"])
+def test_what_followed_a_general_setting_still_follows_it_afterwards(
+    choose: Callable[[], None], device: str, later: str
+) -> None:
+    found = []
+    for labels in (False, True):
+        choose()
+        if labels:
+            with exact(torch.device(device)):
+                pass
+        torch.backends.fp32_precision = later  # type: ignore[attr-defined]
+        found.append(settings())
+    assert found[0] == found[1]
 
 
 def test_products_are_float32_even_under_autocast() -> None:

@@ -288,6 +288,7 @@ GIANTS: list[dict[str, Any]] = [
     {"width": 8192, "image_size": 64, "patch_size": 1},
     {"width": 4096, "embed_dim": 1 << 16},
     {"width": 2048, "layers": (3, 4, 6, 3), "patch_size": None},
+    {"embed_dim": 1 << 16, "attentional_pool": True, "attn_pooler_queries": 1 << 12, "attn_pooler_heads": 1},
     {"timm_model_name": "vit_pe_core_gigantic_patch14_448"},
 ]
 

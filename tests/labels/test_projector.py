@@ -137,6 +137,8 @@ def test_a_file_cannot_choose_what_is_downloaded_or_read(projector: Projector, k
     config = replace(projector.config, base=f"{kind}somebody-s-model")
     with pytest.raises(LabelError, match=r"somebody-s-model.*--base"):
         Projector.restore(config, CLASSES, projector.state())
+    with pytest.raises(LabelError, match="base model '' is unknown"):
+        Projector.restore(config, CLASSES, projector.state(), base="")
 
 
 def test_preprocessing_other_than_that_of_the_base_is_refused(projector: Projector) -> None:
