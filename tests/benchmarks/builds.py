@@ -4,7 +4,7 @@
     python tests/benchmarks/builds.py cifar10 --out c10.hello
     python tests/benchmarks/builds.py imagenette --out imagenette.hello
 
-The inputs are those of the README's commands.
+Digits are those of the README's command; the others have the teachers of the shared data.
 """
 
 import argparse
