@@ -121,6 +121,11 @@ class Student:
         labels.to(self.device, non_blocking=True)
 
 
+def arithmetic(device: torch.device) -> str:
+    """Return what is added to the name of a result where students learn in bfloat16."""
+    return "_bf16" if training_dtype(device) == torch.bfloat16 else ""
+
+
 def operations(call: Callable[[], Any]) -> int:
     """Return the floating-point operations of a call; fused attention would not be counted."""
     torch.backends.mha.set_fastpath_enabled(False)
@@ -180,7 +185,7 @@ def main() -> None:
             name: round(1 + (middle[f"{name}, no student"] - idle) / middle["hard"], 3) for name in ways
         },
     }
-    record_on(device, "loading_epoch", result)
+    record_on(device, f"loading_epoch{arithmetic(device)}", result)
 
 
 if __name__ == "__main__":

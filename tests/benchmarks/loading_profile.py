@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from common import shared
 from loading_data import SIDE, VIEWS, alternate, archive, keeps, parser, record_on, seconds
-from loading_epoch import Student, operations
+from loading_epoch import Student, arithmetic, operations
 from loading_labels import PRODUCT
 
 from hellods import HelloDataset, HelloLoader
@@ -78,7 +78,7 @@ def main() -> None:
             "student": round(operations(lambda: student.learn(images, labels)) / rate, 5),
         },
     }
-    record_on(device, "loading_profile", result)
+    record_on(device, f"loading_profile{arithmetic(device)}", result)
 
 
 def _endless(loader: HelloLoader) -> Any:

@@ -171,8 +171,8 @@ def labels() -> str:
 
 
 def epoch() -> str:
-    """Return a row for each kind of label: what a student's epoch takes, against hard labels."""
-    measured = results("loading_epoch")
+    """Return a row for each kind of label: what a student's epoch takes, against hard labels, in either arithmetic."""
+    measured = {"float32": results("loading_epoch"), "bfloat16": results("loading_epoch_bf16")}
     kinds = {
         "hard": "hard labels",
         "kept": "soft labels, views=10, after the tenth epoch",
@@ -180,33 +180,35 @@ def epoch() -> str:
         "fresh, mobilenetv2-in1k": "the same, on a MobileNetV2 at 224 px",
         "files": "soft labels and views read from files, images from JPEG files",
     }
-    least, alone = measured["times_hard_by_operations"], measured["times_hard_without_student"]
+    least = measured["float32"]["times_hard_by_operations"]
     rows = []
     for kind, says in kinds.items():
-        low, middle, high = measured["times_hard_quartiles"][kind]
-        beside = f"{alone[kind]:.2f}", f"{least[kind]:.2f}" if kind in least else ""
-        rows.append([says, "1" if kind == "hard" else f"{middle:.2f} ({low:.2f} to {high:.2f})", *beside])
-    columns = ["in those of hard labels", "by what a loader alone takes", "by operations alone"]
-    return markdown(["an epoch of a ResNet-18 at 224 px", *columns], rows)
+        row = [says]
+        for found in measured.values():
+            low, middle, high = found["times_hard_quartiles"][kind]
+            row += ["1" if kind == "hard" else f"{middle:.2f} ({low:.2f} to {high:.2f})"]
+            row += [f"{found['times_hard_without_student'][kind]:.2f}"]
+        rows.append([*row, f"{least[kind]:.2f}" if kind in least else ""])
+    columns = [
+        name for kind in measured for name in (f"students in {kind}: epochs of hard labels", "by the loader alone")
+    ]
+    return markdown(["an epoch of a ResNet-18 at 224 px", *columns, "by operations alone"], rows)
 
 
 def profile() -> str:
     """Return a row for each part of a step: its seconds, its share, and how near it is to what the hardware allows."""
-    measured = results("loading_profile")
-    parts = measured["seconds"]
-    whole = median(parts["a whole step"])
-    alone = [median(values) for name, values in parts.items() if name != "a whole step"]
-    rows = [
-        [
-            name,
-            f"{1000 * median(values):.1f}",
-            f"{100 * median(values) / whole:.1f} %",
-            f"{1000 * measured['limit_seconds'][name]:.1f}" if name in measured["limit_seconds"] else "",
-        ]
-        for name, values in parts.items()
-    ]
-    rows.insert(-1, ["all of these", f"{1000 * sum(alone):.1f}", f"{100 * sum(alone) / whole:.1f} %", ""])
-    return markdown(["a step of 32 images at 224 px", "milliseconds", "share", "least, by the hardware's rates"], rows)
+    measured = {"float32": results("loading_profile"), "bfloat16": results("loading_profile_bf16")}
+    columns: list[str] = []
+    rows: dict[str, list[str]] = {}
+    for kind, found in measured.items():
+        parts = {name: median(values) for name, values in found["seconds"].items()}
+        whole = parts.pop("a whole step")
+        columns += [f"student in {kind}: milliseconds", "share", "least, by the hardware's rates"]
+        for name, value in (parts | {"all of these": sum(parts.values()), "a whole step": whole}).items():
+            least = found["limit_seconds"].get(name)
+            shown = f"{1000 * value:.1f}", f"{100 * value / whole:.1f} %", f"{1000 * least:.1f}" if least else ""
+            rows.setdefault(name, [name]).extend(shown)
+    return markdown(["a step of 32 images at 224 px", *columns], list(rows.values()))
 
 
 def start() -> str:
