@@ -145,7 +145,6 @@ def main() -> None:
         teacher_weights=made_from.teacher_weights,
         teacher_mean=made_from.teacher_mean,
         teacher_std=made_from.teacher_std,
-        precision="bf16",
     )
     command = shlex.join(["python", "tests/benchmarks/evaluations.py", name, "--folder", "WORK"])
     told = [0.0]
