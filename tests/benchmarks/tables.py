@@ -105,9 +105,13 @@ def evaluations(titles: Mapping[str, str], sized: str) -> str:
 
 
 def built(evaluated: str) -> dict[str, Any] | None:
-    """Return the facts of the archive of an evaluation, where they were recorded."""
-    names = evaluated.replace("evaluate", "build"), evaluated.removeprefix("evaluate_")
-    return next((results(name) for name in names if (RESULTS / f"{name}.json").exists()), None)
+    """Return the facts of the archive that was evaluated, where they were recorded."""
+    name = evaluated.replace("evaluate", "build")
+    if not (RESULTS / f"{name}.json").exists():
+        return None
+    facts = results(name)
+    assert facts["content_id"] == results(evaluated)["archives"][0]["content_id"], f"{name}: of another archive"
+    return facts
 
 
 def spread(value: dict[str, Any]) -> str:
