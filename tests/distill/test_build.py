@@ -13,7 +13,7 @@ from hellods import HelloDataset
 from hellods.distill.build import Report, build
 from hellods.distill.measure import measure
 from hellods.distill.recipe import Inputs, Recipe
-from hellods.distill.sources import Pixels
+from hellods.distill.sources import Pixels, open_source, squares
 from hellods.errors import HelloError, SourceError
 from hellods.format.archive import Archive
 from hellods.labels.config import Precision
@@ -136,8 +136,13 @@ def test_large_file_is_measured_on_some_of_its_images(monkeypatch: pytest.Monkey
 
 
 def test_real_images_can_be_taken_as_they_are(inputs: Inputs, tmp_path: Path) -> None:
-    images, _ = HelloDataset(build(inputs, replace(RECIPE, initializer="real"), tmp_path / "x.hello").path).batch([0])
-    assert images.shape == (1, 3, 18, 18)
+    recipe = replace(RECIPE, initializer="real", candidates=Recipe.candidates)
+    path = build(inputs, recipe, tmp_path / "x.hello").path
+    with Archive.open(path) as archive:
+        found = torch.from_numpy(archive.pixels()).permute(0, 3, 1, 2)
+    source, _ = open_source(inputs.data, seed=0)
+    real = squares(source, torch.arange(len(source)), 18)
+    assert {bytes(image.contiguous().numpy()) for image in found} <= {bytes(image.numpy()) for image in real}
 
 
 def test_projector_that_learnt_nothing_is_said(
