@@ -84,7 +84,7 @@ def check(tower: nn.Module, side: int) -> None:
         assert all(torch.equal(weight, sum_) for weight, sum_ in zip(bare, adapted, strict=True))
         fold(tower, images)
         # Where a weight lies in memory decides how some products round, and so does folding.
-        torch.testing.assert_close(answer(tower, images), before, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(answer(tower, images), before, rtol=1e-4, atol=1e-5)
 
     deltas = {name: value for name, value in tower.named_parameters() if value.requires_grad}
     numbers = sum(weight.numel() for weight in adapted)
