@@ -40,27 +40,14 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
 
     Raises:
         RecipeError: an assistant without a given teacher, epochs of no training, more texts than a reader embeds, or
-            images that are too small.
+            images that are too small or too many.
         SourceError: no image can be used.
     """
     try:
         check_template(recipe.template, len(source.classes))
     except ValueError as cause:
         raise RecipeError(str(cause)) from cause
-    side = recipe.side or min(LARGEST, usual_side(source))
-    factor = recipe.factor or (2 if side >= 128 and recipe.initializer == "patches" else 1)
-    side -= 0 if recipe.side else side % factor
-    if side < LEAST_SIDE:
-        raise RecipeError(
-            f"{source.name}: the images are too small for an archive ({side} px, {LEAST_SIDE} are the least): "
-            f"choose a --side to enlarge them to"
-        )
-    count = len(source.classes) * recipe.images_per_class
-    if count > wire.MAX_IMAGES or count * side * side * 3 > wire.MAX_PIXELS:
-        raise RecipeError(
-            f"{count:,} images of {side} px are more than a file can hold: choose fewer --images-per-class, or a "
-            "smaller --side"
-        )
+    side, factor = side_and_factor(recipe, source)
     small = side <= SMALL
     lossless = recipe.codec == "png" or (small and recipe.codec == "webp")
     trained = inputs.trains is not None
@@ -91,6 +78,30 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
         hard_weight={"own": 0.0, "real": 0.1}[fit_on] if recipe.hard_weight is None else recipe.hard_weight,
         fit_batch=recipe.fit_batch or batch_within_memory(max(side, tower)),
     )
+
+
+def side_and_factor(recipe: Recipe, source: Source) -> tuple[int, int]:
+    """Return the side of the file's images in pixels, and how many patches lie along it.
+
+    Raises:
+        RecipeError: the images are too small for a file, or too many.
+        SourceError: no image can be used.
+    """
+    side = recipe.side or min(LARGEST, usual_side(source))
+    factor = recipe.factor or (2 if side >= 128 and recipe.initializer == "patches" else 1)
+    side -= 0 if recipe.side else side % factor
+    if side < LEAST_SIDE:
+        raise RecipeError(
+            f"{source.name}: the images are too small for an archive ({side} px, {LEAST_SIDE} are the least): "
+            f"choose a --side to enlarge them to"
+        )
+    count = len(source.classes) * recipe.images_per_class
+    if count > wire.MAX_IMAGES or count * side * side * 3 > wire.MAX_PIXELS:
+        raise RecipeError(
+            f"{count:,} images of {side} px are more than a file can hold: choose fewer --images-per-class, or a "
+            "smaller --side"
+        )
+    return side, factor
 
 
 def best_stages(recipe: Recipe, images: int) -> tuple[int, ...]:

@@ -104,6 +104,16 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and value not in get_args(kind):
                 raise RecipeError(f"{name} is {value!r}, expected one of {', '.join(get_args(kind))}")
+        if not _is_text(self.template):
+            raise RecipeError(f"template {self.template!a:.80} has characters that are no text")
+        try:
+            check_template(self.template, classes=1)
+        except ValueError as cause:
+            raise RecipeError(str(cause)) from cause
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Raise a RecipeError where knobs that are well alone do not go with each other."""
         if self.teacher_stages is not None:
             stages, last = self.teacher_stages, self.teacher_epochs
             if not stages or not all(epoch < later for epoch, later in pairwise((0, *stages, last + 1))):
@@ -124,12 +134,6 @@ class Recipe:
                 raise RecipeError(f"{name} does not apply to {cause} {getattr(self, cause)!r}: leave it out")
         if self.side and self.factor and self.side % self.factor:
             raise RecipeError(f"side {self.side} cannot be cut into {self.factor} patches: choose a multiple")
-        if not _is_text(self.template):
-            raise RecipeError(f"template {self.template!a:.80} has characters that are no text")
-        try:
-            check_template(self.template, classes=1)
-        except ValueError as cause:
-            raise RecipeError(str(cause)) from cause
 
     @property
     def assisted(self) -> bool:

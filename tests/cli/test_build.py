@@ -341,15 +341,16 @@ def test_loop_is_python_whatever_the_file_is_called() -> None:
     compile(loop('it\'s \\ "mine".hello', 32), "loop", "exec")
 
 
-def test_loop_of_an_archive_on_the_users_own_base_brings_it(
-    asked: dict[str, Any], digits_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_loop_of_an_archive_on_the_users_own_base_brings_it(digits_archive: Path, tmp_path: Path) -> None:
     with Archive.open(digits_archive) as old:
         header = replace(old.header, projector=dict(old.header.projector or {}) | {"base": "given:mine"})
         write(tmp_path / "mine.hello", header, {section.name: old.read(section.name) for section in header.sections})
-    report = Report(path=tmp_path / "mine.hello", content_id="", seconds={})
-    assert 'HelloDataset("' in made(report, "local-dir:here/mine")
-    assert 'mine.hello", base="local-dir:here/mine")' in made(report, "local-dir:here/mine")
+    own, public = (
+        made(Report(path=path, content_id="", seconds={}), "local-dir:here/mine")
+        for path in (tmp_path / "mine.hello", digits_archive)
+    )
+    assert 'mine.hello", base="local-dir:here/mine")\n' in own
+    assert 'digits.hello")\n' in public
 
 
 def test_control_c_leaves_no_file_and_status_130(tmp_path: Path) -> None:

@@ -128,11 +128,9 @@ def test_random_images_are_seen_as_a_reader_of_the_archive_would_have_them(subje
     lossy = replace(subject, recipe=recipe, header=replace(header, images=replace(header.images, codec="jpeg")))
     (coarse, small), (exact, whole) = (lesson_of(run_of(one, "random-hello"), CPU) for one in (lossy, subject))
     pixels, real = (lesson.pixels(torch.arange(20)) for lesson in (coarse, exact))
-    total = 0
     for image, found in zip(real, pixels, strict=True):
         file = BytesIO()
         Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy())).save(file, "jpeg", quality=5)
-        total += len(file.getvalue())
         decoded = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)
         assert (decoded.float() - found.float()).abs().mean() < 0.5 * (decoded.float() - image.float()).abs().mean()
     assert small["images"] < whole["images"]
