@@ -23,6 +23,14 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _few_views_are_measured() -> None:
+    """A build of few images spends most of its time on the 2,000 views that it is measured on."""
+    from hellods.distill import measure
+
+    measure.SAMPLE = 200
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data and trained weights; HELLODS_SHARED says where, when it is not beside the project."""
