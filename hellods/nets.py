@@ -7,6 +7,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from hellods.device import float32_on_cpu
 from hellods.errors import RecipeError
 
 WIDTH: Final = 128
@@ -24,12 +25,12 @@ def create(name: str, classes: int, side: int, *, seed: int = 0) -> nn.Module:
             classifier of torchvision, else of timm.
         classes: number of logits.
         side: of the square images in pixels.
-        seed: of the initial weights; global random state is left as it was.
+        seed: of the initial weights, which are float32 on the CPU; global random state is left as it was.
 
     Raises:
         RecipeError: the name is unknown, or the network cannot take images of that side.
     """
-    with torch.random.fork_rng(devices=[]):
+    with float32_on_cpu(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network = _build(name, classes, side)
     try:

@@ -81,6 +81,17 @@ def test_weights_are_a_function_of_the_seed() -> None:
     assert not torch.equal(first, other)
 
 
+def test_weights_are_float32_on_the_cpu_whatever_the_defaults() -> None:
+    expected = create("convnet3", 10, 32).state_dict()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            made = create("convnet3", 10, 32).state_dict()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(value.is_cpu and torch.equal(value, expected[name]) for name, value in made.items())
+
+
 def test_global_random_state_is_left_alone() -> None:
     before = torch.get_rng_state()
     create("convnet3", 10, 8, seed=1)

@@ -39,8 +39,9 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         path: of a `.hello` file.
         seed: of the views.
         view: the rule by which they are drawn; None for the images as they are stored, (3, H, W).
-        train: False for the largest square in the middle of each image, in the size of a view.
-        mix: of two images in a view, in place of what the rule says; the label is that of the mixed image.
+        train: False for the largest square in the middle of each image, in the size of a view; not another split.
+        mix: of two images in a view, in place of what the rule says; the label is that of the mixed image. The other
+            may be any image of the file: where a Subset shall not see the rest, take "none".
         views: how many an image has: they repeat after so many epochs, and each label is made once, rounded to float16
             and kept by the process that asks for it, up to 1 GiB of them. So is the one label of an image that is
             stored or shows its middle.

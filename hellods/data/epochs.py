@@ -31,7 +31,7 @@ class Epochs:
         epoch = operator.index(epoch)
         if not 0 <= epoch < 1 << 31:
             raise ValueError(f"epoch {epoch} is not in 0..2147483647")
-        self._set[0] = epoch
+        self._set.numpy()[0] = epoch
 
     def take(self, indices: Sequence[int]) -> Tensor:
         """Return int64 (B,), the epoch of each draw, and count the draws."""
@@ -55,8 +55,8 @@ class Epochs:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on where `state_dict` was called, in all processes."""
-        self._drawn.copy_(state["drawn"])
-        self._set.copy_(state["set"])
+        for counts, saved in ((self._drawn, state["drawn"]), (self._set, state["set"])):
+            counts.numpy()[:] = saved  # in any mode, as `set` and `take` write
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ = state

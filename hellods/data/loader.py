@@ -63,11 +63,15 @@ class HelloLoader:
         return len(self.batch_sampler)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the samples, and the order of the sampler, of this epoch.
+        """Draw the samples, and the order of the sampler, of this epoch in the next pass, and those after it from there.
 
         `loader.sampler.set_epoch`, which frameworks call, does the same, unless the sampler was given.
         """
         self._own.set_epoch(epoch)
+        self._order(epoch)
+
+    def _order(self, epoch: int) -> None:
+        """Let a sampler that was given yield the order of this epoch, if it has one."""
         if self.sampler is not self._own and hasattr(self.sampler, "set_epoch"):
             self.sampler.set_epoch(epoch)
 
@@ -79,7 +83,8 @@ class HelloLoader:
         this = self._own.turn
         unseen = [index for indices in this.ahead for index in indices]
         epochs = self.dataset.epochs.state_dict(unseen)
-        return {"loader": self._facts(), "pass": this.number, "done": this.done, "epochs": epochs}
+        place = {"pass": this.number, "done": this.done, "sets": self._own.sets}
+        return {"loader": self._facts(), **place, "epochs": epochs}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where another loader, made with the same arguments, returned `state`.
@@ -93,7 +98,7 @@ class HelloLoader:
         if unlike := [name for name, value in own.items() if saved.get(name) != value]:
             facts = ", ".join(f"{name} {saved.get(name)} instead of {own[name]}" for name in unlike)
             raise ValueError(f"this state is of another loader: {facts}")
-        self._own.turn = _Pass(state["pass"], state["done"])
+        self._own.turn, self._own.sets = _Pass(state["pass"], state["done"]), state["sets"]
         self.dataset.epochs.load_state_dict(state["epochs"])
 
     def _facts(self) -> dict[str, int]:
@@ -113,6 +118,9 @@ class HelloLoader:
             self._own.turn = _Pass(self._own.turn.number + 1)
         this = self._own.turn
         this.begun, first = True, this.done
+        if self._own.sets and not this.chosen:
+            self.dataset.set_epoch(this.number)
+            self._order(this.number)
 
         def begin(indices: list[int]) -> Callable[[], tuple[Any, Tensor]]:
             this.ahead.append(indices)
@@ -147,13 +155,15 @@ class _Share:
     Attributes:
         shuffle: whether each pass has another order.
         turn: the pass that began last, or the next.
+        sets: whether each pass draws the samples of the epoch that has its number, as it does once one was set.
     """
 
     def __init__(self, dataset: HelloDataset, shuffle: bool) -> None:
-        self._dataset, self.shuffle, self.turn = dataset, shuffle, _Pass()
+        self._dataset, self.shuffle, self.turn, self.sets = dataset, shuffle, _Pass(), False
 
     def set_epoch(self, epoch: int) -> None:
         self._dataset.set_epoch(epoch)
+        self.sets = True
         if self.turn.begun or self.turn.number != epoch:
             self.turn = _Pass(epoch)
         self.turn.chosen = True

@@ -4,7 +4,7 @@ import mmap
 import os
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from math import prod
 from multiprocessing.context import get_spawning_popen
@@ -20,26 +20,43 @@ from torch.utils.data import get_worker_info
 from hellods.device import CPU
 
 UNKNOWN: Final = 1 << 62  # bytes; where the system does not say, all images are tried
-# Where Linux says how much a container may use: control groups, version 2 and 1.
-LIMITS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+# Where Linux says in which control groups this process is, and how much each may use.
+GROUPS: Final = "/proc/self/cgroup"
+LIMITS: Final = Path("/sys/fs/cgroup")
 
 
 def room(device: torch.device) -> int:
     """Return how many bytes of images a process may keep: half of a GPU's free memory, a quarter of the machine's.
 
-    A container's limit counts as the machine's memory. The processes that torchrun starts on a machine share a quarter,
-    and so do the workers of a DataLoader that cannot share the images.
+    The limit of a container or a batch job counts as the machine's memory. The processes that torchrun starts on a
+    machine share a quarter, and so do the workers of a DataLoader that cannot share the images.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free // 2
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else UNKNOWN
-    for limit in LIMITS:
+    for limit in _limits():
         with suppress(OSError, ValueError):  # no such file, or it says `max`
-            memory = min(memory, int(Path(limit).read_text()))
+            memory = min(memory, int(limit.read_text()))
     worker = get_worker_info()
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) * (1 if worker is None else 1 + worker.num_workers)
     return memory // 4 // processes
+
+
+def _limits() -> Iterator[Path]:
+    """Yield the files that limit this process's memory: of its control group, version 2 or 1, and of those around it.
+
+    In a container its group may go by a name that is known outside alone, and the root is the container's own.
+    """
+    with suppress(OSError):
+        for line in Path(GROUPS).read_text().splitlines():
+            _, controllers, name = line.split(":", 2)
+            group = Path(name.lstrip("/"))
+            for around in (group, *group.parents):
+                if not controllers:
+                    yield LIMITS / around / "memory.max"
+                elif "memory" in controllers.split(","):
+                    yield LIMITS / "memory" / around / "memory.limit_in_bytes"
 
 
 class Batches:

@@ -99,7 +99,7 @@ def chosen(
     rule = own if view == "archive" else view
     if rule is not None and not isinstance(rule, Views):
         raise LabelError(f"view is {view!r}, expected hellods.views.rule.Views, or None for images as they are stored")
-    if mix is not None and (rule is None or not train):
+    if mix not in (None, "none") and (rule is None or not train):
         raise LabelError(f"mix={mix!r} belongs to views that are drawn: leave out train=False and view=None")
     if labels == "hard":
         if mix not in (None, "none"):

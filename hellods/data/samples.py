@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Self
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import safetensors.torch
 import torch
@@ -20,6 +20,7 @@ from hellods.device import CPU, float32_on_cpu, maker, sent
 from hellods.errors import LabelError
 from hellods.format import wire
 from hellods.format.header import Header
+from hellods.labels.arithmetic import exact
 from hellods.labels.config import ProjectorConfig
 from hellods.record import from_json
 from hellods.views.draw import Draw, draw, middle
@@ -31,8 +32,11 @@ if TYPE_CHECKING:  # open_clip costs seconds to import, and a worker never makes
 # What the label maker sees at once, in views and in pixel values; it bounds the memory, not the labels.
 LABEL_BATCH: Final = 256
 LABEL_VALUES: Final = 1 << 27
-# The images of each file that data sets of this process are of, by its path and content.
+# What data sets of one file share in this process, by its path and content: its images; and, by the base model that the
+# user gave, its label maker, with the devices that its answers were checked on.
 IMAGES: Final[WeakValueDictionary[tuple[str, str], Images]] = WeakValueDictionary()
+PROJECTORS: Final[WeakValueDictionary[tuple[str, str, str | None], "Projector"]] = WeakValueDictionary()
+CHECKED: Final[WeakKeyDictionary["Projector", set[torch.device]]] = WeakKeyDictionary()
 
 
 class Samples:
@@ -41,7 +45,6 @@ class Samples:
     def __init__(self, options: Options, memory: Shared | None = None) -> None:
         self.options = options
         self._given = memory
-        self._checked: set[torch.device] = set()
 
     @classmethod
     def of(cls, options: Options, memory: Shared | None) -> Self:
@@ -95,8 +98,14 @@ class Samples:
         Raises:
             LabelError: the base model is missing or another one.
         """
-        return self._restore()
+        source = (self.options.path, self.options.content_id, self.options.base)
+        projector = PROJECTORS.get(source)
+        if projector is None:
+            projector = PROJECTORS[source] = self._restore()
+            CHECKED[projector] = set()
+        return projector
 
+    @torch.inference_mode(False)  # what is kept is moved in any mode
     def _restore(self, *, other_activation: bool = False) -> "Projector":
         from hellods.labels.projector import Projector
 
@@ -135,7 +144,7 @@ class Samples:
                 precision=self.projector.config.precision,
                 other=lambda: self._restore(other_activation=True).label,
             )
-        self._checked.add(device)
+        CHECKED[self.projector].add(device)
 
     @cached_property
     def _cache(self) -> LabelCache | None:
@@ -202,7 +211,7 @@ class Samples:
             )
         if maker(images.device) != images.device:
             return self.answer(images.to(maker(images.device))).to(images.device)
-        if images.device not in self._checked:
+        if images.device not in CHECKED[self.projector]:
             self._check(images.device)
         logits = self._logits(images)
         if self.options.labels == "soft":
@@ -210,10 +219,12 @@ class Samples:
         return logits
 
     def _logits(self, images: Tensor) -> Tensor:
-        if self.projector.gain.device != images.device:
-            self.projector.to(images.device)
         parts = torch.split(images, _at_once(images.shape[1:].numel()))
-        return torch.cat([self.projector.label(part) for part in parts])
+        with exact(images.device):  # in which no other thread moves the projector
+            if self.projector.gain.device != images.device:
+                with torch.inference_mode(False):
+                    self.projector.to(images.device)
+            return torch.cat([self.projector.label(part) for part in parts])
 
     def _label(self, epochs: Tensor, indices: Tensor, device: torch.device, views: Tensor | None) -> Tensor:
         if self._cache is None:

@@ -8,6 +8,7 @@ from math import isfinite
 from typing import Any, Final, Literal, get_args
 
 from hellods.errors import RecipeError
+from hellods.format import wire
 from hellods.format.header import Codec
 from hellods.labels.config import Head, Precision, Quantization, check_template
 from hellods.views.rule import Mix
@@ -191,8 +192,9 @@ class Inputs:
                 f"--teacher-weights beside {self.teacher!r}, which is trained here: name the network that they are for "
                 "as --teacher"
             )
-        if not all(map(isfinite, (*self.teacher_mean, *self.teacher_std))) or min(self.teacher_std) <= 0:
-            raise RecipeError(f"mean {self.teacher_mean} and std {self.teacher_std}: give three numbers, std above 0")
+        mean, std, most, least = self.teacher_mean, self.teacher_std, wire.MOST_MEAN, wire.LEAST_STD
+        if not (all(map(isfinite, (*mean, *std))) and max(map(abs, mean)) <= most and min(std) >= least):
+            raise RecipeError(f"mean {mean} and std {std}: give three numbers, std above 0")
         for text in (self.name, self.license, self.source_url):
             if text and not text.isprintable():
                 raise RecipeError(f"{text!a}: name, license and source URL are printable text")

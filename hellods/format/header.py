@@ -185,5 +185,6 @@ def _image_faults(images: Images) -> Iterator[str]:
         yield f"images of {images.height}x{images.width}, sides from 1 to {wire.MAX_SIDE} are allowed [H17]"
     if images.count * images.height * images.width * 3 > wire.MAX_PIXELS:
         yield f"{images.count} images of {images.height}x{images.width} exceed {wire.MAX_PIXELS} bytes of pixels [H17]"
-    if len(images.mean) != 3 or len(images.std) != 3 or min(images.std) <= 0:
-        yield "images.mean and images.std have three numbers each, and std is above zero [H18]"
+    (mean, most), (std, least) = (images.mean, wire.MOST_MEAN), (images.std, wire.LEAST_STD)
+    if not (len(mean) == len(std) == 3 and max(map(abs, mean)) <= most and min(std) >= least):
+        yield f"images.mean and images.std have three numbers each, at most {most:g} and at least {least:g} [H18]"

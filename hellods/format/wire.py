@@ -64,7 +64,10 @@ IDENTITY: Final = ("images", "images.index")
 MAX_IMAGES: Final = 1 << 24
 MAX_SIDE: Final = 4096
 MAX_PIXELS: Final = 16 << 30  # bytes of all images as uint8 RGB
-# H18 `mean` and `std` have three numbers each; those of `std` are above zero.
+# H18 `mean` and `std` have three numbers each, which float32 can divide by: those of `mean` no farther from zero than
+#     the one limit, those of `std` no nearer to it than the other.
+MOST_MEAN: Final = 1e6
+LEAST_STD: Final = 1e-6
 
 # H19 There is at least one class; names are not empty, and differ.
 
@@ -112,4 +115,5 @@ MAX_BACKBONE: Final = 128 << 20  # bytes, decompressed
 #     if the head starts at texts, their embeddings as `texts`, a row for each class. They are F16 where this holds
 #     each number of a tensor, else F32, and finite. `tower.sha256` is that over the tower's tensors in F32, sorted by
 #     NAME: of each `NAME [shape]`, a line end, and the numbers. `tower` is data: no name in it leads to a network, a
-#     file or code, and a reader makes no more numbers of it than the section holds, but for a constant factor.
+#     file or code, and a reader makes no more weights of it than the section holds, but for a constant. The attention
+#     of one image has at most 512 numbers for each of its pixels, and 2^28 in all.

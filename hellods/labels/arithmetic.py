@@ -1,6 +1,7 @@
 """The arithmetic that labels are made in, how many at once, and how far they may lie from another machine's."""
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -22,10 +23,12 @@ TOLERANCES: Final[dict[Precision, float]] = {"fp32": 1e-3, "bf16": 5e-2, "fp16":
 # it takes 8.2 ms an image in sixes, 8.5 in eights, 9.3 in tens. On a GPU it is what memory allows.
 AT_ONCE: Final = {"cpu": 6 * 224**2, "cuda": 1 << 25}
 
+LOCK: Final = threading.RLock()  # torch's settings hold for all threads, so one at a time sets them and sets them back
+
 
 @contextmanager
 def exact(device: torch.device) -> Iterator[None]:
-    """Compute float32 in float32, whatever the caller chose for training.
+    """Compute float32 in float32, whatever the caller chose for training; one thread at a time.
 
     TF32, which cuDNN takes for convolutions unless told otherwise, has a thousandth of an error in every product.
     """
@@ -34,17 +37,18 @@ def exact(device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         library, matmul = every.cudnn, every.cuda.matmul
     changed = []
-    try:
-        # From the general to the particular: what follows another is not written, or it would follow no more.
-        for setting in (every, library, library.conv, library.rnn, matmul):
-            if setting.fp32_precision != "ieee":
-                changed.append((setting, setting.fp32_precision))
-                setting.fp32_precision = "ieee"
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        for setting, value in reversed(changed):
-            setting.fp32_precision = value
+    with LOCK:
+        try:
+            # From the general to the particular: what follows another is not written, or it would follow no more.
+            for setting in (every, library, library.conv, library.rnn, matmul):
+                if setting.fp32_precision != "ieee":
+                    changed.append((setting, setting.fp32_precision))
+                    setting.fp32_precision = "ieee"
+            with torch.autocast(device.type, enabled=False):
+                yield
+        finally:
+            for setting, value in reversed(changed):
+                setting.fp32_precision = value
 
 
 def lower(network: nn.Module, precision: Precision) -> None:

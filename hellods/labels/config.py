@@ -22,6 +22,9 @@ BOUNDS: Final = {
 }
 MAX_LAYERS: Final = 128
 MAX_GRID: Final = 64  # patches along a side
+# Of the attention of one image, which torch may hold whole: numbers for each of its pixels, and in all. open_clip's own
+# stay below 100 and 2^25.
+MAX_ATTENTION: Final = (512, 1 << 28)
 
 # Of the texts that it embeds. CLIP's authors average 80 templates, over 1,000 classes.
 MAX_TEMPLATES: Final = 128
@@ -41,8 +44,9 @@ class Preprocess:
     def __post_init__(self) -> None:
         if not 1 <= self.side <= 4096:
             raise ValueError(f"side {self.side} is not in 1..4096")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ValueError("mean and std need three channels, std above zero")
+        most, least = 1e6, 1e-6  # which float32 can divide by
+        if not (len(self.mean) == len(self.std) == 3 and max(map(abs, self.mean)) <= most and min(self.std) >= least):
+            raise ValueError(f"mean and std need three channels, at most {most:g} and at least {least:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +84,22 @@ class Tower:
             raise ValueError(f"layers {self.layers!s:.40} are not one or four numbers above 0, in all {MAX_LAYERS}")
         if self.patch_size is not None and self.image_size // self.patch_size > MAX_GRID:
             raise ValueError(f"patches of {self.patch_size} in {self.image_size} px: more than {MAX_GRID} along a side")
+        per_pixel, in_all = MAX_ATTENTION
+        if self._attention() > min(per_pixel * self.image_size**2, in_all):
+            raise ValueError(f"its attention takes {self._attention():,} numbers for an image of {self.image_size} px")
         # A plain name: timm takes one with a colon or a slash for an address.
         if self.timm_model_name is not None and not re.fullmatch(r"[a-z0-9_]{1,64}", self.timm_model_name):
             raise ValueError(f"timm_model_name {self.timm_model_name!a:.80} is not letters, digits and _")
+
+    def _attention(self) -> int:
+        """Return how many numbers the largest attention of one image has; those of a network of timm's are its own."""
+        if self.timm_model_name is not None:
+            return 0
+        if len(self.layers) == 4:  # a ResNet ends in one, on maps of a 32nd of the image's side, 32 times as wide
+            return 32 * self.width // self.head_width * ((self.image_size // 32) ** 2 + 1) ** 2
+        tokens = (self.image_size // (self.patch_size or self.image_size)) ** 2 + 1
+        pooled = self.attn_pooler_heads * self.attn_pooler_queries * tokens if self.attentional_pool else 0
+        return max(self.width // self.head_width * tokens**2, pooled)
 
 
 def check_template(template: str, classes: int) -> None:

@@ -151,19 +151,26 @@ def mend(options: Mapping[str, Any]) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep open_clip's warnings, which `options` settles, and the hub's retries off the screen.
+    """Keep open_clip's warnings, which `options` settles, and the hub's retries off the screen; other records pass.
 
     open_clip logs to the root logger, which would give the caller's program a handler that it never asked for.
     """
-    root, handler, before = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
+    root, handler, hub = logging.getLogger(), logging.NullHandler(), logging.getLogger("huggingface_hub")
+    before, own = hub.level, str(Path(open_clip.__file__).parent)
+
+    def foreign(record: logging.LogRecord) -> bool:
+        return not record.pathname.startswith(own)
+
     root.addHandler(handler)
-    logging.disable(logging.CRITICAL)
+    root.addFilter(foreign)
+    hub.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(before)
+        hub.setLevel(before)
+        root.removeFilter(foreign)
         root.removeHandler(handler)
 
 

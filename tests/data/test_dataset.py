@@ -17,6 +17,7 @@ from hellods import DigestError, FormatError, HelloDataset, HelloError, HelloLoa
 from hellods.data import images as images_module
 from hellods.data.epochs import Epochs
 from hellods.data.lazy import LazyLabel
+from hellods.data.samples import CHECKED
 from hellods.device import CPU, maker
 from hellods.labels.projector import Projector
 from hellods.views.draw import draw
@@ -465,7 +466,7 @@ def test_views_and_labels_for_a_device_that_cannot_make_them_are_made_on_the_cpu
     monkeypatch.setattr("hellods.data.samples.maker", lambda device: CPU if device.type == "meta" else device)
     dataset = HelloDataset(archive)
     monkeypatch.setattr(dataset._samples, "_logits", logits)
-    dataset._samples._checked.add(CPU)
+    CHECKED[dataset._samples.projector].add(CPU)
     _, labels = default_collate([dataset[0], dataset[1]])
     assert (labels.to("meta").device.type, made) == ("meta", [CPU])
     assert dataset._samples.view(torch.zeros(1).long(), torch.zeros(1).long(), torch.device("meta")).is_meta

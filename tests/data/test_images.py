@@ -17,6 +17,7 @@ from hellods.data import images as module
 from hellods.data import memory
 from hellods.data.images import Images
 from hellods.data.lazy import CPU
+from hellods.data.samples import CHECKED
 
 COUNT = 20  # images in the archive that conftest.py writes
 
@@ -167,14 +168,30 @@ def test_broken_image_is_named_where_it_is_decoded(make: Callable[..., Path], ar
         list(HelloLoader(HelloDataset(path, labels="hard"), facts.count))
 
 
-@pytest.mark.parametrize(("limit", "limited"), [("max\n", False), ("4096\n", True)])
-def test_room_is_a_share_of_the_machine_or_of_the_container(
-    limit: str, limited: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("groups", "limits", "limited"),
+    [
+        ("0::/\n", {"memory.max": "max\n"}, None),
+        ("0::/\n", {"memory.max": "4096\n"}, 4096),
+        ("0::/known/outside\n", {"memory.max": "4096\n"}, 4096),
+        ("0::/slurm/job\n", {"slurm/memory.max": "4096\n", "slurm/job/memory.max": "max\n"}, 4096),
+        ("0::/slurm/job\n", {"slurm/memory.max": "8192\n", "slurm/job/memory.max": "4096\n"}, 4096),
+        ("3:cpu:/\n2:hugetlb,memory:/job\n0::/\n", {"memory/job/memory.limit_in_bytes": "4096\n"}, 4096),
+        (None, {"memory.max": "4096\n"}, None),
+    ],
+)
+def test_room_is_a_share_of_the_machine_or_of_the_control_group(
+    groups: str | None, limits: dict[str, str], limited: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "memory.max").write_text(limit)
-    monkeypatch.setattr(memory, "LIMITS", [str(tmp_path / "memory.max"), str(tmp_path / "none")])
+    if groups is not None:
+        (tmp_path / "cgroup").write_text(groups)
+    for name, limit in limits.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(limit)
+    monkeypatch.setattr(memory, "GROUPS", str(tmp_path / "cgroup"))
+    monkeypatch.setattr(memory, "LIMITS", tmp_path)
     whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert memory.room(CPU) == (4096 if limited else whole) // 4
+    assert memory.room(CPU) == (limited or whole) // 4
 
 
 @pytest.mark.parametrize(("how", "workers"), [("fork", 2), ("spawn", 1)])
@@ -232,6 +249,13 @@ def test_data_sets_of_one_file_keep_its_images_once_on_each_device(archive: Path
     first, second = HelloDataset(archive), HelloDataset(archive, seed=1, train=False)
     stores = [dataset._samples.images._store(torch.device(device)) for dataset in (first, second)]
     assert stores[0] is stores[1] is not None
+
+
+def test_data_sets_of_one_file_have_one_label_maker_and_one_check(archive: Path) -> None:
+    first, second = HelloDataset(archive), HelloDataset(archive, seed=1, mix="none", temperature=2.0)
+    first.batch([0])
+    assert second._samples.projector is first._samples.projector
+    assert CHECKED[second._samples.projector] == {CPU}
 
 
 def test_memory_that_the_system_refuses_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:

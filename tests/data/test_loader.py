@@ -1,3 +1,4 @@
+import copy
 import io
 import pickle
 from collections.abc import Callable, Iterable, Iterator
@@ -62,6 +63,22 @@ def test_loads_in_inference_mode_and_after_it(archive: Path, loader: Any) -> Non
         assert torch.equal(labels, kept.to("cpu"))
 
 
+def test_a_label_maker_from_inference_mode_moves_to_another_device_after_it(archive: Path) -> None:
+    dataset = HelloDataset(archive)
+    with torch.inference_mode():
+        dataset.batch([0])
+    dataset._samples.projector.to("meta")
+
+
+def test_a_data_set_that_was_copied_in_inference_mode_takes_an_epoch_after_it(archive: Path) -> None:
+    with torch.inference_mode():
+        dataset = copy.deepcopy(HelloDataset(archive))
+    dataset.set_epoch(3)
+    state = dataset.epochs.state_dict()
+    dataset.epochs.load_state_dict(state)
+    assert dataset.epochs.state_dict()["set"].item() == 3
+
+
 def test_a_first_batch_in_inference_mode_leaves_the_rest_for_later(archive: Path) -> None:
     dataset = HelloDataset(archive)
     with torch.inference_mode():
@@ -118,6 +135,31 @@ def test_set_epoch_sets_order_and_views(archive: Path) -> None:
     for (image, label), (expected_image, expected_label) in zip(ours, theirs, strict=True):
         assert torch.equal(image, expected_image)
         assert torch.equal(label, expected_label)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_passes_after_set_epoch_are_the_epochs_after_it(given: bool, archive: Path) -> None:
+    dataset = HelloDataset(archive)
+    sampler = DistributedSampler(dataset, 1, 0) if given else None
+    loader = HelloLoader(dataset, 4, shuffle=not given, sampler=sampler)
+    loader.set_epoch(5)
+    following = [[images for images, _ in loader] for _ in range(3)]
+    for epoch, found in enumerate(following, start=5):
+        loader.set_epoch(epoch)
+        assert all(torch.equal(one, other) for one, (other, _) in zip(found, loader, strict=True))
+
+
+def test_resumed_loader_still_begins_the_next_epoch_with_the_next_pass(archive: Path) -> None:
+    first, second = (HelloLoader(HelloDataset(archive), 4, shuffle=True) for _ in range(2))
+    first.set_epoch(5)
+    running = iter(first)
+    next(running)
+    second.load_state_dict(first.state_dict())
+    rest, others = list(running), list(second)
+    assert len(rest) == len(others) == len(first) - 1
+    for ours, theirs in zip(first, second, strict=True):
+        assert torch.equal(ours[0], theirs[0])
+    assert first.dataset.epochs.state_dict()["set"].item() == second.dataset.epochs.state_dict()["set"].item() == 6
 
 
 def test_set_epoch_of_the_sampler_sets_order_and_views(archive: Path) -> None:
@@ -293,7 +335,8 @@ def test_batches_are_made_one_ahead_of_who_takes_them_but_on_a_cpu(device: str, 
 def test_batch_sends_only_its_draws_and_what_the_host_knows_of_its_labels(
     options: dict[str, Any], make: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hellods.labels.projector.exact", lambda _: nullcontext())
+    for module in ("labels.projector", "data.samples"):
+        monkeypatch.setattr(f"hellods.{module}.exact", lambda _: nullcontext())
     dataset = HelloDataset(make(tmp_path / "x.hello", sections={"probe": b""}), **options)
     dataset.batch(range(COUNT))  # keeps the labels that are kept
     loader = HelloLoader(dataset, 5, device="meta")

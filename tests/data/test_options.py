@@ -150,6 +150,13 @@ def test_options_travel_to_workers(archive: Path, pixels: Tensor) -> None:
     assert copied.view is None
 
 
+@pytest.mark.parametrize("options", [{"view": None}, {"train": False}])
+def test_views_that_are_not_mixed_anyway_may_be_asked_not_to_be(options: dict[str, Any], archive: Path) -> None:
+    asked, plain = HelloDataset(archive, mix="none", **options), HelloDataset(archive, **options)
+    assert torch.equal(asked.batch([0, 1])[0], plain.batch([0, 1])[0])
+    assert torch.equal(asked.batch([0, 1])[1], plain.batch([0, 1])[1])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -158,7 +165,7 @@ def test_options_travel_to_workers(archive: Path, pixels: Tensor) -> None:
         ({"views": True}, "views is True, expected .* as an int"),
         ({"views": 2, "view": None}, "of views that are drawn"),
         ({"views": 2, "train": False}, "of views that are drawn"),
-        ({"mix": "none", "view": None}, "belongs to views that are drawn"),
+        ({"mix": "mixup", "view": None}, "belongs to views that are drawn"),
         ({"mix": "cutmix", "train": False}, "belongs to views that are drawn"),
         ({"mix": "cutmix", "labels": "hard"}, "one class cannot name a mixture"),
         ({"mix": "blend"}, "mix is 'blend', choose none, cutmix or mixup"),

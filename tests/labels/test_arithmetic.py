@@ -1,6 +1,7 @@
 """Labels are made in the arithmetic that the archive states, and the caller's own settings come back."""
 
 from collections.abc import Callable, Iterator
+from threading import Event, Thread
 
 import pytest
 import torch
@@ -88,6 +89,26 @@ def test_what_followed_a_general_setting_still_follows_it_afterwards(
         torch.backends.fp32_precision = later  # type: ignore[attr-defined]
         found.append(settings())
     assert found[0] == found[1]
+
+
+@pytest.mark.usefixtures("own_settings")
+def test_settings_hold_for_a_thread_while_another_begins_and_ends() -> None:
+    in_bfloat16()
+    before, inside, others = settings(), Event(), []
+
+    def other() -> None:
+        inside.wait()
+        with exact(CPU):
+            others.append(settings())
+
+    thread = Thread(target=other)
+    thread.start()
+    with exact(CPU):
+        inside.set()
+        thread.join(0.1)
+        assert (others, settings()[3:6]) == ([], ["ieee"] * 3)
+    thread.join()
+    assert (others[0][3:6], settings()) == (["ieee"] * 3, before)
 
 
 def test_products_are_float32_even_under_autocast() -> None:

@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
 from math import inf, nan
 from typing import Any
@@ -285,12 +286,29 @@ for giant in eval(sys.argv[1]):
 GIANTS: list[dict[str, Any]] = [
     {"width": 8192},
     {"width": 512, "layers": (128,)},
-    {"width": 8192, "image_size": 64, "patch_size": 1},
     {"width": 4096, "embed_dim": 1 << 16},
     {"width": 2048, "layers": (3, 4, 6, 3), "patch_size": None},
     {"embed_dim": 1 << 16, "attentional_pool": True, "attn_pooler_queries": 1 << 12, "attn_pooler_heads": 1},
     {"timm_model_name": "vit_pe_core_gigantic_patch14_448"},
 ]
+
+
+@pytest.mark.parametrize(
+    ("tower", "facts", "refused"),
+    [
+        ("ViT", {"width": 1024, "head_width": 1, "image_size": 1024, "patch_size": 16}, True),
+        ("ViT", {"width": 1024, "head_width": 64, "image_size": 64, "patch_size": 1}, True),
+        ("ViT", {"width": 256, "head_width": 64, "image_size": 32, "patch_size": 2}, False),
+        ("ViT", {"width": 1664, "head_width": 104, "image_size": 448, "patch_size": 14}, False),  # ViT-bigG's, and more
+        ("ViT", {"attentional_pool": True, "attn_pooler_queries": 4096, "attn_pooler_heads": 1024}, True),
+        ("ViT", {"attentional_pool": True, "attn_pooler_queries": 256, "attn_pooler_heads": 8}, False),
+        ("ModifiedResNet", {"width": 64, "head_width": 1, "image_size": 1024}, True),
+        ("ModifiedResNet", {"width": 128, "head_width": 64, "image_size": 448}, False),  # RN50x64's
+    ],
+)
+def test_attention_of_a_tower_has_a_limit(tower: str, facts: dict[str, Any], refused: bool) -> None:
+    with pytest.raises(ValueError, match="its attention takes") if refused else nullcontext():
+        described(TOWERS[tower], **facts)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits its memory by RLIMIT_AS")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import get_args
 
+import open_clip
 import pytest
 import torch
 from safetensors.torch import save
@@ -13,7 +14,7 @@ from hellods.errors import FormatError, LabelError
 from hellods.labels.arithmetic import TOLERANCES
 from hellods.labels.backbones import load_open_clip
 from hellods.labels.config import Head, Precision, Quantization
-from hellods.labels.models import resolve
+from hellods.labels.models import quiet, resolve
 from hellods.labels.projector import Projector
 
 CLASSES = ("apple", "bed", "bus", "rose", "tiger")
@@ -218,6 +219,19 @@ def test_unknown_base_names_what_there_is(base: str, words: str) -> None:
 def test_missing_local_base_says_which_files_to_bring() -> None:
     with pytest.raises(LabelError, match=r"open_clip_config\.json and open_clip_model\.safetensors"):
         load_open_clip("local-dir:/nowhere")
+
+
+def test_loading_a_base_silences_open_clip_alone(caplog: pytest.LogCaptureFixture) -> None:
+    own, hub = logging.getLogger("mine"), logging.getLogger("huggingface_hub.file_download")
+    with quiet():
+        own.warning("of the user's program")
+        hub.warning("of the hub")
+        with pytest.raises(RuntimeError, match="none"):
+            open_clip.create_model("none")  # which logs an error, too
+    hub.warning("later")
+    assert [record.message for record in caplog.records if record.name in ("mine", "root")] == ["of the user's program"]
+    assert not hub.isEnabledFor(logging.DEBUG)
+    assert hub.isEnabledFor(logging.WARNING)
 
 
 def test_loading_a_base_leaves_logging_as_it_was() -> None:
