@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -11,7 +12,7 @@ from click.core import ParameterSource
 
 from hellods.distill.recipe import FOLLOWS, NO_ASSISTANT, PRESETS, FitOn, Initializer, Inputs, Recipe
 from hellods.distill.toml import read_knobs
-from hellods.errors import RecipeError
+from hellods.errors import HelloError, RecipeError
 from hellods.format.archive import Archive, check_target
 from hellods.format.header import Codec
 from hellods.labels.config import Head, Precision, Quantization, needs_base
@@ -21,7 +22,7 @@ from .inspect import parts, title
 from .loop import loop
 from .options import numbers, only, options_of, three
 from .progress import clock, progress, whole
-from .text import facts, row
+from .text import escape, facts, row
 
 if TYPE_CHECKING:
     from hellods.distill.build import Report
@@ -61,7 +62,7 @@ def asks_for(context: click.Context, name: str) -> bool:
     is_eager=True,
     expose_value=False,
     callback=choose_preset,
-    help="How long to fit the projector: `fast` a tenth of the default, at twice the rate, `best` twice.",
+    help="How long to fit the projector. fast: a tenth of the default, at twice the rate; best: twice the default.",
 )
 @click.option(
     "--recipe",
@@ -168,7 +169,10 @@ def command(
     What a long build has done is kept in a folder `.FILE.build` beside FILE until it ends: after an interruption, the
     same command goes on from there.
     """
-    anew = outdated(click.get_current_context())
+    context = click.get_current_context()
+    if asks_for(context, "fit_images") and asks_for(context, "fit_effort"):
+        raise RecipeError("--fit-effort multiplies the default of --fit-images: give one of them")
+    anew = outdated(context)
     recipe = Recipe(**only(Recipe, knobs | dict.fromkeys(anew)))
     descriptions = read_names(Path(class_names)) if class_names else None
     inputs = Inputs(data=data, descriptions=descriptions, **only(Inputs, knobs))
@@ -186,8 +190,27 @@ def command(
         check_target(out, overwrite)  # before seconds go into the plan
         if not quiet:
             draw = whole(draw, {cost.stage: cost.seconds for cost in plan(inputs, recipe, draw)})
-        report = build(inputs, recipe, out, overwrite=overwrite, progress=draw)
+        with kept(Path(out)):
+            report = build(inputs, recipe, out, overwrite=overwrite, progress=draw)
     click.echo(made(report, inputs.base))
+
+
+@contextmanager
+def kept(out: Path) -> Iterator[None]:
+    """Say what a build that is interrupted, or that fails, leaves beside `out`."""
+    from hellods.distill.resume import Work
+
+    try:
+        yield
+    except (HelloError, OSError, KeyboardInterrupt):
+        folder = Work(out, {}).folder
+        if size := sum(file.stat().st_size for file in folder.glob("*")):
+            click.echo(
+                f"What was done is kept in {escape(str(folder))} ({megabytes(size)}): the same command goes on from "
+                "there. Delete it where that is not wanted.",
+                err=True,
+            )
+        raise
 
 
 def outdated(context: click.Context) -> dict[str, set[str]]:

@@ -43,7 +43,7 @@ def knob(name: str, text: str, kind: Any = None) -> Callable[[F], F]:
     type=click.Choice([*PRESETS]),
     default="rded",
     show_default=True,
-    help="Published recipe that students are trained by.",
+    help="Recipe of students: RDED's, SRe2L's, or HeLlO's loss in RDED's, for the rest of it is not published.",
 )
 @knob("student", "Student network: convnet3 to convnet6, resnet18, or one of torchvision or timm.")
 @knob("epochs", "Epochs of a student, counted in the archive's images.", int)

@@ -59,6 +59,9 @@ def recipe(archive: Archive) -> str:
         "not known to this version": [name for name in held if name not in knobs],
     }
     comments = [f"# {note}: {escape(', '.join(names))}\n" for note, names in notes.items() if names]
+    base, teacher = (archive.header.projector or {}).get("base"), archive.header.teacher.get("architecture")
+    made_from = {"base model": base and str(base).removeprefix("given:"), "teacher": teacher}
+    comments += [f"# {what}, which no recipe names: {escape(str(name))}\n" for what, name in made_from.items() if name]
     return to_toml({name: value for name, value in knobs.items() if name in held}) + "".join(comments)
 
 

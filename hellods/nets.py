@@ -97,6 +97,6 @@ def _build(name: str, classes: int, side: int) -> nn.Module:
 
     if timm.is_model(name) and "." not in name:  # a dot begins the name of weights
         return timm.create_model(name, num_classes=classes)
-    near = difflib.get_close_matches(name, [*DEPTHS, *published, *timm.list_models()], n=3)
+    near = difflib.get_close_matches(name, sorted({*DEPTHS, *published, *timm.list_models()}), n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise RecipeError(f"network {name!r} is unknown: use convnet3 to convnet6, or a name of torchvision or timm{hint}")

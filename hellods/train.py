@@ -120,7 +120,8 @@ def train(
                 # Now and then, since reading the loss stops a GPU.
                 if (done % 100 == 0 or done == total) and not value.isfinite():
                     raise RecipeError(
-                        f"{stage}: the loss is {value.item()} after {done} steps; lower the learning rate"
+                        f"{stage}: the loss is {value.item()} after {done} steps; lower its learning rate, or choose "
+                        "another network where it has none to choose"
                     )
                 if done % steps == 0:
                     after(done // steps)  # may change what is kept

@@ -89,7 +89,9 @@ def test_weights_are_float32_on_the_cpu_whatever_the_defaults() -> None:
             made = create("convnet3", 10, 32).state_dict()
     finally:
         torch.set_default_dtype(torch.float32)
-    assert all(value.is_cpu and torch.equal(value, expected[name]) for name, value in made.items())
+    for name, value in made.items():
+        assert (value.device.type, value.dtype) == ("cpu", expected[name].dtype)
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
 
 
 def test_global_random_state_is_left_alone() -> None:

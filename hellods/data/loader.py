@@ -63,7 +63,7 @@ class HelloLoader:
         return len(self.batch_sampler)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the samples, and the order of the sampler, of this epoch in the next pass, and those after it from there.
+        """Draw the samples and the order of this epoch in the next pass, and in each later one of the epoch after.
 
         `loader.sampler.set_epoch`, which frameworks call, does the same, unless the sampler was given.
         """

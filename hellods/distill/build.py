@@ -1,6 +1,5 @@
 """build(): from a folder of real images to one archive."""
 
-import hashlib
 import logging
 import os
 import time
@@ -10,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -26,7 +25,7 @@ from hellods.distill.measure import SAMPLE, measure
 from hellods.distill.mentors import check_network, get_assistant, get_teacher
 from hellods.distill.prototypes import prototypes
 from hellods.distill.recipe import Inputs, Recipe
-from hellods.distill.resume import Work, digest
+from hellods.distill.resume import Work, digest, software
 from hellods.distill.sources import Source, open_source, squares
 from hellods.distill.teacher import Teacher, check_teacher, near_chance
 from hellods.format.archive import check_target, image_sections, write
@@ -38,8 +37,6 @@ from hellods.train import Checkpoint
 from hellods.views.rule import Views
 
 logger = logging.getLogger("hellods")
-
-PACKAGE: Final = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,10 +201,7 @@ def outline(inputs: Inputs, recipe: Recipe, source: Source, views: Views, device
 
 def beginnings(inputs: Inputs, recipe: Recipe, source: Source, device: torch.device) -> dict[str, Any]:
     """Return, as JSON holds it, all that decides what the first stage makes."""
-    code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(PACKAGE.rglob("*.py"))))
-    return {
-        "hellods": code.hexdigest(),
-        "libraries": {name: version(name) for name in ("torch", "torchvision", "open_clip_torch", "timm", "pillow")},
+    return software() | {
         "device": describe_device(device),
         "recipe": to_json(recipe),
         "data": source.provenance() | {"classes": list(source.classes)},

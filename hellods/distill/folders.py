@@ -39,14 +39,16 @@ def scan(root: Path) -> tuple[list[str], list[str]]:
         if not label.isprintable():
             raise SourceError(f"{root}: the class folder {label!a} has a name that is not printable text: rename it")
         before = len(files)
-        for folder, inner, names in os.walk(root / label, onerror=_fail):
-            inner[:] = [name for name in inner if not name.startswith(".")]
+        for folder, inner, names in os.walk(root / label, onerror=_fail, followlinks=True):
+            inner[:] = [name for name in inner if not name.startswith(".") and not _leads_back(Path(folder), name)]
             images = _images(names)
             others += sum(not name.startswith(".") for name in names) - len(images)
             prefix = Path(folder).relative_to(root).as_posix()
             files += [f"{prefix}/{name}" for name in images]
         if len(files) == before:
-            raise SourceError(f"{root / label}: no images; remove this folder or fill it")
+            raise SourceError(
+                f"{root / label}: no images; fill this folder, remove it, or name another one than {root} as data"
+            )
     if others:
         logger.info("%s: %d other files beside the images are ignored", root, others)
     return classes, sorted(files)
@@ -75,6 +77,12 @@ def listed(names: Sequence[str]) -> str:
 
 def _holds_classes(folder: Path) -> bool:
     return len(subfolders(folder)) > 1 and not _images(entry.name for entry in folder.iterdir())
+
+
+def _leads_back(folder: Path, name: str) -> bool:
+    """Return whether a folder of that name is a link to one that it lies in."""
+    inner = folder / name
+    return inner.is_symlink() and folder.resolve().is_relative_to(inner.resolve())
 
 
 def _images(names: Iterable[str]) -> list[str]:

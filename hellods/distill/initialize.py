@@ -21,9 +21,9 @@ class Layout:
 
     images_per_class: int
     side: int
-    factor: int = 1
-    candidates: int = 300
-    crops: int = 5
+    factor: int
+    candidates: int
+    crops: int
 
     @property
     def patches(self) -> int:

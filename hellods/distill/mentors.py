@@ -179,4 +179,4 @@ def train_teacher(
         checkpoint=checkpoint,
         progress=progress,
     )
-    return Teacher(trajectory.teacher(), source.classes, architecture=architecture, mean=mean, std=std)
+    return Teacher(trajectory.teacher(), source.classes, architecture=architecture, mean=mean, std=std, trained=True)

@@ -1,7 +1,7 @@
 """Recipe: every knob of a build, checked, torch-free."""
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
@@ -192,9 +192,7 @@ class Inputs:
                 f"--teacher-weights beside {self.teacher!r}, which is trained here: name the network that they are for "
                 "as --teacher"
             )
-        mean, std, most, least = self.teacher_mean, self.teacher_std, wire.MOST_MEAN, wire.LEAST_STD
-        if not (all(map(isfinite, (*mean, *std))) and max(map(abs, mean)) <= most and min(std) >= least):
-            raise RecipeError(f"mean {mean} and std {std}: give three numbers, std above 0")
+        check_scale(self.teacher_mean, self.teacher_std)
         for text in (self.name, self.license, self.source_url):
             if text and not text.isprintable():
                 raise RecipeError(f"{text!a}: name, license and source URL are printable text")
@@ -207,6 +205,16 @@ class Inputs:
         """The network that is trained to be the teacher; None: the teacher is given."""
         kind, colon, network = self.teacher.partition(":")
         return network if colon and kind == "train" else None
+
+
+def check_scale(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raise a RecipeError where images less `mean`, divided by `std`, are not numbers that a file can state."""
+    most, least = wire.MOST_MEAN, wire.LEAST_STD
+    three = len(mean) == len(std) == 3 and all(map(isfinite, (*mean, *std)))
+    if not three or max(map(abs, mean)) > most or min(std) < least:
+        raise RecipeError(
+            f"mean {tuple(mean)} and std {tuple(std)}: give three numbers each, mean up to {most:g}, std from {least:g}"
+        )
 
 
 def usual_network(side: int) -> str:

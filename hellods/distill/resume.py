@@ -8,6 +8,8 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +24,9 @@ from hellods.train import Checkpoint
 
 logger = logging.getLogger("hellods")
 
-INTERVAL: Final = 30.0  # seconds between two writes of a stage, which may take one of them
+INTERVAL: Final = 30.0  # seconds between two writes of a stage; one write may take a second
+PACKAGE: Final = Path(__file__).parents[1]
+LIBRARIES: Final = ("torch", "torchvision", "open_clip_torch", "timm", "pillow")
 STAGES: Final = ("teacher", "assistant", "images", "projector", "quantize")
 
 
@@ -76,6 +80,13 @@ class Stage(Checkpoint):
         except (HelloError, OSError) as cause:  # such as a full disk
             logger.warning("%s; if this build is killed, the next begins this stage anew", cause)
             self._next = math.inf
+
+
+@cache
+def software() -> dict[str, Any]:
+    """Return what computes: the digest of this package's code, and the versions of what it rests on."""
+    code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(PACKAGE.rglob("*.py"))))
+    return {"hellods": code.hexdigest(), "libraries": {name: version(name) for name in LIBRARIES}}
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

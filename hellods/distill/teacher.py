@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
 from hellods.distill.class_order import other_order
-from hellods.distill.recipe import MEAN, STD
+from hellods.distill.recipe import MEAN, STD, check_scale
 from hellods.distill.resume import digest
 from hellods.distill.sources import Source, sample, squares
 from hellods.distill.trajectory import Average
@@ -28,10 +28,8 @@ logger = logging.getLogger("hellods")
 SAMPLE: Final = 2000  # images that a teacher is measured on, in all, or PER_CLASS of each if that is more
 PER_CLASS: Final = 50  # enough to find two swapped classes with a teacher that is right four times in five
 BATCH: Final = 100
-REMEDY: Final = (
-    "check its weights, --teacher-mean and --teacher-std, or, if it is trained here, try more --teacher-epochs or "
-    "later --teacher-stages"
-)
+GIVEN: Final = "check its weights, --teacher-mean and --teacher-std"
+TRAINED: Final = "try more --teacher-epochs, later --teacher-stages, or another network"
 
 
 class Teacher(nn.Module):
@@ -46,20 +44,27 @@ class Teacher(nn.Module):
         mean: Sequence[float] = MEAN,
         std: Sequence[float] = STD,
         side: int | None = None,
+        trained: bool = False,
     ) -> None:
-        """Wrap `network`, float (B, 3, H, W) -> (B, K), for images of `side` px; None: of whatever side they come in.
+        """Wrap `network`, float (B, 3, H, W) -> (B, K).
+
+        Args:
+            network: expects images less `mean`, divided by `std`.
+            classes: of its outputs, in order.
+            architecture: its name.
+            mean: per channel, of pixels in 0..1.
+            std: likewise.
+            side: that it shall see, in pixels; None: whatever side images come in.
+            trained: by this package, on the images at hand.
 
         Raises:
-            RecipeError: mean or std are not three finite numbers, or a deviation is not positive.
+            RecipeError: mean or std are not three numbers that float32 can divide by.
         """
         super().__init__()
-        if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
-            raise RecipeError(
-                f"teacher's mean {tuple(mean)} and std {tuple(std)}: give three numbers each, std above 0"
-            )
+        check_scale(mean, std)
         self.network = network.requires_grad_(False).float().to(memory_format=torch.channels_last)
         self.classes = tuple(classes)
-        self.architecture, self.side = architecture, side
+        self.architecture, self.side, self.trained = architecture, side, trained
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         self.train(False)
 
@@ -170,7 +175,8 @@ def check_teacher(
     if fault:
         fault += "; put its outputs in the order of the class folders"
     else:
-        fault = near_chance(who, score, images, len(source.classes), REMEDY)
+        advice = TRAINED if teacher.trained else GIVEN
+        fault = near_chance(who, score, images, len(source.classes), advice)
     if fault and not allow_weak:
         raise SourceError(f"{source.name}: {fault}, or pass --allow-weak-teacher")
     if fault:
@@ -206,7 +212,7 @@ def classified(
 
 
 def near_chance(who: str, score: float, images: int, classes: int, advice: str) -> str | None:
-    """Return what to say of a label maker that is right on so few images that it may be guessing; None: of no other."""
+    """Return what to say of a label maker that may be guessing, for it is right on so few images; else None."""
     chance = 1 / classes
     # A tenth of the way from chance to perfect, and more than luck makes of so few images.
     least = min(1.0, chance + max(0.1 * (1 - chance), 3 * math.sqrt(chance * (1 - chance) / images)))

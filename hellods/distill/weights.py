@@ -116,7 +116,10 @@ def published(name: str) -> tuple[nn.Module, dict[str, Any]]:
         raise SourceError(
             f"{name}: no published weights: {_described(cause)}; bring a --teacher-weights file"
         ) from cause
-    raise SourceError(f"{name}: no weights are published under this name; give --teacher-weights, or train:{name}")
+    raise SourceError(
+        f"{name}: no weights are published under this name; name a network of torchvision or timm, give its "
+        "--teacher-weights, or let a build train one, such as train:convnet3"
+    )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from safetensors.torch import save
 from hellods.distill.mentors import get_teacher
 from hellods.distill.plan import STEPS, cost
 from hellods.distill.recipe import Inputs, Recipe
+from hellods.distill.resume import software
 from hellods.distill.sources import Folder, Source, open_source
 from hellods.distill.teacher import Teacher, check_teacher
 from hellods.distill.trajectory import average
@@ -46,8 +47,8 @@ class Hashed(Folder):
 class Bench:
     """What archives are compared on.
 
-    Images are decoded before anything learns from them. Where outcomes are kept, nothing may have to, so there they are
-    read first, which tells whether they are the same as then.
+    Images are decoded before anything learns from them. Where outcomes are kept, images are at first only hashed, which
+    tells whether they are the same as then, and decoded once a student is missing.
 
     Args:
         question: names the real images and the teacher.
@@ -135,7 +136,8 @@ class Bench:
             return learn(self.progress), True
         name, mean, std = inputs.trains, inputs.teacher_mean, inputs.teacher_std
         epochs, stages, flip = recipe.teacher_epochs, recipe.stages, recipe.flip
-        decides = [name, source.provenance()["sha256"], side, recipe.seed, epochs, stages, flip, mean, std]
+        learns = [source.provenance()["sha256"], side, recipe.seed, epochs, stages, flip, mean, std]
+        decides = [name, *learns, software()]
         file = self.folder / f"teacher-{sha256(json.dumps(decides).encode()).hexdigest()[:16]}.safetensors"
         trained = file.exists()
         if self.train and not trained:
@@ -151,7 +153,7 @@ class Bench:
             fit_weights(network, read_weights(str(file)), str(file), len(source.classes))
         else:
             self._untrained.append(learn)
-        return Teacher(network, source.classes, architecture=name, mean=mean, std=std), trained
+        return Teacher(network, source.classes, architecture=name, mean=mean, std=std, trained=True), trained
 
     def _hashed(self, source: Source) -> Source:
         if self.begun and isinstance(source, Folder):

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from hellods.evaluate.bench import Bench
 from hellods.evaluate.presets import Protocol
 from hellods.evaluate.question import Question
 from hellods.evaluate.report import FORMAT, about, heading, teacher_of
-from hellods.evaluate.runs import Run, expected_seconds, finish, kept, runs_of, versions
+from hellods.evaluate.runs import Run, expected_seconds, finish, kept, runs_of
 from hellods.evaluate.subject import Subject, asked, open_subject
 from hellods.format.files import replacing
 from hellods.progress import Progress, silent, track
@@ -28,6 +29,7 @@ from hellods.record import to_json
 logger = logging.getLogger("hellods")
 
 PAGE: Final = "report.html"
+PACKAGES: Final = ("hellods", "torch", "torchvision", "open_clip_torch", "timm")  # whose versions a report states
 PRECISIONS: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -103,8 +105,8 @@ def prepare(
 ) -> Plan:
     """Return the plan that `evaluate` carries out; no student is trained, and nothing written but a teacher.
 
-    Unless to `train` it is wanted, a teacher that is to be trained is not: the plan says how long it would take, and
-    how long its students would, but cannot be carried out.
+    With `train=False` no teacher is trained either: such a plan says how long all would take, but cannot be carried
+    out.
 
     Raises:
         HelloError: as `evaluate`.
@@ -244,7 +246,7 @@ def assembled(plan: Plan, question: Question, command: str) -> dict[str, Any]:
         "hardware": f"{processor()}, {describe_device(plan.device)}",
         "device": str(plan.device),
         "precision": plan.precision,
-        "versions": versions(),
+        "versions": {package: version(package) for package in PACKAGES},
     }
     results = [(run, kept(run) or {}) for run in plan.runs]
     archives = [
@@ -260,6 +262,7 @@ def write(report: dict[str, Any], out: Path) -> None:
     try:
         from hellods.evaluate.page import page
     except ImportError:
+        (out / PAGE).unlink(missing_ok=True)  # which would show another report
         logger.warning('no %s: its plots need matplotlib; install it with: pip install "hellods[report]"', PAGE)
         return
     write_text(out / PAGE, page(report))

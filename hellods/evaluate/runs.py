@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hellods.distill.initialize import pick
+from hellods.distill.resume import software
 from hellods.distill.sources import squares
 from hellods.errors import FormatError
 from hellods.evaluate.arms import Arm
@@ -28,7 +28,6 @@ from hellods.record import to_json
 from hellods.views.draw import draw
 from hellods.views.render import render
 
-PACKAGES: Final = ("hellods", "torch", "torchvision", "open_clip_torch", "timm")
 BATCH: Final = 250  # images labelled at once
 PARTS: Final = ("images", "labels")  # whose bytes are kept with an outcome
 
@@ -73,7 +72,6 @@ def digest(subject: Subject, arm: Arm, seed: int, precision: str) -> str:
     decides = {
         "images": "random, as stored" if arm.images == "random" else arm.images,
         "labels": arm.labels,
-        "loss": "hard" if arm.labels == "truth" else "soft",  # follows from the labels; kept outcomes are found by it
         "bits": arm.bits,
         # All real images are learnt without anything of the archive, but for how its images are seen.
         "archive": None if arm.images == "all" else subject.content_id,
@@ -88,14 +86,9 @@ def digest(subject: Subject, arm: Arm, seed: int, precision: str) -> str:
         "teacher": teacher,
         "seed": seed,
         "precision": precision,
-        "versions": versions(),
+        "software": software(),
     }
     return sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what computes."""
-    return {package: version(package) for package in PACKAGES}
 
 
 def steps_of(subject: Subject) -> int:

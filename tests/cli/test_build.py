@@ -20,10 +20,10 @@ from hellods.distill.plan import Cost
 from hellods.distill.recipe import FOLLOWS, PRESETS, Inputs, Recipe
 from hellods.distill.sources import Pixels
 from hellods.distill.toml import to_toml
-from hellods.errors import RecipeError
+from hellods.errors import RecipeError, SourceError
 from hellods.format.archive import Archive, write
 from hellods_cli import main
-from hellods_cli.build import command, made, read_names
+from hellods_cli.build import command, kept, made, read_names
 from hellods_cli.loop import loop
 
 COSTS = (
@@ -351,6 +351,24 @@ def test_loop_of_an_archive_on_the_users_own_base_brings_it(digits_archive: Path
     )
     assert 'mine.hello", base="local-dir:here/mine")\n' in own
     assert 'digits.hello")\n' in public
+
+
+def test_what_a_failed_build_keeps_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / ".x.hello.build"
+    with pytest.raises(SourceError), kept(tmp_path / "x.hello"):
+        raise SourceError("too early")
+    assert capsys.readouterr().err == ""
+    folder.mkdir()
+    (folder / "teacher.safetensors").write_bytes(bytes(2_600_000))
+    with pytest.raises(KeyboardInterrupt), kept(tmp_path / "x.hello"):
+        raise KeyboardInterrupt
+    assert f"kept in {folder} (3 MB): the same command goes on from there" in capsys.readouterr().err
+
+
+def test_views_and_what_multiplies_their_number_exclude_each_other(asked: dict[str, Any]) -> None:
+    status, _, err = run("digits", "--out", "x.hello", "--fit-images", "64", "--fit-effort", "5")
+    assert (status, asked) == (1, {})
+    assert "--fit-effort multiplies the default of --fit-images: give one of them" in err
 
 
 def test_control_c_leaves_no_file_and_status_130(tmp_path: Path) -> None:

@@ -93,13 +93,22 @@ def test_recipe_is_toml_without_what_is_not_set(archive_file: Path, tmp_path: Pa
     out = printed_recipe(archive_file, tmp_path / "x.hello", recipe=to_json(recipe))
     known = {key: value for key, value in asdict(recipe).items() if value is not None}
     assert tomllib.loads(out) == known | {"teacher_stages": [1, 2]}
-    assert "#" not in out
+    assert [line for line in out.splitlines() if line.startswith("#")] == ["# teacher, which no recipe names: convnet3"]
+
+
+def test_recipe_is_followed_by_what_it_does_not_name(archive_file: Path, tmp_path: Path) -> None:
+    teacher, projector = {"architecture": "big\nnet"}, {"base": "given:mine", "base_sha256": "0" * 64}
+    out = printed_recipe(archive_file, tmp_path / "x.hello", teacher=teacher, projector=projector)
+    assert out.splitlines()[-2:] == [
+        "# base model, which no recipe names: mine",
+        "# teacher, which no recipe names: big\\nnet",
+    ]
 
 
 def test_recipe_is_what_the_file_holds_and_says_what_it_lacks(archive_file: Path) -> None:
     out = CliRunner().invoke(main, ["inspect", "--recipe", str(archive_file)], catch_exceptions=False).stdout
     assert tomllib.loads(out) == {"images_per_class": 2}
-    (line,) = (line for line in out.splitlines() if line.startswith("#"))
+    (line,) = (line for line in out.splitlines() if line.startswith("# not"))
     assert line.startswith("# not in the file: seed, ")
     assert ", quantization, " in line
     assert ", side" not in line
@@ -109,7 +118,7 @@ def test_recipe_of_a_newer_file_leaves_out_what_is_not_known_and_says_so(archive
     recipe = to_json(Recipe()) | {"sharpness\nseed = 7": 1}
     out = printed_recipe(archive_file, tmp_path / "x.hello", recipe=recipe, format="hello/0.99")
     assert tomllib.loads(out) == {key: value for key, value in asdict(Recipe()).items() if value is not None}
-    assert out.endswith("# not known to this version: sharpness\\nseed = 7\n")
+    assert "# not known to this version: sharpness\\nseed = 7\n" in out
 
 
 def test_json_and_recipe_are_one_too_many(archive_file: Path) -> None:

@@ -22,6 +22,13 @@ def test_classes_and_files_are_sorted_and_found_at_any_depth(tmp_path: Path) -> 
     assert scan(tmp_path) == (["cat", "dog"], ["cat/images/1.webp", "dog/a.JPEG", "dog/b.png"])
 
 
+def test_linked_folders_are_read_but_for_one_that_leads_back(tmp_path: Path) -> None:
+    root, more = touch(tmp_path / "root", "cat/1.png", "dog/1.png"), touch(tmp_path / "more", "2.png")
+    (root / "cat" / "linked").symlink_to(more)
+    (root / "cat" / "again").symlink_to(root)
+    assert scan(root) == (["cat", "dog"], ["cat/1.png", "cat/linked/2.png", "dog/1.png"])
+
+
 def test_hidden_files_and_folders_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     touch(tmp_path, "cat/1.png", "cat/.2.png", "cat/.thumbs/3.png", "dog/1.png", ".git/1.png", ".complete")
     with caplog.at_level(logging.INFO):
@@ -44,7 +51,7 @@ def test_folder_without_class_folders_is_refused(tmp_path: Path) -> None:
 
 def test_class_without_images_is_named(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.png", "dog/readme.txt")
-    with pytest.raises(SourceError, match=r"dog: no images; remove this folder or fill it"):
+    with pytest.raises(SourceError, match=r"dog: no images; fill this folder, remove it, or name"):
         scan(tmp_path)
 
 

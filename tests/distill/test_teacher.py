@@ -47,7 +47,7 @@ def test_teacher_stays_in_eval_mode_and_learns_nothing() -> None:
 
 @pytest.mark.parametrize(("mean", "std"), [((0, 0), (1, 1, 1)), ((0, 0, 0), (1, 0, 1)), ((0, 0, 0), (1, 1, torch.nan))])
 def test_mean_and_deviation_that_cannot_be_are_refused(mean: tuple[float], std: tuple[float]) -> None:
-    with pytest.raises(RecipeError, match="give three numbers each, std above 0"):
+    with pytest.raises(RecipeError, match=r"give three numbers each, mean up to 1e\+06, std from 1e-06"):
         teacher(mean=mean, std=std)
 
 
@@ -81,9 +81,12 @@ def test_two_swapped_classes_are_refused_and_named() -> None:
         check_teacher(teacher(Shade(order)), shades(50, wrong=0.2), 4)
 
 
-def test_teacher_near_chance_is_refused() -> None:
-    with pytest.raises(SourceError, match=r"shades: the teacher is right on 10\.0% of 500 images, near chance"):
-        check_teacher(teacher(Shade(torch.zeros(10, dtype=torch.int64))), shades(50), 4)
+@pytest.mark.parametrize(("trained", "advice"), [(False, "check its weights"), (True, "try more --teacher-epochs")])
+def test_teacher_near_chance_is_refused(trained: bool, advice: str) -> None:
+    guesses = teacher(Shade(torch.zeros(10, dtype=torch.int64)), trained=trained)
+    message = rf"shades: the teacher is right on 10\.0% of 500 images, near chance \(10\.0%\); {advice}"
+    with pytest.raises(SourceError, match=message):
+        check_teacher(guesses, shades(50), 4)
 
 
 def test_faultless_teacher_passes_on_a_handful_of_images() -> None:

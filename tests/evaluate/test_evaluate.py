@@ -140,6 +140,18 @@ def test_an_interrupted_evaluation_goes_on_and_ends_alike(
         assert found["archives"][0]["arms"][name]["curves"] == value["curves"]
 
 
+def test_students_and_teachers_of_another_code_are_not_taken(
+    bare_archive: Path, few_digits: Path, taught: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = ask(few_digits, arms=("teacher",), teacher="train:convnet3", allow_weak_teacher=True)
+    answered([bare_archive], question, tmp_path)
+    for module in ("runs", "bench"):
+        monkeypatch.setattr(f"hellods.evaluate.{module}.software", lambda: {"hellods": "another"})
+    answered([bare_archive], question, tmp_path)
+    assert taught == [0, 0]
+    assert len(list((tmp_path / "runs").glob("teacher-*.safetensors"))) == 2
+
+
 def test_more_arms_and_seeds_are_added_to_a_report(
     bare_archive: Path, few_digits: Path, taught: list[int], tmp_path: Path
 ) -> None:

@@ -134,6 +134,7 @@ def test_without_matplotlib_the_numbers_are_written_and_a_note_says_what_lacks(
     whole: Path, read: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "hellods.evaluate.page", None)
+    (tmp_path / "report.html").write_text("of another report")
     evaluate.write(read, tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["report.json"]
     assert 'pip install "hellods[report]"' in caplog.text
