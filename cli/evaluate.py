@@ -162,7 +162,7 @@ def foreseen(plan: "Plan", seconds: Mapping[tuple[str, str], float], teachers: S
         name, count = escape(plan.bench.question.teacher or ""), f"{len(teachers)} to train, the teacher"
         lines += [f"{name:15} {count:24}{clock(total):>8}", ""]
     for subject, lacking in zip(plan.subjects, plan.not_run, strict=True):
-        name = subject.path.name
+        name = subject.shown
         facts = (
             f"{subject.protocol.student}, {subject.protocol.epochs} epochs, batches of {subject.protocol.batch_size}"
         )

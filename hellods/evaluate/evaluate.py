@@ -5,7 +5,7 @@ import logging
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -88,7 +88,7 @@ def evaluate(
         result = kept(run) or finish(run, plan.device, PRECISIONS[plan.precision], draw)
         done += run.views
         accuracy = result["outcome"]["accuracy"]
-        logger.info("%s: %s, seed %d: %.1f %%", run.subject.path.name, run.name, run.seed, 100 * accuracy)
+        logger.info("%s: %s, seed %d: %.1f %%", run.subject.shown, run.name, run.seed, 100 * accuracy)
     report = assembled(plan, question, command)
     write(report, Path(out))
     return report
@@ -122,6 +122,8 @@ def prepare(
     if old:
         check_asked(old, folder, question, [(content_id, protocol) for _, content_id, protocol, _ in facts])
     subjects = [open_subject(path, question, bench) for path in paths]
+    names = [subject.shown for subject in subjects]
+    subjects = [s if names.count(s.shown) == 1 else replace(s, shown=str(s.path)) for s in subjects]
     check_alike(subjects)
     if old:
         check_alike_to(old, folder, subjects[0])
@@ -131,7 +133,7 @@ def prepare(
         lacking = {name: why for name, arm in arms.items() if (why := subject.lacking(arm))}
         possible = [(name, arm) for name, arm in arms.items() if name not in lacking]
         for name, why in lacking.items():
-            logger.warning("%s: arm %s is left out: %s", subject.path.name, name, why)
+            logger.warning("%s: arm %s is left out: %s", subject.shown, name, why)
         if not possible:
             raise RecipeError(f"{subject.path}: none of the arms {', '.join(arms)} can be run")
         runs += runs_of(subject, possible, question.seeds, precision, bench.folder)

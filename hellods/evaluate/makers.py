@@ -53,9 +53,7 @@ def store(budget: int, images: int, epochs: int, classes: int) -> Storage | None
 
     It is not the most that could be packed. Of 10 classes, 6 cost as much as all, so a budget just under all of them
     leaves 15 % over: a bit mask for the class numbers, or all classes with fewer bits or of fewer views, would use it.
-    Students showed nothing to be gained by that: in evaluate_cifar10_alone_ipc10.json of tests/benchmarks/results/ the
-    budget of `stored-1x` buys 5 classes for 228 of 300 views, and they learn from these (45.3 ± 1.1 %) what they learn
-    from the teacher (45.4 ± 1.6 %).
+    Students showed nothing to be gained by that (tests/benchmarks/LOG.md).
     """
     labels = images * epochs
     full = 2 * labels * classes

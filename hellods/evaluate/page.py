@@ -8,7 +8,7 @@ from typing import Any, Final
 from hellods.evaluate import plots
 from hellods.evaluate.drawing import PALETTE
 from hellods.evaluate.markup import Json, apart, code, facts, figure, last, section, si, table, tile
-from hellods.evaluate.measured import ACCURACY, BYTES, measured, point, total
+from hellods.evaluate.sections import ACCURACY, BYTES, measured, point, total
 
 STYLES: Final = Path(__file__).with_name("page.css")
 AGAINST: Final = {  # what the archive's own labels are held against

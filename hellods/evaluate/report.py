@@ -28,7 +28,7 @@ def about(subject: Subject, results: Sequence[Result], not_run: Mapping[str, str
     arms = {name: arm_of([(run, kept) for run, kept in results if run.name == name]) for name in names}
     teacher = subject.teacher.provenance()["sha256"] if subject.teacher else None
     return {
-        "file": subject.path.name,
+        "file": subject.shown,
         "name": header.name,
         "content_id": subject.content_id,
         "classes": list(header.classes),

@@ -37,6 +37,7 @@ class Subject:
     """All that the arms of one archive need, on the device."""
 
     path: Path
+    shown: str  # what reports call it: its file's name, or the path where another file has the same
     header: Header
     content_id: str
     protocol: Protocol  # resolved
@@ -132,6 +133,7 @@ def open_subject(path: str, question: Question, bench: Bench) -> Subject:
         targets = torch.tensor(archive.targets(), dtype=torch.int64)
     return Subject(
         path=Path(path),
+        shown=Path(path).name,
         header=header,
         content_id=content_id,
         protocol=protocol,

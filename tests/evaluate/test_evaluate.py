@@ -271,6 +271,17 @@ def test_archives_stand_side_by_side_and_share_what_they_can(
     assert first == second
 
 
+def test_archives_of_one_name_are_told_apart_by_their_folders(
+    bare_archive: Path, digits_archive: Path, few_digits: Path, tmp_path: Path
+) -> None:
+    paths = [tmp_path / "a" / "x.hello", tmp_path / "b" / "x.hello", tmp_path / "y.hello"]
+    for path, archive in zip(paths, (bare_archive, digits_archive, bare_archive), strict=True):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(archive.read_bytes())
+    plan = prepare([*map(str, paths)], ask(few_digits, arms=("hard",)), tmp_path / "out")
+    assert [subject.shown for subject in plan.subjects] == [str(paths[0]), str(paths[1]), "y.hello"]
+
+
 def test_a_plan_trains_and_writes_nothing(
     bare_archive: Path, few_digits: Path, taught: list[int], tmp_path: Path
 ) -> None:
