@@ -38,6 +38,10 @@ GIVEN = {
     "evaluate_imagenette_tiny_ipc10": "Imagenette, 10",
     "evaluate_imagenette_best_ipc10": "Imagenette, 10, `best`",
 }
+CONVNET = {
+    "CIFAR-10, 10": "evaluate_cifar10_convnet_ipc10",
+    "CIFAR-10, 50": "evaluate_cifar10_convnet_ipc50",
+}
 ALONE = {
     "evaluate_cifar10_alone_ipc1": "CIFAR-10, 1 a class",
     "evaluate_cifar10_alone_ipc10": "CIFAR-10, 10",
@@ -84,10 +88,11 @@ def builds() -> str:
     )
 
 
-def evaluations(titles: Mapping[str, str], sized: str) -> str:
+def evaluations(titles: Mapping[str, str], sized: str, rivals: Mapping[str, str] | None = None) -> str:
     """Return a row for each arm, a column for each archive: the student's accuracy, mean and deviation of the seeds.
 
-    The last column has the bytes of the archive of that title.
+    The last column has the bytes of the archive of that title; a row more is of `rivals`, title -> evaluation: images
+    that another teacher chose and labels as training goes.
     """
     archives = {title: results(name)["archives"][0]["arms"] for name, title in titles.items()}
     arms = {arm: value["says"] for found in archives.values() for arm, value in found.items()}
@@ -97,6 +102,13 @@ def evaluations(titles: Mapping[str, str], sized: str) -> str:
         value = archives[sized].get(arm)
         size = f"{sum(value['bytes'].values()):,}" if value else ""
         rows.append([f"`{arm}`: {arms[arm]}", *found, size])
+    if rivals:
+        others = {title: results(name)["archives"][0] for title, name in rivals.items()}
+        accuracy = percent(float(others[sized]["teacher"]["held_out_accuracy"]))
+        arms_of = {title: other["arms"]["teacher"] for title, other in others.items()}
+        row = [f"RDED's own setting: a ConvNet-3 of {accuracy} chooses the images, and labels them as training goes"]
+        row += [spread(arms_of[title]["accuracy"]["last"]) if title in others else "" for title in archives]
+        rows.append([*row, f"{sum(arms_of[sized]['bytes'].values()):,}"])
     made = [built(name) for name in titles]
     if any(made):
         cells = [f"{b['bytes']['projector']:,}, rank {b['recipe']['encoder_rank']}" if b else "" for b in made]
@@ -269,7 +281,7 @@ def fits() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "builds": builds,
     "own": partial(evaluations, OWN, "CIFAR-10, 10"),
-    "given": partial(evaluations, GIVEN, "CIFAR-10, 10"),
+    "given": partial(evaluations, GIVEN, "CIFAR-10, 10", CONVNET),
     "alone": partial(evaluations, ALONE, "CIFAR-10, 10"),
     "base": base,
     "images": images,
