@@ -22,8 +22,8 @@ def accuracy(name: str, archives: Sequence[Mapping[str, Any]]) -> str:
     top = 100 * max([0.01, *(max(*measured["last"]["values"], measured["best"]["mean"]) for measured in found)])
 
     def draw(width: int) -> Figure:
-        figure, axes = canvas(width, len(rows) * 32 + 48, left=112, bottom=44, right=6)
-        for_labels = (width - 118) / (width - 118 - 90)
+        figure, axes = canvas(width, len(rows) * 32 + 48, left=116, bottom=44, right=6)
+        for_labels = (width - 122) / (width - 122 - 90)
         axes.set(xlim=(0, top * for_labels), ylim=(len(rows) - 0.4, -0.6), xlabel="accuracy, %", yticks=[])
         axes.set_xticks(
             [tick for tick in MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(0, top) if tick <= 1.05 * top]
@@ -181,7 +181,7 @@ def curves(name: str, what: str, arms: Mapping[str, Values]) -> str:
     last = max(epoch for epochs in arms.values() for epoch in epochs)
 
     def draw(width: int) -> Figure:
-        figure, axes = canvas(width, 340, left=40, bottom=46, right=126, top=28)
+        figure, axes = canvas(width, 340, left=54, bottom=46, right=126, top=28)
         axes.set(title=what, xlabel="epoch")
         axes.grid(axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
