@@ -21,6 +21,7 @@ BUILDS = {
     "build_cifar10_ipc10": "CIFAR-10, `best`",
     "build_imagenette_tiny_ipc10": "Imagenette",
     "build_imagenette_best_ipc10": "Imagenette, `best`",
+    "build_imagenette_ipc10": "Imagenette, MobileNetV2",
     "digits": "digits",
     "cifar10": "CIFAR-10, earlier",
     "imagenette": "Imagenette, earlier",
@@ -37,6 +38,7 @@ GIVEN = {
     "evaluate_imagenette_tiny_ipc1": "Imagenette, 1",
     "evaluate_imagenette_tiny_ipc10": "Imagenette, 10",
     "evaluate_imagenette_best_ipc10": "Imagenette, 10, `best`",
+    "evaluate_imagenette_ipc10": "Imagenette, 10, MobileNetV2",
 }
 CONVNET = {
     "CIFAR-10, 10": "evaluate_cifar10_convnet_ipc10",
