@@ -13,6 +13,10 @@ from hellods.progress import silent
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
 
+def lay(images_per_class: int, side: int, factor: int = 1, candidates: int = 300, crops: int = 5) -> Layout:
+    return Layout(images_per_class=images_per_class, side=side, factor=factor, candidates=candidates, crops=crops)
+
+
 class Brightness(nn.Module):
     """Logits that grow with the mean of the first K channels."""
 
@@ -39,7 +43,7 @@ def generator() -> torch.Generator:
 @pytest.mark.parametrize("name", INITIALIZERS)
 @pytest.mark.parametrize("factor", [1, 2])
 def test_every_class_gets_its_images_in_order(name: str, factor: int, source: Pixels, teacher: Teacher) -> None:
-    layout = Layout(images_per_class=2, side=16, factor=factor)
+    layout = lay(images_per_class=2, side=16, factor=factor)
     images = INITIALIZERS[name](source, teacher, layout, generator(), silent)
     assert images.dtype == torch.uint8
     assert images.shape == (6, 3, 16, 16)
@@ -47,13 +51,13 @@ def test_every_class_gets_its_images_in_order(name: str, factor: int, source: Pi
 
 @pytest.mark.parametrize("name", INITIALIZERS)
 def test_same_seed_gives_the_same_images(name: str, source: Pixels, teacher: Teacher) -> None:
-    layout = Layout(images_per_class=2, side=16)
+    layout = lay(images_per_class=2, side=16)
     first, second = (INITIALIZERS[name](source, teacher, layout, generator(), silent) for _ in range(2))
     assert torch.equal(first, second)
 
 
 def test_real_images_are_real_and_all_different(source: Pixels, teacher: Teacher) -> None:
-    layout = Layout(images_per_class=20, side=16)
+    layout = lay(images_per_class=20, side=16)
     images = real(source, teacher, layout, generator(), silent)
     for label in range(3):
         theirs = squares(source, torch.nonzero(source.targets == label).flatten(), 16)
@@ -71,7 +75,7 @@ def test_score_is_cross_entropy_of_the_crop_in_zeros_after_normalization(teacher
 
 
 def test_patches_are_the_best_crop_of_each_image_by_rising_loss(source: Pixels, teacher: Teacher) -> None:
-    layout = Layout(images_per_class=5, side=16)
+    layout = lay(images_per_class=5, side=16)
     images = patches(source, teacher, layout, generator(), silent)
     for label in range(3):
         losses = score(teacher, images[5 * label : 5 * label + 5], label, 16)
@@ -92,7 +96,7 @@ def test_crops_are_square_with_areas_spread_as_published() -> None:
     # The red channel holds the column and the green one the row, so a crop shows where it was taken.
     ramp = torch.arange(200, dtype=torch.uint8)
     image = torch.stack([ramp.expand(200, 200), ramp[:, None].expand(200, 200), torch.zeros(200, 200).byte()])
-    crops = random_crops(image, Layout(images_per_class=1, side=64, crops=400), generator()).float()
+    crops = random_crops(image, lay(images_per_class=1, side=64, crops=400), generator()).float()
     width = (crops[:, 0, 0, -1] - crops[:, 0, 0, 0]) * 64 / 63
     height = (crops[:, 1, -1, 0] - crops[:, 1, 0, 0]) * 64 / 63
     assert (width - height).abs().max() < 4
@@ -104,9 +108,9 @@ def test_crops_are_square_with_areas_spread_as_published() -> None:
 @pytest.mark.parametrize(
     ("layout", "initializer", "words"),
     [
-        (Layout(images_per_class=21, side=16), "real", "--images-per-class 20"),
-        (Layout(images_per_class=6, side=16, factor=2), "patches", "--images-per-class 5"),
-        (Layout(images_per_class=1, side=16, factor=5), "patches", "--factor 1$"),
+        (lay(images_per_class=21, side=16), "real", "--images-per-class 20"),
+        (lay(images_per_class=6, side=16, factor=2), "patches", "--images-per-class 5"),
+        (lay(images_per_class=1, side=16, factor=5), "patches", "--factor 1$"),
     ],
 )
 def test_too_few_images_say_what_to_choose(layout: Layout, initializer: str, words: str, source: Pixels) -> None:
@@ -115,6 +119,6 @@ def test_too_few_images_say_what_to_choose(layout: Layout, initializer: str, wor
 
 
 def test_just_enough_images_are_enough(source: Pixels, teacher: Teacher) -> None:
-    layout = Layout(images_per_class=5, side=16, factor=2, candidates=1)
+    layout = lay(images_per_class=5, side=16, factor=2, candidates=1)
     check_enough(source, layout, "patches")
     assert len(patches(source, teacher, layout, generator(), silent)) == 15
