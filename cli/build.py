@@ -2,22 +2,21 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
-from click.core import ParameterSource
 
-from hellods.distill.recipe import FOLLOWS, NO_ASSISTANT, PRESETS, FitOn, Initializer, Inputs, Recipe
-from hellods.distill.toml import read_knobs
+from hellods.distill.recipe import PRESETS, FitOn, Initializer, Inputs, Recipe
 from hellods.errors import HelloError, RecipeError
 from hellods.format.archive import Archive, check_target
 from hellods.format.header import Codec
 from hellods.labels.config import Head, Precision, Quantization, needs_base
 from hellods.views.rule import Mix
 
+from .defaults import asks_for, choose_preset, choose_recipe, note, outdated
 from .inspect import parts, title
 from .loop import loop
 from .options import numbers, only, options_of, three
@@ -31,24 +30,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("hellods")
 
 option = options_of(Inputs, Recipe)
-
-
-def choose_preset(context: click.Context, _: click.Parameter, name: str) -> None:
-    """Let a preset stand in for defaults: one that is asked for above what a recipe file says, else below it."""
-    below, above = (context.default_map or {}), PRESETS[name]
-    context.default_map = {**below, **above} if asks_for(context, "preset") else {**above, **below}
-
-
-def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) -> str | None:
-    """Return the path of a recipe file, which stands in for defaults."""
-    if path:
-        below, above = (context.default_map or {}), read_knobs(Path(path))
-        context.default_map = {**above, **below} if asks_for(context, "preset") else {**below, **above}
-    return path
-
-
-def asks_for(context: click.Context, name: str) -> bool:
-    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 @click.command()
@@ -211,36 +192,6 @@ def kept(out: Path) -> Iterator[None]:
                 err=True,
             )
         raise
-
-
-def outdated(context: click.Context) -> dict[str, set[str]]:
-    """Return the knobs of a recipe file that followed by default from others in it, and the options that change these.
-
-    What stands in a file without its cause did not follow from it: somebody wrote it.
-    """
-    held, given = context.default_map or {}, context.params
-    changed = {
-        name: {f"--{name.replace('_', '-')}"} for name in held if asks_for(context, name) and given[name] != held[name]
-    }
-    if asks_for(context, "preset"):
-        changed["fit_effort"] = {"--preset"}
-    if asks_for(context, "teacher") and "assistant" in held:
-        # Only where the teacher was trained has a file stages without an assistant.
-        trained = held["assistant"] == NO_ASSISTANT and "teacher_stages" in held
-        if trained != given["teacher"].startswith("train:"):
-            changed["teacher"] = {"--teacher"}
-    found: dict[str, set[str]] = {}
-    for name, causes in FOLLOWS.items():
-        options = {option for cause in causes for option in changed.get(cause, ())}
-        if options and context.get_parameter_source(name) is ParameterSource.DEFAULT_MAP:
-            found[name] = changed[name] = options
-    return found
-
-
-def note(path: str, anew: Mapping[str, set[str]]) -> str:
-    """Return what is said of the knobs in a recipe file that are not taken from it, and the options that are why."""
-    options = ", ".join(sorted({option for options in anew.values() for option in options}))
-    return f"{path}: worked out anew because of {options}: {', '.join(anew)}; to keep one, give it as an option, too"
 
 
 def table(costs: Sequence["Cost"]) -> str:
