@@ -1,10 +1,12 @@
 """Where torch computes: the device of a name, what is said of it, how tensors get there, and in how many processes."""
 
 import os
+import platform
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -53,6 +55,14 @@ def describe_device(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     with_bf16 = " with bfloat16" if training_dtype(device) == torch.bfloat16 else ""
     return f"CPU, {torch.get_num_threads()} threads{with_bf16}"
+
+
+def processor() -> str:
+    """Return the processor's name where the system tells it, else the machine type."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 @contextmanager

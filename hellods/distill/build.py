@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from safetensors.torch import save
@@ -26,17 +26,21 @@ from hellods.distill.mentors import check_network, get_assistant, get_teacher
 from hellods.distill.prototypes import prototypes
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.resume import Work, digest, software
-from hellods.distill.sources import Source, open_source, squares
+from hellods.distill.sources import Folder, Source, open_source, squares
 from hellods.distill.teacher import Teacher, check_teacher, near_chance
+from hellods.errors import SourceError
+from hellods.format import wire
 from hellods.format.archive import check_target, image_sections, write
 from hellods.format.codecs import decode, encode
-from hellods.format.header import Header, Images
+from hellods.format.header import Header, Images, emit
 from hellods.progress import Progress, silent, track
 from hellods.record import to_json
 from hellods.train import Checkpoint
 from hellods.views.rule import Views
 
 logger = logging.getLogger("hellods")
+
+LATER: Final = 1 << 14  # bytes of a header, for teacher, metrics and sections
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +97,9 @@ def build(
         check_enough(source, layout, recipe.initializer)
         source.check(progress)
         held_out.check(progress)
+        if isinstance(source, Folder) and isinstance(held_out, Folder):
+            source.check_apart(held_out)
+        check_header(replace(outline(inputs, recipe, source, views, device), projector=to_json(projector.config)))
     work = Work(out, beginnings(inputs, recipe, source, device))
     mentors, known, work = get_mentors(inputs, recipe, source, held_out, device, work, clock, progress)
     with clock("images"):
@@ -114,7 +121,7 @@ def build(
         metrics = measure(projector.label, mentors, held_out, images, views, progress)
         right, shown = metrics["projector_held_out_accuracy"], min(SAMPLE, len(held_out))
         remedy = "its labels may teach nothing: try more --fit-images, or --preset best"
-        if fault := near_chance("projector", right, shown, len(source.classes), remedy):
+        if fault := near_chance("projector", right, shown, held_out, remedy):
             logger.warning("%s: %s", source.name, fault)
         probe = make_probe(projector.cpu().label, images, views)
     header = replace(
@@ -197,6 +204,20 @@ def outline(inputs: Inputs, recipe: Recipe, source: Source, views: Views, device
         recipe=to_json(recipe),
         metrics={},
     )
+
+
+def check_header(header: Header) -> None:
+    """Check that a header has room for what is known of the file before anything is learnt.
+
+    Raises:
+        SourceError: the names of its classes are too long.
+    """
+    size = len(emit(header)) + LATER
+    if size > wire.MAX_HEADER:
+        raise SourceError(
+            f"{header.source['name']}: the names of {len(header.classes):,} classes take too much of a file's header, "
+            f"{size:,} bytes of {wire.MAX_HEADER:,}: shorten the folders' names, or their texts in --class-names"
+        )
 
 
 def beginnings(inputs: Inputs, recipe: Recipe, source: Source, device: torch.device) -> dict[str, Any]:

@@ -8,13 +8,16 @@ a cycle the weights cancel. Only another order of the classes turns this round.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 from typing import Final
 
-import torch
 from torch import Tensor
 
 from hellods.distill.folders import listed
+
+Confusion = Counter[tuple[int, int]]  # (class, what it was called) -> how often; of K² pairs few occur
 
 MARGIN: Final = math.log(1.5)  # a class must answer to its other name 1.5 times as often, in the mean of its cycle
 DEVIATIONS: Final = 4.0  # of the difference under equal frequencies: 3e-5 for one honest cycle
@@ -29,8 +32,8 @@ def other_order(targets: Tensor, predicted: Tensor, classes: Sequence[str], who:
         classes: their names, in the order of the data.
         who: names the label maker in the message.
     """
-    guess, judge = (confusion(targets[start::2], predicted[start::2], len(classes)) for start in (0, 1))
-    cycles = swapped(guess, judge)
+    guess, judge = (confusion(targets[start::2], predicted[start::2]) for start in (0, 1))
+    cycles = swapped(guess, judge, len(classes))
     if not cycles:
         return None
     names = [f"{classes[here]!a} is called {classes[there]!a}" for cycle in cycles for here, there in _steps(cycle)]
@@ -41,40 +44,39 @@ def other_order(targets: Tensor, predicted: Tensor, classes: Sequence[str], who:
     )
 
 
-def confusion(targets: Tensor, predicted: Tensor, classes: int) -> Tensor:
-    """Return int64 (K, K): how often an image of class `row` was called `column`."""
-    return torch.bincount(targets * classes + predicted, minlength=classes * classes).view(classes, classes)
+def confusion(targets: Tensor, predicted: Tensor) -> Confusion:
+    """Return how often an image of one class was called another, for int64 (N,) classes and answers."""
+    return Counter(zip(targets.tolist(), predicted.tolist(), strict=True))
 
 
-def swapped(guess: Tensor, judge: Tensor) -> list[tuple[int, ...]]:
+def swapped(guess: Confusion, judge: Confusion, classes: int) -> list[tuple[int, ...]]:
     """Return the cycles of classes whose images are called by the next one's name, longest first; none if orders agree.
 
     Args:
-        guess: int64 (K, K) confusion of one half of the images, from which the order is guessed.
-        judge: the same of the other half.
+        guess: of one half of the images, from which the order is guessed.
+        judge: of the other half.
+        classes: how many there are.
     """
-    return sorted((cycle for cycle in _cycles(_assignment(guess)) if _holds(judge, cycle)), key=len, reverse=True)
+    cycles = _cycles(_assignment(guess, classes))
+    return sorted((cycle for cycle in cycles if _holds(judge, cycle)), key=len, reverse=True)
 
 
-def reorder(confused: Tensor, cycles: list[tuple[int, ...]]) -> float:
+def reorder(confused: Confusion, cycles: list[tuple[int, ...]]) -> float:
     """Return the accuracy in 0..1 that the teacher would have with the classes of `cycles` put right."""
-    names = list(range(len(confused)))
-    for cycle in cycles:
-        for here, there in _steps(cycle):
-            names[here] = there
-    return (confused[range(len(names)), names].sum() / confused.sum()).item()
+    names = {here: there for cycle in cycles for here, there in _steps(cycle)}
+    right = sum(count for (label, found), count in confused.items() if found == names.get(label, label))
+    return right / confused.total()
 
 
-def _assignment(confused: Tensor) -> list[int]:
+def _assignment(confused: Confusion, classes: int) -> list[int]:
     """Give every class a name of its own, the most frequent answers first; a class keeps its name at a tie."""
-    count = len(confused)
-    ranked = (confused * 2 + torch.eye(count, dtype=torch.int64)).flatten().argsort(descending=True, stable=True)
-    names, free = [-1] * count, [True] * count
-    for place in ranked.tolist():
-        row, column = divmod(place, count)
-        if names[row] < 0 and free[column]:
-            names[row], free[column] = column, False
-    return names
+    names, taken = [-1] * classes, [False] * classes
+    pairs = confused.keys() | {(label, label) for label in range(classes)}
+    for label, name in sorted(pairs, key=lambda pair: (-confused[pair], pair[0] != pair[1], pair)):
+        if names[label] < 0 and not taken[name]:
+            names[label], taken[name] = name, True
+    free = (name for name in range(classes) if not taken[name])
+    return [next(free) if name < 0 else name for name in names]
 
 
 def _cycles(names: list[int]) -> Iterator[tuple[int, ...]]:
@@ -89,12 +91,11 @@ def _cycles(names: list[int]) -> Iterator[tuple[int, ...]]:
             yield tuple(cycle)
 
 
-def _holds(judge: Tensor, cycle: tuple[int, ...]) -> bool:
-    own = judge[cycle, cycle].double()
-    other = judge[[here for here, _ in _steps(cycle)], [there for _, there in _steps(cycle)]].double()
-    ratio = ((other + 0.5) / (own + 0.5)).log().mean()
-    deviation = (other.sum() - own.sum()) / (other.sum() + own.sum()).clamp_min(1).sqrt()
-    return bool(ratio >= MARGIN and deviation >= DEVIATIONS)
+def _holds(judge: Confusion, cycle: tuple[int, ...]) -> bool:
+    own, other = [judge[here, here] for here in cycle], [judge[step] for step in _steps(cycle)]
+    ratio = fmean(math.log((there + 0.5) / (here + 0.5)) for here, there in zip(own, other, strict=True))
+    deviation = (sum(other) - sum(own)) / math.sqrt(max(1, sum(other) + sum(own)))
+    return ratio >= MARGIN and deviation >= DEVIATIONS
 
 
 def _steps(cycle: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Final
 
@@ -35,12 +35,13 @@ def scan(root: Path) -> tuple[list[str], list[str]]:
     if all(_holds_classes(root / label) for label in classes):
         found = listed([f"{label}/" for label in classes])
         raise SourceError(f"{root}: {found} hold folders, not images; call a split set's folders train/ and val/")
+    own = {(root / label).resolve(): label for label in classes}
     for label in classes:
         if not label.isprintable():
             raise SourceError(f"{root}: the class folder {label!a} has a name that is not printable text: rename it")
-        before = len(files)
+        before, entered = len(files), {(root / label).resolve()}
         for folder, inner, names in os.walk(root / label, onerror=_fail, followlinks=True):
-            inner[:] = [name for name in inner if not name.startswith(".") and not _leads_back(Path(folder), name)]
+            inner[:] = [name for name in sorted(inner) if _enters(Path(folder), name, label, own, entered)]
             images = _images(names)
             others += sum(not name.startswith(".") for name in names) - len(images)
             prefix = Path(folder).relative_to(root).as_posix()
@@ -79,10 +80,21 @@ def _holds_classes(folder: Path) -> bool:
     return len(subfolders(folder)) > 1 and not _images(entry.name for entry in folder.iterdir())
 
 
-def _leads_back(folder: Path, name: str) -> bool:
-    """Return whether a folder of that name is a link to one that it lies in."""
+def _enters(folder: Path, name: str, label: str, own: Mapping[Path, str], entered: set[Path]) -> bool:
+    """Return whether images are looked for in a folder of that name, and note it: each is entered once.
+
+    Raises:
+        SourceError: it is a link into another class.
+    """
     inner = folder / name
-    return inner.is_symlink() and folder.resolve().is_relative_to(inner.resolve())
+    place = inner.resolve()
+    if name.startswith(".") or place in entered or folder.resolve().is_relative_to(place):  # a link that leads back
+        return False
+    entered.add(place)
+    other = next((own[parent] for parent in (place, *place.parents) if parent in own), label)
+    if other != label:
+        raise SourceError(f"{inner}: links into the class {other!a}, so its images are of two classes; remove the link")
+    return True
 
 
 def _images(names: Iterable[str]) -> list[str]:

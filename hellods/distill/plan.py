@@ -28,6 +28,7 @@ from hellods.progress import Progress, silent, track
 STEPS: Final = 3  # of a stage; the first is slow, since memory and kernels are new to it, and does not count
 IMAGES: Final = 64  # where a step is one image
 CLASSES: Final = 2  # where it is a class
+TRAININGS: Final = ("Teacher", "Assistant")  # stages that see every real image
 CANDIDATES: Final = 8  # of such a class, in place of hundreds
 
 
@@ -75,7 +76,9 @@ def plan(inputs: Inputs, recipe: Recipe, progress: Progress = silent) -> tuple[C
             decode(encode(image, recipe.codec, recipe.quality), recipe.codec, side, side, "new image")
 
     beginnings: list[Beginning] = [(source.check, IMAGES, 1 + len(held_out) / len(source))]
-    mentors, learning = schooling(inputs, recipe, source, held_out, side, device)
+    decoded = len(source) * 3 * side**2
+    kept = decoded <= KEPT
+    mentors, learning = schooling(inputs, recipe, source, held_out, side, device, kept=kept)
     beginnings += learning
     generator = torch.Generator().manual_seed(0)
     beginnings += [
@@ -93,19 +96,24 @@ def plan(inputs: Inputs, recipe: Recipe, progress: Progress = silent) -> tuple[C
     if recipe.quantization == "int4":
         beginnings += [(partial(quantize_projector, projector, seen, how, fit), STEPS, 1)]
     beginnings += [(lambda watch: measure(projector.label, mentors, held_out, images, views, watch), STEPS, 1)]
-    decoded = len(source) * 3 * side**2
-    later = images.nbytes + (decoded if decoded <= KEPT else 0)
+    later = images.nbytes + (decoded if kept else 0)
     costs = [cost(*stage, later) for stage in track(beginnings, len(beginnings), "Plan", progress)]
-    return tuple(cost for cost in costs if cost)
+    found = [cost for cost in costs if cost]
+    first = next((place for place, cost in enumerate(found) if cost.stage in TRAININGS), None)
+    if kept and first is not None:  # it decodes them all once, as the first stage does
+        decoding = found[0].seconds * len(source) / (len(source) + len(held_out))
+        found[first] = replace(found[first], seconds=found[first].seconds + decoding)
+    return tuple(found)
 
 
 def schooling(
-    inputs: Inputs, recipe: Recipe, source: Source, held_out: Source, side: int, device: torch.device
+    inputs: Inputs, recipe: Recipe, source: Source, held_out: Source, side: int, device: torch.device, *, kept: bool
 ) -> tuple[list[Teacher], list[Beginning]]:
     """Return a teacher and, if the recipe asks for one, its assistant, and what making and checking them begins with.
 
-    What is trained in a build is of the same size here.
+    What is trained in a build is of the same size here. With `kept` images are decoded once, not in every epoch.
     """
+    warm = warmed if kept else lambda begin: begin
     checked = partial(check_teacher, source=held_out, side=side, more=source)
 
     def untrained(architecture: str) -> Teacher:
@@ -117,14 +125,14 @@ def schooling(
         teacher = get_teacher(inputs, recipe, source, side, silent).to(device)
     else:
         teacher = untrained(inputs.trains)
-        beginnings += [(lambda watch: get_teacher(inputs, recipe, source, side, watch), STEPS, 1)]
+        beginnings += [(warm(partial(get_teacher, inputs, recipe, source, side)), STEPS, 1)]
     beginnings += [(lambda watch: checked(teacher, progress=watch), STEPS, 1)]
     if not recipe.assisted:
         return [teacher], beginnings
     assert recipe.assistant
     assistant = untrained(recipe.assistant)
     beginnings += [
-        (lambda watch: get_assistant(inputs, recipe, source, teacher, side, watch), STEPS, 1),
+        (warm(partial(get_assistant, inputs, recipe, source, teacher, side)), STEPS, 1),
         (lambda watch: checked(assistant, who="assistant", progress=watch), STEPS, 1),
     ]
     return [teacher, assistant], beginnings
@@ -132,6 +140,25 @@ def schooling(
 
 class EnoughError(Exception):
     """A stage was watched for long enough."""
+
+
+def warmed(begin: Callable[[Progress], object]) -> Callable[[Progress], object]:
+    """Return what begins a stage anew after its first steps, whose images are then decoded."""
+
+    def again(watch: Progress) -> None:
+        with contextlib.suppress(EnoughError):
+            begin(_until(STEPS))
+        begin(watch)
+
+    return again
+
+
+def _until(steps: int) -> Progress:
+    def watch(stage: str, done: int, of: int) -> None:
+        if done >= min(steps, of):
+            raise EnoughError
+
+    return watch
 
 
 def cost(begin: Callable[[Progress], object], steps: int, times: float, later: int) -> Cost | None:
@@ -144,14 +171,13 @@ def cost(begin: Callable[[Progress], object], steps: int, times: float, later: i
         later: bytes that it will hold beside what a few steps hold.
     """
     ends: list[float] = []
-    name, total = "", 0
+    name, total, enough = "", 0, _until(steps)
 
     def watch(stage: str, done: int, of: int) -> None:
         nonlocal name, total
         name, total = stage, of
         ends.append(time.monotonic())
-        if done >= min(steps, of):
-            raise EnoughError
+        enough(stage, done, of)
 
     with contextlib.suppress(EnoughError):
         begin(watch)

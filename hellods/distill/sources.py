@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median_low
 from typing import Any, Final, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
@@ -93,6 +94,7 @@ class Folder(Source):
         self.root = root
         self.files = files  # class/…/image, sorted
         self._facts: dict[str, Any] | None = None
+        self._contents = np.zeros(len(files), np.uint64)  # the first bytes of each file's SHA-256
 
     def image(self, index: int) -> Tensor:
         return decode(self._read(index), str(self.root / self.files[index]))[0]
@@ -100,10 +102,9 @@ class Folder(Source):
     def check(self, progress: Progress = silent) -> None:
         digest, size, notes, problems = hashlib.sha256(), 0, Counter[str](), []
         examined = threaded(self._examine, range(len(self)))
-        for file, (length, content, note, problem) in zip(
-            self.files, track(examined, len(self), "Data", progress), strict=True
-        ):
-            digest.update(os.fsencode(file) + b"\0" + content)
+        for index, (length, content, note, problem) in enumerate(track(examined, len(self), "Data", progress)):
+            digest.update(os.fsencode(self.files[index]) + b"\0" + content)
+            self._contents[index] = int.from_bytes(content[:8])
             size += length
             notes.update([note] if note else [])
             problems += [problem] if problem else []
@@ -119,6 +120,21 @@ class Folder(Source):
         if self._facts is None:
             self.check()
         return dict(self._facts or {})
+
+    def check_apart(self, held_out: "Folder") -> None:
+        """Check that images which are held out are no copies of those to learn from; both were checked.
+
+        Raises:
+            SourceError: half of them or more are; of fewer a warning tells.
+        """
+        copies = np.flatnonzero(np.isin(held_out._contents, self._contents)).tolist()
+        if not copies:
+            return
+        names = listed([held_out.files[index] for index in copies])
+        fault = f"{held_out.root}: {len(copies)} of {len(held_out)} images are also among those to learn from: {names}"
+        if 2 * len(copies) >= len(held_out):
+            raise SourceError(f"{fault}; hold out others, or no accuracy means anything")
+        logger.warning("%s; accuracies count them as if they were new", fault)
 
     def _read(self, index: int) -> bytes:
         path = self.root / self.files[index]
@@ -155,6 +171,8 @@ def open_source(where: str, *, seed: int = 0) -> tuple[Source, Source]:
         found = "not a folder" if folder.exists() else "no such folder"
         raise SourceError(f"{where}: {found}; give a folder that holds one folder of images per class, or digits")
     name, train = folder.resolve().name, folder / "train"
+    if not name.isprintable():
+        raise SourceError(f"{where!a}: this folder has a name that is not printable text: rename it")
     if not (train.is_dir() and subfolders(train)):
         return _split(name, folder, seed)
     other = next((folder / split for split in ("val", "test") if (folder / split).is_dir()), None)
@@ -208,6 +226,21 @@ def sample(source: Source, wanted: int) -> Tensor:
     counts = [min(wanted, len(own)) for own in members]
     places = [torch.arange(count) * len(own) // max(1, count) for own, count in zip(members, counts, strict=True)]
     return torch.cat([own[place] for own, place in zip(members, places, strict=True)])
+
+
+def accuracy(source: Source, indices: Tensor, hits: Tensor) -> float:
+    """Return the share of all images of `source` that a classifier is right on, 0..1, by those that `sample` chose.
+
+    Args:
+        source: of which some classes may be far larger than others, while `sample` takes as many of each.
+        indices: int64 (B,), what `sample` chose.
+        hits: bool (B,), which of them it is right on.
+    """
+    everything, seen, right = (
+        torch.bincount(targets, minlength=len(source.classes))
+        for targets in (source.targets, source.targets[indices], source.targets[indices[hits]])
+    )
+    return ((everything * right.double() / seen.clamp_min(1)).sum() / len(source)).item()
 
 
 def usual_side(source: Source) -> int:

@@ -3,6 +3,8 @@
 import logging
 import math
 from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -12,7 +14,7 @@ from torchvision.transforms.v2 import functional as TF
 from hellods.distill.class_order import other_order
 from hellods.distill.recipe import MEAN, STD, check_scale
 from hellods.distill.resume import digest
-from hellods.distill.sources import Source, sample, squares
+from hellods.distill.sources import Source, accuracy, sample, squares
 from hellods.distill.trajectory import Average
 from hellods.distill.weights import fit_weights, own_network, published, read_weights
 from hellods.errors import RecipeError, SourceError
@@ -45,6 +47,7 @@ class Teacher(nn.Module):
         std: Sequence[float] = STD,
         side: int | None = None,
         trained: bool = False,
+        code: str | None = None,
     ) -> None:
         """Wrap `network`, float (B, 3, H, W) -> (B, K).
 
@@ -56,6 +59,7 @@ class Teacher(nn.Module):
             std: likewise.
             side: that it shall see, in pixels; None: whatever side images come in.
             trained: by this package, on the images at hand.
+            code: SHA-256 of the user's file that makes the network, which its weights say nothing of.
 
         Raises:
             RecipeError: mean or std are not three numbers that float32 can divide by.
@@ -64,7 +68,7 @@ class Teacher(nn.Module):
         check_scale(mean, std)
         self.network = network.requires_grad_(False).float().to(memory_format=torch.channels_last)
         self.classes = tuple(classes)
-        self.architecture, self.side, self.trained = architecture, side, trained
+        self.architecture, self.side, self.trained, self.code = architecture, side, trained, code
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         self.train(False)
 
@@ -122,6 +126,7 @@ def load_teacher(
     facts: dict[str, Any] = {"mean": mean, "std": std}
     if ":" in spec or spec.endswith(".py"):
         network, architecture = own_network(spec), spec.rpartition(":")[2]
+        facts["code"] = sha256(Path(spec.rpartition(":")[0]).read_bytes()).hexdigest()
     elif weights:
         network, architecture = create(spec, len(classes), side), spec
     elif (tuple(mean), tuple(std)) != (MEAN, STD):
@@ -155,7 +160,7 @@ def check_teacher(
     progress: Progress = silent,
     who: str = "teacher",
 ) -> float:
-    """Return the teacher's accuracy, 0..1, on a sample of `source`: 2,000 images, or 50 of each class if that is more.
+    """Return the teacher's accuracy, 0..1, on `source`, from 2,000 images, or 50 of each class if that is more.
 
     Args:
         teacher: may be loaded or trained here.
@@ -169,14 +174,14 @@ def check_teacher(
     Raises:
         SourceError: the accuracy is near chance, or the teacher has its classes in another order than the data.
     """
-    targets, predicted, images = classified(teacher, source, side, more, f"{who.capitalize()} check", progress)
-    score = (targets == predicted)[:images].double().mean().item()
+    targets, predicted, chosen = classified(teacher, source, side, more, f"{who.capitalize()} check", progress)
+    score = accuracy(source, chosen, (targets == predicted)[: len(chosen)])
     fault = other_order(targets, predicted, source.classes, who)
     if fault:
         fault += "; put its outputs in the order of the class folders"
     else:
         advice = TRAINED if teacher.trained else GIVEN
-        fault = near_chance(who, score, images, len(source.classes), advice)
+        fault = near_chance(who, score, len(chosen), source, advice)
     if fault and not allow_weak:
         raise SourceError(f"{source.name}: {fault}, or pass --allow-weak-teacher")
     if fault:
@@ -186,12 +191,12 @@ def check_teacher(
 
 def classified(
     label_maker: LabelMaker, source: Source, side: int, more: Source | None, stage: str, progress: Progress
-) -> tuple[Tensor, Tensor, int]:
-    """Return the classes of sampled images, int64 (N,), those that a label maker sees, and how many are of `source`.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return sampled images' classes, int64 (N,), what a label maker takes them for, and which of `source` come first.
 
     Args:
         label_maker: takes images on the CPU.
-        source: 2,000 of its images, or 50 of each class if that is more, come first.
+        source: 2,000 of its images, or 50 of each class if that is more.
         side: in pixels, of the squares that are shown.
         more: as many of its images follow when `source` has fewer than 50 of a class.
         stage: names the work in progress.
@@ -208,14 +213,23 @@ def classified(
         for origin, indices in track(work, len(work), stage, progress)
     ]
     targets = torch.cat([origin.targets[indices] for origin, indices in work])
-    return targets, torch.cat(predicted), len(chosen)
+    return targets, torch.cat(predicted), chosen
 
 
-def near_chance(who: str, score: float, images: int, classes: int, advice: str) -> str | None:
-    """Return what to say of a label maker that may be guessing, for it is right on so few images; else None."""
-    chance = 1 / classes
-    # A tenth of the way from chance to perfect, and more than luck makes of so few images.
-    least = min(1.0, chance + max(0.1 * (1 - chance), 3 * math.sqrt(chance * (1 - chance) / images)))
-    if score >= least:
-        return None
-    return f"the {who} is right on {score:.1%} of {images} images, near chance ({chance:.1%}); {advice}"
+def near_chance(who: str, score: float, images: int, source: Source, advice: str) -> str | None:
+    """Return what to say of a label maker that may be guessing, for it is right on so few images; else None.
+
+    Args:
+        who: what it is called.
+        score: its accuracy on `source`, 0..1.
+        images: that the score was measured on.
+        source: whose most frequent class is what a guess would name.
+        advice: what to do.
+    """
+    chance = torch.bincount(source.targets).max().item() / len(source)
+    right = f"the {who} is right on {score:.1%} of {images} images"
+    if score < chance + 0.1 * (1 - chance):  # a tenth of the way to perfect
+        return f"{right}, near chance ({chance:.1%}); {advice}"
+    if score < min(1.0, chance + 2 * math.sqrt(chance * (1 - chance) / images)):
+        return f"{right}, too few to tell that from chance ({chance:.1%}); hold out more images"
+    return None

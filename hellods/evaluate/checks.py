@@ -60,7 +60,8 @@ def check_unseen(path: str, header: Header, source: Source, held_out: Source) ->
     """Check that there are held-out images of every class, and that they are no part of what the archive was made from.
 
     Raises:
-        SourceError: a class has none; or nobody can tell: no images were set apart, and these were not distilled.
+        SourceError: a class has none; or they are copies of those to learn from; or nobody can tell: no images were set
+            apart, and these were not distilled.
     """
     apart = isinstance(source, Folder) and isinstance(held_out, Folder) and source.root != held_out.root
     if not apart and source.provenance()["sha256"] != header.source.get("sha256"):
@@ -68,6 +69,8 @@ def check_unseen(path: str, header: Header, source: Source, held_out: Source) ->
             f"{source.name}: has no val/ or test/, and is not what {path} was made from, so no image is known to be "
             "new to its students; put images that were never used into val/, beside train/"
         )
+    if isinstance(source, Folder) and isinstance(held_out, Folder):
+        source.check_apart(held_out)
     counts = torch.bincount(held_out.targets, minlength=len(held_out.classes))
     if not counts.all():
         label = held_out.classes[int(counts.argmin())]

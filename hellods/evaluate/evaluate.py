@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -13,7 +12,7 @@ from typing import Any, Final
 
 import torch
 
-from hellods.device import describe_device, get_device, training_dtype
+from hellods.device import get_device, training_dtype
 from hellods.errors import HelloError, RecipeError
 from hellods.evaluate.arms import choose
 from hellods.evaluate.bench import Bench
@@ -85,7 +84,12 @@ def evaluate(
             progress("Students", done + run.views * step // steps, total)
 
         # Another process may have finished it meanwhile.
-        result = kept(run) or finish(run, plan.device, PRECISIONS[plan.precision], draw)
+        try:
+            result = kept(run) or finish(run, plan.device, PRECISIONS[plan.precision], draw)
+        except RecipeError as cause:
+            raise RecipeError(
+                f"{run.subject.shown}: arm {run.name}, seed {run.seed}: {cause}; or leave this arm out with --arms"
+            ) from cause
         done += run.views
         accuracy = result["outcome"]["accuracy"]
         logger.info("%s: %s, seed %d: %.1f %%", run.subject.shown, run.name, run.seed, 100 * accuracy)
@@ -242,15 +246,15 @@ def check_alike(subjects: Sequence[Subject]) -> None:
 
 def assembled(plan: Plan, question: Question, command: str) -> dict[str, Any]:
     """Return the report of a plan whose students are all kept."""
+    results = [(run, kept(run) or {}) for run in plan.runs]
     facts = {
         "command": command,
         "date": date.today().isoformat(),
-        "hardware": f"{processor()}, {describe_device(plan.device)}",
+        "hardware": "; ".join(dict.fromkeys(value["hardware"] for _, value in results)),
         "device": str(plan.device),
         "precision": plan.precision,
         "versions": {package: version(package) for package in PACKAGES},
     }
-    results = [(run, kept(run) or {}) for run in plan.runs]
     archives = [
         about(subject, [(run, value) for run, value in results if run.subject is subject], lacking)
         for subject, lacking in zip(plan.subjects, plan.not_run, strict=True)
@@ -274,11 +278,3 @@ def write_text(file: Path, text: str) -> None:
     """Write a file whole."""
     with replacing(file, overwrite=True) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def processor() -> str:
-    """Return the processor's name where the system tells it, else the machine type."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

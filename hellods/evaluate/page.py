@@ -104,7 +104,10 @@ def _answer(archive: Json, report: Json) -> str:
 def _notes(archive: Json, report: Json) -> str:
     notes = []
     if not archive["same_data"]:
-        notes.append("The archive was not made from this data: this measures how it transfers.")
+        notes.append(
+            "The archive was not made from this data: this measures how it transfers. Whether it was made from images "
+            "that are held out here, nobody can tell."
+        )
     if archive["same_teacher"] is False:
         notes.append("The archive was not made with this teacher: the gap between them is also one of teachers.")
     if archive["assistant"]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from hellods.device import describe_device, processor
 from hellods.distill.initialize import pick
 from hellods.distill.resume import software
 from hellods.distill.sources import squares
@@ -29,6 +30,7 @@ from hellods.views.draw import draw
 from hellods.views.render import render
 
 BATCH: Final = 250  # images labelled at once
+RANDOM: Final = 1 << 31  # plus a seed, draws other images than a build does that takes random ones by the same seed
 PARTS: Final = ("images", "labels")  # whose bytes are kept with an outcome
 
 
@@ -68,7 +70,8 @@ def runs_of(subject: Subject, arms: Iterable[tuple[str, Arm]], seeds: int, preci
 
 def digest(subject: Subject, arm: Arm, seed: int, precision: str) -> str:
     """Return the SHA-256 of all that decides the outcome of a run, but for the rounding of other hardware."""
-    teacher = subject.teacher.provenance() if subject.teacher and arm.labels != "truth" else None
+    used = subject.teacher if arm.labels != "truth" else None
+    teacher = used and used.provenance() | {"code": used.code}
     decides = {
         "images": "random, as stored" if arm.images == "random" else arm.images,
         "labels": arm.labels,
@@ -111,6 +114,8 @@ def kept(run: Run) -> dict[str, Any] | None:
         Outcome(**value["outcome"])  # knows the keys that it needs
         if not value["bytes"].keys() >= set(PARTS):
             raise ValueError("without its bytes")
+        if not isinstance(value["hardware"], str):
+            raise ValueError("without its hardware")
         return value
     except (ValueError, KeyError, TypeError, AttributeError) as cause:
         raise FormatError(
@@ -122,7 +127,14 @@ def finish(run: Run, device: torch.device, precision: torch.dtype, progress: Pro
     """Train the student, keep what became of it, and return that."""
     lesson, size = lesson_of(run, device)
     outcome = learn(lesson, run.seed, device, precision, progress)
-    value = {"key": run.key, "arm": run.name, "seed": run.seed, "bytes": size, "outcome": asdict(outcome)}
+    value = {
+        "key": run.key,
+        "arm": run.name,
+        "seed": run.seed,
+        "hardware": f"{processor()}, {describe_device(device)}",
+        "bytes": size,
+        "outcome": asdict(outcome),
+    }
     run.file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(run.file, overwrite=True) as file:
         file.write_text(json.dumps(value, indent=1) + "\n")
@@ -161,7 +173,7 @@ def pictures(subject: Subject, arm: Arm, seed: int) -> tuple[Callable[[Tensor], 
         return subject.images.__getitem__, subject.targets, sum(image_bytes(subject))
     if arm.images == "all":
         return partial(squares, source, side=side), source.targets, source.provenance()["bytes"]
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(RANDOM + seed)
     chosen = torch.cat([pick(source, label, count, generator) for label, count in enumerate(subject.counts)])
     images, size = as_stored(squares(source, chosen, side), subject)
     _, index = image_bytes(subject)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import shlex
 import sys
 from datetime import date
@@ -26,6 +25,8 @@ def record(name: str, result: dict[str, Any]) -> None:
     """Write results/NAME.json with the date, the hardware, the versions and the command, and print it."""
     import torch
 
+    from hellods.device import processor
+
     # Where the user keeps things is nobody else's business.
     told = ["WORK" if before == "--folder" else Path(word).name for before, word in pairwise(sys.argv)]
     facts = {
@@ -38,11 +39,3 @@ def record(name: str, result: dict[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(text)
     print(text)
-
-
-def processor() -> str:
-    """Return the processor's name where the system tells it, else the machine type."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

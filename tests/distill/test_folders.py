@@ -29,6 +29,20 @@ def test_linked_folders_are_read_but_for_one_that_leads_back(tmp_path: Path) -> 
     assert scan(root) == (["cat", "dog"], ["cat/1.png", "cat/linked/2.png", "dog/1.png"])
 
 
+def test_a_folder_is_read_once_however_it_is_linked(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/a/1.png", "cat/b/2.png", "dog/1.png")
+    (tmp_path / "cat" / "a" / "b").symlink_to(tmp_path / "cat" / "b")
+    (tmp_path / "cat" / "b" / "a").symlink_to(tmp_path / "cat" / "a")
+    assert len(scan(tmp_path)[1]) == 3
+
+
+def test_a_link_into_another_class_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/1.png", "dog/more/1.png")
+    (tmp_path / "cat" / "others").symlink_to(tmp_path / "dog" / "more")
+    with pytest.raises(SourceError, match=r"others: links into the class 'dog', .*; remove the link"):
+        scan(tmp_path)
+
+
 def test_hidden_files_and_folders_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     touch(tmp_path, "cat/1.png", "cat/.2.png", "cat/.thumbs/3.png", "dog/1.png", ".git/1.png", ".complete")
     with caplog.at_level(logging.INFO):

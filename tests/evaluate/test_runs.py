@@ -159,7 +159,11 @@ class Renamed:
         self._original, self._facts = original, facts
 
     def provenance(self) -> dict[str, Any]:
-        return self._original.provenance() | self._facts
+        return self._original.provenance() | {name: fact for name, fact in self._facts.items() if name != "code"}
+
+    @property
+    def code(self) -> str | None:
+        return self._facts.get("code")
 
 
 CHANGES: dict[str, Change] = {
@@ -176,6 +180,7 @@ CHANGES: dict[str, Change] = {
     "teacher's weights": lambda s: replace(s, teacher=Renamed(s.teacher, sha256="3")),  # type: ignore[arg-type]
     "teacher's mean": lambda s: replace(s, teacher=Renamed(s.teacher, mean=["0", "0", "0"])),  # type: ignore[arg-type]
     "teacher's side": lambda s: replace(s, teacher=Renamed(s.teacher, side=64)),  # type: ignore[arg-type]
+    "teacher's code": lambda s: replace(s, teacher=Renamed(s.teacher, code="4")),  # type: ignore[arg-type]
     "no teacher": lambda s: replace(s, teacher=None),
 }
 
