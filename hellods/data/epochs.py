@@ -2,12 +2,13 @@
 
 import logging
 import operator
+import os
 from collections.abc import Iterable, Sequence
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from hellods.device import CPU, ranks
 
@@ -17,13 +18,17 @@ logger = logging.getLogger("hellods")
 class Epochs:
     """Counts how often each index was drawn, until an epoch is set for all; kept in shared memory.
 
-    Two workers that draw one index at the same moment may get the same number: the label then belongs to that number.
+    A process that was started with a data set, and is no worker, counts for itself and its workers from its first draw
+    on. Two workers that draw one index at the same moment may get the same number: the label then belongs to that
+    number.
     """
 
     @torch.inference_mode(False)  # counts are written in any mode
     def __init__(self, count: int) -> None:
         self._drawn = torch.zeros(count, dtype=torch.int32, device=CPU)
         self._set = torch.tensor([-1], dtype=torch.int32, device=CPU)
+        self._told = torch.zeros(1, dtype=torch.int32, device=CPU)  # whether one of the processes gave the warning
+        self._owner = os.getpid()
         self._share()
 
     def set(self, epoch: int) -> None:
@@ -31,14 +36,20 @@ class Epochs:
         epoch = operator.index(epoch)
         if not 0 <= epoch < 1 << 31:
             raise ValueError(f"epoch {epoch} is not in 0..2147483647")
+        self._own()
         self._set.numpy()[0] = epoch
 
     def take(self, indices: Sequence[int]) -> Tensor:
         """Return int64 (B,), the epoch of each draw, and count the draws."""
+        self._own()
         if self._set[0] >= 0:
             return self._set.long().expand(len(indices))
-        if ranks()[1] > 1:
-            _tell()
+        if ranks()[1] > 1 and not self._told[0]:
+            self._told.numpy()[0] = 1
+            logger.warning(
+                "each process counts its own draws, so images that go from one process to another may show a view "
+                "again: call set_epoch(epoch) before each epoch"
+            )
         drawn, epochs = self._drawn.numpy(), []
         for index in indices:
             epochs.append(int(drawn[index]))
@@ -55,21 +66,22 @@ class Epochs:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on where `state_dict` was called, in all processes."""
+        self._own()
         for counts, saved in ((self._drawn, state["drawn"]), (self._set, state["set"])):
-            counts.numpy()[:] = saved  # in any mode, as `set` and `take` write
+            counts.numpy()[:] = saved.cpu()  # in any mode, as `set` and `take` write; a checkpoint may be on a GPU
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ = state
         self._share()  # a plain pickle copies the counts; that of a starting worker brings the same memory
 
+    def _own(self) -> None:
+        """Leave the counts to the process that they came from, unless this is a worker of it."""
+        if os.getpid() != self._owner and get_worker_info() is None:
+            with torch.inference_mode(False):
+                self._drawn, self._set, self._told = self._drawn.clone(), self._set.clone(), self._told.clone()
+            self._owner = os.getpid()
+            self._share()
+
     def _share(self) -> None:
-        for counts in (self._drawn, self._set):
+        for counts in (self._drawn, self._set, self._told):
             counts.share_memory_()  # type: ignore[no-untyped-call]
-
-
-@cache
-def _tell() -> None:
-    logger.warning(
-        "each process counts its own draws, so images that go from one process to another may show a view again: "
-        "call set_epoch(epoch) before each epoch"
-    )

@@ -98,8 +98,8 @@ class HelloLoader:
         if unlike := [name for name, value in own.items() if saved.get(name) != value]:
             facts = ", ".join(f"{name} {saved.get(name)} instead of {own[name]}" for name in unlike)
             raise ValueError(f"this state is of another loader: {facts}")
-        self._own.turn, self._own.sets = _Pass(state["pass"], state["done"]), state["sets"]
         self.dataset.epochs.load_state_dict(state["epochs"])
+        self._own.turn, self._own.sets = _Pass(state["pass"], state["done"]), state["sets"]
 
     def _facts(self) -> dict[str, int]:
         """Return what decides which batch comes where in a pass."""
@@ -119,11 +119,12 @@ class HelloLoader:
         this = self._own.turn
         this.begun, first = True, this.done
         if self._own.sets and not this.chosen:
-            self.dataset.set_epoch(this.number)
             self._order(this.number)
 
         def begin(indices: list[int]) -> Callable[[], tuple[Any, Tensor]]:
             this.ahead.append(indices)
+            if self._own.sets:  # whatever another loader of the data set has set meanwhile
+                self.dataset.set_epoch(this.number)
             return self.dataset.begin(indices, self.device)
 
         resident, cpu = self.dataset.resident(self.device), self.device.type == "cpu"

@@ -108,8 +108,8 @@ MAX_RANK: Final = 8  # dimensions
 MAX_BACKBONE: Final = 128 << 20  # bytes, decompressed
 
 # C7  `projector` holds the tensors that its object in the header asks for on the base model that this names, or holds:
-#     names, shapes and types fit, and numbers are finite. There is a description for each class. A template has at most
-#     128 parts of 256 characters, and makes at most 131,072 texts of all classes.
+#     names, shapes and types fit, and numbers are finite. There is a description for each class, of at most 256
+#     characters. A template has at most 128 parts of as many, and makes at most 131,072 texts of all classes.
 
 # C8  `backbone` holds each float tensor NAME of the image tower that `projector.tower` describes, as `tower.NAME`; and,
 #     if the head starts at texts, their embeddings as `texts`, a row for each class. They are F16 where this holds

@@ -1,13 +1,15 @@
 """What an archive says of its projector: plain facts, no torch."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 Quantization = Literal["fp16", "int8", "int4"]  # how deltas are stored
 Head = Literal["text", "prototypes"]  # where the head starts: at embedded descriptions, or at stored mean features
 Precision = Literal["fp32", "bf16", "fp16"]  # of the arithmetic that makes labels
+
+OWN: Final = ("hello-tiny", "hello-convnet")  # base models that this package holds
 
 # Of a tower that a file describes: a file must not make its reader work for hours. open_clip's own stay within half.
 BOUNDS: Final = {
@@ -28,7 +30,7 @@ MAX_ATTENTION: Final = (512, 1 << 28)
 
 # Of the texts that it embeds. CLIP's authors average 80 templates, over 1,000 classes.
 MAX_TEMPLATES: Final = 128
-MAX_TEMPLATE: Final = 256  # characters
+MAX_TEMPLATE: Final = 256  # characters, as of a description
 MAX_PROMPTS: Final = 1 << 17
 
 
@@ -114,12 +116,19 @@ def check_template(template: str, classes: int) -> None:
         )
 
 
+def check_descriptions(descriptions: Sequence[str]) -> None:
+    """Raise a ValueError where a class is described by a longer text than a reader embeds."""
+    longest = max(descriptions, key=len, default="")
+    if len(longest) > MAX_TEMPLATE:
+        raise ValueError(f"text {longest!a:.80} of a class has {len(longest):,} characters: {MAX_TEMPLATE} are read")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProjectorConfig:
     """What is needed, beside the stored tensors and the base model, to make the same labels again."""
 
     architecture: Literal["open_clip"] = "open_clip"  # a key of BACKBONES, never an import path
-    base: str  # `hello-tiny`, `MODEL/TAG`, or `given:NAME` for a base that only the user can provide
+    base: str  # one of OWN, `MODEL/TAG`, or `given:NAME` for a base that only the user can provide
     # Of its float tensors: name, shape and float32 bytes, sorted by name. A head of texts needs both towers, one of
     # prototypes the image tower alone: then its tensors only, by their names within it.
     base_sha256: str
@@ -137,6 +146,7 @@ class ProjectorConfig:
         if min(self.encoder_rank, self.head_rank) < 1:
             raise ValueError("ranks must be at least 1")
         check_template(self.template, len(self.descriptions))
+        check_descriptions(self.descriptions)
         if self.tower is not None and self.tower.image_size != self.preprocess.side:
             raise ValueError(f"tower.image_size is {self.tower.image_size}, preprocess.side {self.preprocess.side}")
 

@@ -1,7 +1,7 @@
 """Projector: a frozen CLIP image tower and a head from text embeddings, adapted by low-rank deltas."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import torch
@@ -28,7 +28,13 @@ class Projector(nn.Module):
     gain: Tensor
     shift: Tensor
 
-    def __init__(self, config: ProjectorConfig, backbone: Backbone, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        config: ProjectorConfig,
+        backbone: Backbone,
+        generator: torch.Generator,
+        state: Mapping[str, Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         self.tower = backbone.tower
@@ -37,7 +43,7 @@ class Projector(nn.Module):
         mean, std = (torch.tensor(value).view(3, 1, 1) for value in (config.preprocess.mean, config.preprocess.std))
         self.register_buffer("gain", 1 / (255 * std), persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
-        weight = texts(config, backbone) if config.head == "text" else self._no_prototypes()  # (K, D)
+        weight = texts(config, backbone) if config.head == "text" else self._prototypes(state)  # (K, D)
         self.head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
         self.head.weight.data.copy_(weight)
         adapt(self.tower, config.encoder_rank, generator)
@@ -128,7 +134,7 @@ class Projector(nn.Module):
             backbone = load_base(config, base)
         if other_activation:
             backbone.swap()
-        projector = cls(config, backbone, torch.Generator().manual_seed(0))
+        projector = cls(config, backbone, torch.Generator().manual_seed(0), state)
         projector.load(state)
         projector.merge()
         return projector
@@ -201,7 +207,7 @@ class Projector(nn.Module):
             FormatError: names, shapes or values do not fit.
         """
         if self.config.head == "prototypes":
-            self._begin_stored(state)
+            self.begin(_checked(state, self._start.shape))
             state = {name: value for name, value in state.items() if name != "prototypes"}
         learned, bits = self.learned(), BITS.get(self.config.quantization, 0)
         packed = {name for name, value in learned.items() if bits and value.ndim > 1}
@@ -211,7 +217,10 @@ class Projector(nn.Module):
         for name, target in learned.items():
             value = state[name]
             try:
-                value = unpack(value, state[f"{name}.scales"], target.shape, bits) if name in packed else value
+                if name in packed:
+                    value = unpack(value, state[f"{name}.scales"], target.shape, bits)
+                elif value.dtype != (stored := torch.float32 if target.ndim < 2 else torch.float16):
+                    raise ValueError(f"{value.dtype}, expected {stored}")
                 if value.shape != target.shape:
                     raise ValueError(f"shape {tuple(value.shape)}, expected {tuple(target.shape)}")
                 if not value.isfinite().all():
@@ -220,21 +229,17 @@ class Projector(nn.Module):
                 raise FormatError(f"projector: tensor {name!a} has {cause} [C7]") from cause
             target.data.copy_(value)
 
-    def _begin_stored(self, state: dict[str, Tensor]) -> None:
-        value, shape = state.get("prototypes"), self._start.shape
-        if value is None or value.shape != shape or not value.isfinite().all():
-            raise FormatError(f"projector: tensor 'prototypes' is missing, or not {tuple(shape)} finite numbers [C7]")
-        self.begin(value)
-
     @property
     def _start(self) -> Tensor:
         """What the head's delta is added to."""
         start: Tensor = self.head.parametrizations.weight.original  # type: ignore[union-attr, assignment]
         return start
 
-    def _no_prototypes(self) -> Tensor:
+    def _prototypes(self, state: Mapping[str, Tensor] | None) -> Tensor:
+        """Return what the head starts at, (K, D): what is stored, so that a file gets no more room; None: zeros."""
         side = self.config.preprocess.side
-        return torch.zeros(len(self.config.descriptions), self.features(torch.zeros(1, 3, side, side)).shape[1])
+        shape = (len(self.config.descriptions), self.features(torch.zeros(1, 3, side, side)).shape[1])
+        return torch.zeros(shape) if state is None else _checked(state, shape)
 
     def quantize(self) -> None:
         """Make labels with the deltas rounded as they will be stored, from here on; what is fitted makes up for it."""
@@ -251,6 +256,18 @@ class Projector(nn.Module):
         self.requires_grad_(False)
         lower(self.tower, self.config.precision)
         self._dtype = DTYPES[self.config.precision]
+
+
+def _checked(state: Mapping[str, Tensor], shape: Sequence[int]) -> Tensor:
+    """Return the stored prototypes.
+
+    Raises:
+        FormatError: they are missing, or not finite float16 numbers (K, D).
+    """
+    value = state.get("prototypes")
+    if value is None or (value.shape, value.dtype) != (tuple(shape), torch.float16) or not value.isfinite().all():
+        raise FormatError(f"projector: tensor 'prototypes' is missing, or not {tuple(shape)} finite float16 [C7]")
+    return value.float()
 
 
 def texts(config: ProjectorConfig, backbone: Backbone) -> Tensor:

@@ -62,8 +62,8 @@ def projector() -> Iterator[Projector]:
         projector = Projector.create("hello-tiny", CLASSES, template="a photo of {}", ranks=(2, 2), seed=0)
         generator = torch.Generator().manual_seed(0)
         stored = projector.state().items()
-        projector.load({name: value + 0.1 * torch.randn(value.shape, generator=generator) for name, value in stored})
-        projector.load(projector.state())  # what is stored, in float16
+        noisy = {name: value + 0.1 * torch.randn(value.shape, generator=generator) for name, value in stored}
+        projector.load({name: noisy[name].to(value.dtype) for name, value in stored})
         yield projector
 
 

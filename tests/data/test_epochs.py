@@ -1,4 +1,6 @@
 import pickle
+from functools import partial
+from multiprocessing import get_context
 
 import pytest
 import torch
@@ -35,7 +37,9 @@ def test_counts_are_in_shared_memory_also_after_a_pickle() -> None:
     epochs = Epochs(3)
     epochs.take([0])
     copied = pickle.loads(pickle.dumps(epochs))
-    assert all(tensor.is_shared() for part in (epochs, copied) for tensor in vars(part).values())
+    tensors = [value for part in (epochs, copied) for value in vars(part).values() if isinstance(value, torch.Tensor)]
+    assert len(tensors) == 6
+    assert all(tensor.is_shared() for tensor in tensors)
     assert copied.take([0, 1]).tolist() == [1, 0]
 
 
@@ -49,14 +53,45 @@ def test_epochs_are_int64() -> None:
 def test_process_of_several_that_is_told_no_epoch_warns_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    module._tell.cache_clear()
     Epochs(2).take([0])
     monkeypatch.setattr(module, "ranks", lambda: (1, 2))
     told = Epochs(2)
     told.set(3)
     told.take([0])
     assert not caplog.messages
+    epochs = Epochs(2)
     for _ in range(2):
-        Epochs(2).take([0])
+        epochs.take([0])
     assert ["call set_epoch(epoch)" in message for message in caplog.messages] == [True]
-    module._tell.cache_clear()
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_processes_that_are_no_workers_count_for_themselves(method: str) -> None:
+    epochs, context = Epochs(2), get_context(method)
+    epochs.take([0])
+    for work in (partial(epochs.take, [0, 1]), partial(epochs.set, 7), partial(epochs.load_state_dict, STATE)):
+        process = context.Process(target=work)
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+    assert epochs.take([0, 1]).tolist() == [1, 0]
+
+
+STATE = {"drawn": torch.full((2,), 9, dtype=torch.int32), "set": torch.tensor([9], dtype=torch.int32)}
+
+
+def test_state_may_come_from_another_device() -> None:
+    epochs, other = Epochs(2), Epochs(2)
+    other.set(5)
+    epochs.load_state_dict({name: Elsewhere(value) for name, value in other.state_dict().items()})  # type: ignore[misc]
+    assert epochs.take([0]).tolist() == [5]
+
+
+class Elsewhere:
+    """A tensor that numpy cannot read before it is brought to the CPU."""
+
+    def __init__(self, value: torch.Tensor) -> None:
+        self._value = value
+
+    def cpu(self) -> torch.Tensor:
+        return self._value

@@ -371,3 +371,15 @@ def test_batches_on_a_gpu_are_those_of_the_cpu(archive: Path) -> None:
         assert image.device.type == label.device.type == "cuda"
         assert torch.equal(image.cpu(), expected_image)
         assert torch.allclose(label.cpu(), expected_label, atol=1e-3)
+
+
+def test_epochs_of_one_loader_are_not_undone_by_another_of_the_data_set(archive: Path) -> None:
+    dataset = HelloDataset(archive, normalize=False)
+    one, other = (HelloLoader(dataset, 5, shuffle=True) for _ in range(2))
+    alone = HelloLoader(HelloDataset(archive, normalize=False), 5, shuffle=True)
+    alone.set_epoch(3)
+    one.set_epoch(3)
+    other.set_epoch(0)
+    for (seen, _), (expected, _) in zip(one, alone, strict=True):
+        assert torch.equal(seen, expected)
+        next(iter(other))

@@ -35,8 +35,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     projector = Projector.create("hello-tiny", CLASSES, template="a photo of a {}", ranks=(2, 2), seed=0)
     generator = torch.Generator().manual_seed(0)
     stored = projector.state().items()
-    projector.load({name: value + 0.02 * torch.randn(value.shape, generator=generator) for name, value in stored})
-    projector.load(projector.state())  # what is stored, in float16
+    noisy = {name: value + 0.02 * torch.randn(value.shape, generator=generator) for name, value in stored}
+    projector.load({name: noisy[name].to(value.dtype) for name, value in stored})
     facts = Images(count=COUNT, codec="png", height=SIDE, width=SIDE, mean=(0.3, 0.3, 0.3), std=(0.4, 0.4, 0.4))
     header = Header(
         name="digits",

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from hellods import HelloDataset, HelloLoader
 
-EPOCHS = 2
+EPOCHS = range(3, 5)  # of the loops that name them, as in a training that was resumed
 Found = dict[str, dict[str, Any]]  # by loader, what this rank saw and the student that it learnt
 
 
@@ -30,7 +30,7 @@ def plain(archive: str) -> Found:
         optimizer = torch.optim.Adam(student.parameters(), lr=0.001)
         dataset, seen = HelloDataset(archive), []
         loader = DataLoader(dataset, 5, sampler=DistributedSampler(dataset)) if kind == "DataLoader" else early
-        for epoch in range(EPOCHS):
+        for epoch in EPOCHS:
             if kind == "DataLoader":
                 loader.sampler.set_epoch(epoch)
                 dataset.set_epoch(epoch)
@@ -57,8 +57,9 @@ def accelerate(archive: str) -> Found:
         optimizer = torch.optim.Adam(student.parameters(), lr=0.001)
         loader = DataLoader(dataset, 5, shuffle=True)
         student, optimizer, loader = accelerator.prepare(student, optimizer, loader)
-        for epoch in range(EPOCHS):
+        for epoch in EPOCHS:
             dataset.set_epoch(epoch)
+            loader.set_epoch(epoch)
             for images, labels in loader:
                 labels = labels.to("cpu")
                 accelerator.backward(cross_entropy(student(images), labels))
@@ -95,7 +96,7 @@ def trainer(archive: str) -> Found:
         dataset = HelloDataset(archive)
         student = Student(dataset)
         load: Callable[..., Any] = DataLoader if kind == "DataLoader" else HelloLoader
-        fit = lightning.Trainer(max_epochs=EPOCHS, accelerator="cpu", devices=2, strategy="ddp", **quiet).fit
+        fit = lightning.Trainer(max_epochs=len(EPOCHS), accelerator="cpu", devices=2, strategy="ddp", **quiet).fit
         fit(student, load(dataset, 5, shuffle=True))
         found[kind] = {"seen": student.seen, "student": student.network.state_dict()}
     return found

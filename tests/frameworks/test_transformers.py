@@ -60,16 +60,15 @@ def test_trainer(
     learns()
 
 
+@pytest.mark.parametrize("steps", [1, 4])
 def test_model_of_transformers_learns_by_the_collator_and_the_loss_that_the_readme_gives(
-    archive: Path, tmp_path: Path
+    steps: int, archive: Path, tmp_path: Path
 ) -> None:
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-    known = {"default_collate": default_collate, "cross_entropy": cross_entropy}
-    collator, loss = (
-        eval(re.search(rf"{name}=.*?(lambda .*?)`", readme)[1], known)
-        for name in ("data_collator", "compute_loss_func")
-    )
-    dataset = HelloDataset(archive)
+    block = next(code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "def soft_loss" in code)
+    given: dict[str, Any] = {"cross_entropy": cross_entropy}
+    exec(block, given)
+    dataset = HelloDataset(archive, train=False)
     side, classes = dataset[0][0].shape[-1], len(dataset.classes)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     config = transformers.ViTConfig(image_size=side, patch_size=side // 2, num_labels=classes, **sizes)
@@ -77,20 +76,22 @@ def test_model_of_transformers_learns_by_the_collator_and_the_loss_that_the_read
         output_dir=str(tmp_path),
         max_steps=1,
         learning_rate=0.0,
-        per_device_train_batch_size=len(dataset),
+        per_device_train_batch_size=len(dataset) // steps,
+        gradient_accumulation_steps=steps,
         logging_steps=1,
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,
         use_cpu=True,
     )
+    model = transformers.ViTForImageClassification(config)
     trainer = transformers.Trainer(
-        transformers.ViTForImageClassification(config),
-        arguments,
-        collator,
-        dataset,
-        compute_loss_func=loss,
+        model, arguments, given["collate"], dataset, eval_dataset=dataset, compute_loss_func=given["soft_loss"]
     )
     trainer.train()
-    # That of no knowledge; the model's own loss is log 2.
-    assert trainer.state.log_history[0]["loss"] == pytest.approx(math.log(classes), abs=0.2)
+    images, labels = dataset.batch(range(len(dataset)))
+    with torch.no_grad():
+        expected = cross_entropy(model(images).logits, labels).item()
+    assert expected == pytest.approx(math.log(classes), abs=0.2)  # of no knowledge; the model's own loss is log 2
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(expected, abs=1e-3)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, abs=1e-3)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 import open_clip
 import pytest
@@ -159,7 +159,7 @@ def test_a_base_given_by_the_user_is_matched_by_digest(projector: Projector) -> 
     assert restored.config.base == "given:mine"
 
 
-@pytest.mark.parametrize("change", ["missing", "unknown", "shape", "infinite"])
+@pytest.mark.parametrize("change", ["missing", "unknown", "shape", "infinite", "wide"])
 def test_tensors_that_do_not_fit_are_refused(projector: Projector, change: str) -> None:
     state = projector.state()
     if change == "missing":
@@ -168,8 +168,10 @@ def test_tensors_that_do_not_fit_are_refused(projector: Projector, change: str) 
         state["extra"] = torch.zeros(1)
     elif change == "shape":
         state["bias"] = torch.zeros(3)
-    else:
+    elif change == "infinite":
         state["bias"] = torch.full((5,), float("inf"))
+    else:
+        state["bias"] = torch.full((5,), 1e300, dtype=torch.float64)  # finite, but not in float32
     with pytest.raises(FormatError, match=r"projector: .*\[C7\]"):
         Projector.restore(projector.config, CLASSES, state)
 
@@ -278,12 +280,37 @@ def test_head_of_prototypes_needs_no_text_and_is_stored(images: torch.Tensor) ->
     torch.testing.assert_close(Projector.restore(other_words, CLASSES, state)(images), projector(images))
 
 
-@pytest.mark.parametrize("value", [None, torch.zeros(5, 64), torch.full((5, 128), torch.nan)])
+@pytest.mark.parametrize(
+    "value", [None, torch.zeros(5, 64).half(), torch.full((5, 128), torch.nan).half(), torch.zeros(5, 128)]
+)
 def test_prototypes_that_do_not_fit_are_refused(value: torch.Tensor | None) -> None:
     projector = create(head="prototypes")
     state = projector.state() | {"prototypes": value}
-    with pytest.raises(FormatError, match=r"'prototypes' is missing, or not \(5, 128\) finite numbers \[C7\]"):
-        projector.load({name: tensor for name, tensor in state.items() if tensor is not None})
+    state = {name: tensor for name, tensor in state.items() if tensor is not None}
+    message = r"'prototypes' is missing, or not \(5, 128\) finite float16 \[C7\]"
+    with pytest.raises(FormatError, match=message):
+        projector.load(state)
+    with pytest.raises(FormatError, match=message):
+        Projector.restore(projector.config, CLASSES, state)
+
+
+def test_a_head_of_prototypes_gets_no_more_room_than_the_file_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = create(head="prototypes")
+    names, zeros = tuple(map(str, range(100_000))), torch.zeros
+
+    def small(*size: Any, **options: Any) -> torch.Tensor:
+        made = zeros(*size, **options)
+        assert made.numel() < 1 << 20
+        return made
+
+    monkeypatch.setattr(torch, "zeros", small)
+    with pytest.raises(FormatError, match=r"or not \(100000, 128\) finite float16"):
+        Projector.restore(replace(made.config, descriptions=names), names, made.state())
+
+
+def test_texts_that_take_long_to_embed_are_refused(projector: Projector) -> None:
+    with pytest.raises(ValueError, match=r"text 'aaa.* of a class has 257 characters: 256 are read"):
+        replace(projector.config, descriptions=("b", "a" * 257))
 
 
 def test_paths_stay_out_of_the_archive() -> None:
