@@ -54,7 +54,12 @@ option = options_of(Inputs, Recipe)
     "what followed by default from a value that they override is worked out anew.",
 )
 @option("images_per_class", "Synthetic images per class.")
-@option("base", "Base model: hello-tiny, MODEL/TAG of open_clip, hf-hub:OWNER/NAME or local-dir:FOLDER.")
+@option(
+    "base",
+    "Base model: hello-convnet, hello-tiny, MODEL/TAG of open_clip, hf-hub:OWNER/NAME or local-dir:FOLDER.  [default: "
+    "hello-convnet up to 32 px, else hello-tiny]",
+    click.STRING,
+)
 @option("teacher", "Teacher: train:NETWORK, FILE.py:FUNCTION, or a network of torchvision or timm by name.")
 @option("teacher_weights", "The teacher's weights: safetensors, or a PyTorch checkpoint.", click.STRING)
 @option("teacher_mean", "Mean that the teacher expects, per channel, for pixels in 0..1.", three, metavar="R,G,B")
@@ -97,7 +102,7 @@ option = options_of(Inputs, Recipe)
     click.Choice(get_args(Head)),
 )
 @option("template", "Prompt around each class name, with {}; several, separated by |, are averaged.")
-@option("encoder_rank", "LoRA rank on the layers of the image tower.")
+@option("encoder_rank", "LoRA rank on the layers of the image tower.  [default: 16 on hello-convnet, else 6]", int)
 @option("head_rank", "LoRA rank on the classification head.")
 @option("quantization", "Number format of the stored deltas.", click.Choice(get_args(Quantization)))
 @option(
@@ -207,7 +212,7 @@ def megabytes(size: int | None) -> str:
     return f"{size / 1e6:,.0f} MB" if size else "unknown"
 
 
-def made(report: "Report", base: str) -> str:
+def made(report: "Report", base: str | None) -> str:
     """Return what a build says at its end: the file's bytes and accuracies, the seconds, and the loop to paste."""
     with Archive.open(report.path) as archive:
         header = archive.header

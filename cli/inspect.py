@@ -12,6 +12,7 @@ from hellods.distill.toml import to_toml
 from hellods.format import wire
 from hellods.format.archive import Archive
 from hellods.format.header import Header
+from hellods.labels.config import OWN
 from hellods.record import from_json, to_json
 
 from .text import INDENT, escape, facts, row, scalar
@@ -113,7 +114,7 @@ def parts(header: Header, size: int) -> list[str]:
     if header.projector is not None:
         base = scalar(header.projector.get("base", "a base model"))
         given = "not in the file: give it with --base"
-        home = "in this package" if base == "hello-tiny" else given if ":" in base else "public weights of open_clip"
+        home = "in this package" if base in OWN else given if ":" in base else "public weights of open_clip"
         held = "nothing: the file holds its base model, " if "backbone" in named else ""
         base = base.removeprefix("given:")
         lines.append(row("beside it", [f"{held}{base}" if held else f"{base} ({home})"]))

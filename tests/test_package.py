@@ -24,10 +24,10 @@ LEVELS = {
     "hellods.progress": 0,
     "hellods.__version__": 0,
     "hellods.device": 0,
+    "hellods.nets": 0,  # a student's network is also a base model's tower
     "hellods.format": 1,
     "hellods.views": 1,
     "hellods.labels": 1,
-    "hellods.nets": 1,
     "hellods.train": 1,
     "hellods.data": 2,
     "hellods.distill": 2,

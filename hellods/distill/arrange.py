@@ -12,11 +12,21 @@ from hellods.distill.embed import embed
 from hellods.distill.fit import Fit
 from hellods.distill.initialize import Layout
 from hellods.distill.mentors import an_epoch
-from hellods.distill.recipe import LEAST_SIDE, NO_ASSISTANT, SMALL, Inputs, Recipe, usual_network
+from hellods.distill.recipe import (
+    LEAST_SIDE,
+    NO_ASSISTANT,
+    RANK,
+    RANKS,
+    SMALL,
+    Inputs,
+    Recipe,
+    usual_base,
+    usual_network,
+)
 from hellods.distill.sources import Pixels, Source, usual_side
 from hellods.errors import RecipeError, SourceError
 from hellods.format import wire
-from hellods.labels.config import check_template
+from hellods.labels.config import check_descriptions, check_template
 from hellods.labels.projector import Projector
 from hellods.views.rule import Views
 
@@ -27,6 +37,19 @@ EARLY: Final = 2  # epochs that teach so few
 STEPS: Final = 80  # behind the last of these, or it is near chance; 640 images and more have as many in two epochs
 BATCH: Final = 32  # many small steps come nearer to the teacher than few large ones
 PIXELS: Final = BATCH * 224**2  # of a batch: 2.4 GB for a MobileNetV2 tower with its deltas
+
+
+def choose_base(inputs: Inputs, recipe: Recipe, source: Source) -> tuple[Inputs, Recipe]:
+    """Return both with the base model filled in, and the side of images and the rank of deltas, which go with it.
+
+    Raises:
+        RecipeError: the images are too small for a file, or too many.
+        SourceError: no image can be used.
+    """
+    side, _ = side_and_factor(recipe, source)
+    base = inputs.base or usual_base(side)
+    rank = recipe.encoder_rank or RANKS.get(base, RANK)
+    return replace(inputs, base=base), replace(recipe, side=side, encoder_rank=rank)
 
 
 def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recipe:
@@ -185,6 +208,8 @@ def make_projector(inputs: Inputs, recipe: Recipe, classes: tuple[str, ...]) -> 
         HelloError: the base model cannot be had, or not be embedded if it shall.
     """
     texts = describe(classes, inputs.descriptions)
+    assert inputs.base
+    assert recipe.encoder_rank
     ranks = (recipe.encoder_rank, recipe.head_rank)
     projector = Projector.create(
         inputs.base,
@@ -205,11 +230,16 @@ def describe(classes: tuple[str, ...], descriptions: Mapping[str, str] | None) -
     """Return one text a class: the user's, or the folder's name with spaces.
 
     Raises:
-        SourceError: the user describes some classes but not all.
+        SourceError: the user describes some classes but not all, or one at too great a length.
     """
     if descriptions is None:
-        return tuple(name.replace("_", " ") for name in classes)
+        descriptions = {name: name.replace("_", " ") for name in classes}
     missing = [name for name in classes if name not in descriptions]
     if missing:
         raise SourceError(f"class descriptions: none for {missing[0]!a}; each class folder needs one")
-    return tuple(descriptions[name] for name in classes)
+    texts = tuple(descriptions[name] for name in classes)
+    try:
+        check_descriptions(texts)
+    except ValueError as cause:
+        raise SourceError(f"class descriptions: {cause}; give a shorter one in --class-names") from cause
+    return texts

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hellods.data.probe import make_probe
 from hellods.device import describe_device, get_device
-from hellods.distill.arrange import arrange, lessons, make_projector, resolve
+from hellods.distill.arrange import arrange, choose_base, lessons, make_projector, resolve
 from hellods.distill.card import card
 from hellods.distill.fit import fit_projector, quantize_projector
 from hellods.distill.initialize import INITIALIZERS, Layout, check_enough
@@ -87,6 +87,7 @@ def build(
     clock = Clock()
     source, held_out = open_source(inputs.data, seed=recipe.seed)
     with clock("base model"):  # before the teacher learns, since it may be missing
+        inputs, recipe = choose_base(inputs, recipe, source)
         progress("Base model", 0, 1)  # its first use may be a download
         projector = make_projector(inputs, recipe, source.classes).to(device)
         progress("Base model", 1, 1)

@@ -11,7 +11,7 @@ from typing import Final
 import torch
 
 from hellods.device import get_device
-from hellods.distill.arrange import arrange, lessons, make_projector, resolve
+from hellods.distill.arrange import arrange, choose_base, lessons, make_projector, resolve
 from hellods.distill.fit import fit_projector, quantize_projector
 from hellods.distill.initialize import INITIALIZERS, Layout, check_enough
 from hellods.distill.measure import measure
@@ -58,6 +58,7 @@ def plan(inputs: Inputs, recipe: Recipe, progress: Progress = silent) -> tuple[C
     """
     device = get_device(inputs.device)
     source, held_out = open_source(inputs.data, seed=recipe.seed)
+    inputs, recipe = choose_base(inputs, recipe, source)
     projector = make_projector(inputs, recipe, source.classes).to(device)
     recipe = resolve(recipe, inputs, source, projector.config.preprocess.side)
     layout, views, fit = arrange(recipe)

@@ -17,6 +17,9 @@ MEAN: Final = (0.485, 0.456, 0.406)  # ImageNet's, which most published weights 
 STD: Final = (0.229, 0.224, 0.225)
 
 NO_ASSISTANT: Final = "none"
+RANKS: Final = {"hello-convnet": 16}  # its three convolutions need more than each of many layers,
+RANK: Final = 6  # which learn no more from 8 (tests/benchmarks/LOG.md)
+TINY: Final = 32  # pixels of images that `hello-convnet` sees whole
 LEAST_SIDE: Final = 8
 SMALL: Final = 64  # pixels, of images and of what a tower takes
 
@@ -53,7 +56,7 @@ class Recipe:
     teacher_stages: tuple[int, ...] | None = None  # epochs whose logits are averaged; None: by images per class
     head: Head = "text"  # starts at embedded class names, or at mean features of real images, which are stored
     template: str = "a photo of a {}"  # CLIP's own; several, between `|`, are averaged
-    encoder_rank: int = 6  # HeLlO has 8, which teaches no better (tests/benchmarks/LOG.md)
+    encoder_rank: int | None = None  # None: by the base model, see RANKS; HeLlO has 8
     head_rank: int = 64  # HeLlO, ImageNet-100
     quantization: Quantization = "int4"  # of the deltas: a fifth of the bytes of fp16, and students learn as much
     label_precision: Precision = "fp32"  # bf16 and fp16 are faster on a GPU, and differ more from one to another
@@ -148,13 +151,14 @@ class Recipe:
 
 
 # Knobs whose defaults follow from others, each after its causes. Of the inputs, which a recipe lacks and which must be
-# named anew, only the kind of teacher is one: trained in the build, or given. Which base model `fit_images` and
-# `fit_batch` were for, a recipe does not tell, so they are kept.
+# named anew, only the kind of teacher is one: trained in the build, or given. Which base model `encoder_rank`,
+# `fit_images` and `fit_batch` were for, a recipe does not tell, so they are kept.
 FOLLOWS: Final[Mapping[str, tuple[str, ...]]] = {
     "factor": ("side", "initializer"),
     "quality": ("codec", "side"),
     "assistant": ("side", "teacher"),
     "teacher_stages": ("assistant", "teacher", "teacher_epochs", "images_per_class"),
+    "encoder_rank": ("side",),
     "fit_on": ("assistant", "teacher"),
     "fit_images": ("fit_effort", "images_per_class"),
     "fit_batch": ("side",),
@@ -174,7 +178,7 @@ class Inputs:
     """What an archive is made from: the user's own paths and names, which stay out of the file."""
 
     data: str  # a folder of real images, or `digits`
-    base: str = "hello-tiny"
+    base: str | None = None  # see `load_open_clip`; None: hello-convnet up to 32 px, else hello-tiny
     teacher: str = "train:convnet3"  # `train:ARCH`, `FILE.py:FUNCTION`, or a torchvision or timm name
     teacher_weights: str | None = None
     teacher_mean: tuple[float, float, float] = MEAN
@@ -220,6 +224,11 @@ def check_scale(mean: Sequence[float], std: Sequence[float]) -> None:
 def usual_network(side: int) -> str:
     """Return what a student of images of that side is in the field."""
     return "convnet3" if side <= SMALL else "resnet18"
+
+
+def usual_base(side: int) -> str:
+    """Return which of this package's base models labels images of that side."""
+    return "hello-convnet" if side <= TINY else "hello-tiny"
 
 
 def _is_text(text: str) -> bool:

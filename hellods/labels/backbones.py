@@ -44,7 +44,7 @@ def load_open_clip(base: str, head: Head = "text") -> Backbone:
     """Return an open_clip model on the CPU, in float32 and eval mode.
 
     Args:
-        base: `hello-tiny` (in this package), `MODEL/TAG` with one of open_clip's own pretrained tags (downloaded on
+        base: one of this package's own (`OWN`), `MODEL/TAG` with one of open_clip's own pretrained tags (downloaded on
             first use), `hf-hub:OWNER/NAME`, or `local-dir:FOLDER` (open_clip_config.json and safetensors weights).
         head: `prototypes` takes the image tower alone, and needs no text tower to be there.
 

@@ -14,7 +14,9 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from safetensors import safe_open
 from torch import Tensor
 
+import hellods.labels.towers  # noqa: F401 — known to timm from here on
 from hellods.errors import LabelError
+from hellods.labels.config import OWN
 from hellods.labels.hub import cached, fetch
 
 ASSETS: Final = Path(__file__).parent.parent / "assets"
@@ -32,7 +34,7 @@ def resolve(base: str) -> tuple[str, dict[str, Any]]:
     Raises:
         LabelError: neither a name of open_clip's nor one of the prefixes.
     """
-    if base == "hello-tiny":
+    if base in OWN:
         return base, {"model_name": f"local-dir:{ASSETS / base}"}
     prefix, colon, rest = base.partition(":")
     if colon and prefix in ("hf-hub", "local-dir"):
@@ -44,8 +46,8 @@ def resolve(base: str) -> tuple[str, dict[str, Any]]:
         known = [f"{model}/{tag}" for tag in open_clip.list_pretrained_tags_by_model(model)]
         examples = ", ".join(known[:3] or ["RN50/openai", "ViT-B-32/openai"])
         raise LabelError(
-            f"base model {base!r} is unknown: expected hello-tiny, MODEL/TAG of open_clip (such as {examples}), "
-            f"hf-hub:OWNER/NAME or local-dir:FOLDER"
+            f"base model {base!r} is unknown: expected {' or '.join(OWN)}, MODEL/TAG of open_clip (such as "
+            f"{examples}), hf-hub:OWNER/NAME or local-dir:FOLDER"
         )
     # OpenAI's and some other weights were trained with QuickGELU, which open_clip leaves to the caller.
     return base, {"model_name": model, "pretrained": tag, "force_quick_gelu": bool(facts.get("quick_gelu"))}

@@ -19,6 +19,7 @@ from common import record, shared
 from hellods.distill.build import build
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.format.archive import Archive
+from hellods.labels.config import OWN
 from hellods.labels.models import ASSETS
 
 SETS = {"cifar10": "cifar10", "imagenette": "imagenette224"}  # as prepare.py names them
@@ -66,7 +67,8 @@ def facts(path: Path, inputs: Inputs, seconds: dict[str, float] | None) -> dict[
     lengths = {section.name: section.length for section in header.sections}
     whole = path.stat().st_size
     shown = lengths["images"], lengths["projector"]
-    folder = ASSETS / "hello-tiny" if inputs.base == "hello-tiny" else Path(inputs.base.removeprefix("local-dir:"))
+    base = header.projector["base"]
+    folder = ASSETS / base if base in OWN else Path((inputs.base or "").removeprefix("local-dir:"))
     return {
         "real_images": header.source["images"],
         "images": header.images.count,

@@ -139,7 +139,7 @@ def main() -> None:
         protocol=measurement.protocol,
         arms=measurement.arms,
         seeds=measurement.seeds,
-        base=made_from.base if ":" in made_from.base else None,
+        base=made_from.base if made_from.base and ":" in made_from.base else None,
         teacher=made_from.teacher,
         teacher_weights=made_from.teacher_weights,
         teacher_mean=made_from.teacher_mean,

@@ -25,7 +25,7 @@ from safetensors.torch import save
 
 from hellods.data.probe import make_probe
 from hellods.device import describe_device
-from hellods.distill.recipe import MEAN, STD, Recipe
+from hellods.distill.recipe import MEAN, RANK, STD, Recipe
 from hellods.format.archive import Archive, image_sections, write
 from hellods.format.header import Header, Images
 from hellods.labels.projector import Projector
@@ -54,7 +54,7 @@ def archive(work: Path, count: int, codec: str = "jpeg", base: str = "hello-tiny
         pictures = (varied(files[index % len(classes)], index // len(classes)) for index in range(count))
         streams = list(pool.map(lambda pixels: encoded(pixels, codec), pictures))
     recipe = Recipe()
-    ranks = (recipe.encoder_rank, recipe.head_rank)
+    ranks = (RANK, recipe.head_rank)
     projector = Projector.create(base, classes, template=recipe.template, ranks=ranks, seed=0)
     header = Header(
         name=path.stem,

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from loading_data import SIDE, alternate, parser, record_on, seconds
 from torch import Tensor
 
-from hellods.distill.recipe import Recipe
+from hellods.distill.recipe import RANK, Recipe
 from hellods.evaluate.student import flops
 from hellods.labels.arithmetic import DTYPES, exact
 from hellods.labels.backbones import Backbone
@@ -42,7 +42,7 @@ def projector(name: str, visual: torch.nn.Module, width: int, precision: Precisi
         preprocess=Preprocess(side=SIDE, mean=mean, std=std),
         template=recipe.template,
         descriptions=tuple(f"class {number}" for number in range(CLASSES)),
-        encoder_rank=recipe.encoder_rank,
+        encoder_rank=RANK,
         head_rank=recipe.head_rank,
         precision=precision,
     )

@@ -14,7 +14,7 @@ import torch
 from common import record
 from factors import size
 
-from hellods.distill.recipe import Recipe
+from hellods.distill.recipe import RANK, Recipe
 from hellods.labels.backbones import Backbone
 from hellods.labels.config import Preprocess, ProjectorConfig
 from hellods.labels.projector import Projector
@@ -24,7 +24,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "RN50": {"embed_dim": 1024, "layers": [3, 4, 6, 3], "width": 64, "patch_size": None},
     "ViT-B-16": {"embed_dim": 512, "layers": 12, "width": 768, "patch_size": 16},
 }
-RANKS = ((Recipe.encoder_rank, Recipe.head_rank), (8, 64), (8, 128))  # the defaults, HeLlO's for 100 and 1,000 classes
+RANKS = ((RANK, Recipe.head_rank), (8, 64), (8, 128))  # the defaults, HeLlO's for 100 and 1,000 classes
 
 
 def shape(name: str, ranks: tuple[int, int]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from hellods.evaluate.arms import ARMS
+from hellods.labels.config import OWN as BASES
 
 DOCUMENTS = (Path(__file__).resolve().parents[2] / "README.md", Path(__file__).resolve().parent / "README.md")
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -113,8 +114,9 @@ def evaluations(titles: Mapping[str, str], sized: str, rivals: Mapping[str, str]
         rows.append([*row, f"{sum(arms_of[sized]['bytes'].values()):,}"])
     made = [built(name) for name in titles]
     if any(made):
+        rows.append(["base model of the label maker", *[f"`{facts['base']}`" if facts else "" for facts in made], ""])
         cells = [f"{b['bytes']['projector']:,}, rank {b['recipe']['encoder_rank']}" if b else "" for b in made]
-        rows.append(["bytes of the label maker, rank of its deltas", *cells, ""])
+        rows.append(["its bytes, rank of its deltas", *cells, ""])
     return markdown(["accuracy in %", *archives, f"bytes, {sized}"], rows)
 
 
@@ -134,16 +136,13 @@ def spread(value: dict[str, Any]) -> str:
 
 
 def base() -> str:
-    """Return one row for hello-tiny: its size, and how much it knows from text alone."""
-    measured = results("hello_tiny")
+    """Return a row for each base model of the package: its size, and how much it knows from text alone."""
+    measured = {name: results(name.replace("-", "_")) for name in BASES}
     return markdown(
         ["base model in the package", "parameters of its image tower", "CIFAR-100 test images named from text alone"],
         [
-            [
-                "`hello-tiny`",
-                f"{measured['image_tower_parameters']:,}",
-                percent(measured["cifar100_test_top1_from_text"]),
-            ]
+            [f"`{name}`", f"{facts['image_tower_parameters']:,}", percent(facts["cifar100_test_top1_from_text"])]
+            for name, facts in measured.items()
         ],
     )
 

@@ -74,6 +74,11 @@ def test_class_without_description_is_named() -> None:
         describe(("a_b", "c"), {"a_b": "thing"})
 
 
+def test_a_text_that_is_too_long_is_refused_before_anything_is_made() -> None:
+    with pytest.raises(SourceError, match=r"has 300 characters: 256 are read; give a shorter one in --class-names"):
+        describe(("a" * 300, "b"), None)
+
+
 @pytest.mark.parametrize(
     ("side", "tower", "batch"),
     [(32, 32, 32), (224, 32, 32), (32, 224, 32), (224, 224, 32), (32, 448, 8)],

@@ -18,6 +18,7 @@ from hellods.errors import RecipeError
 from hellods.format import wire
 from hellods.format.archive import Archive
 from hellods.labels.backbones import digest, load_open_clip
+from hellods.labels.config import OWN
 from hellods.labels.projector import Projector
 from hellods.record import from_json
 
@@ -122,9 +123,9 @@ def test_config_that_is_not_of_the_weights_is_found_out(own: Path, vision: dict[
     assert made.config.tower is None
 
 
-@pytest.mark.parametrize("base", ["hello-tiny", "mobilenetv2-in1k"])
+@pytest.mark.parametrize("base", [*OWN, "mobilenetv2-in1k"])
 def test_bases_of_other_kinds_are_embedded(base: str, request: pytest.FixtureRequest) -> None:
-    shared = request.getfixturevalue("shared") if base != "hello-tiny" else None
+    shared = request.getfixturevalue("shared") if base not in OWN else None
     spec = base if shared is None else f"local-dir:{shared / 'data' / 'clip' / base}"
     made = create(spec)
     embed(made, spec)
