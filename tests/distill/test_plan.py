@@ -1,16 +1,19 @@
 """The plan names a build's stages with their steps, costs little, and leaves everything as it was."""
 
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from hellods.distill import plan as module
 from hellods.distill.build import build
 from hellods.distill.plan import cost, peak, plan
 from hellods.distill.recipe import Inputs, Recipe
+from hellods.distill.sources import Folder
 from hellods.progress import Progress, track
 
 RECIPE = Recipe(images_per_class=2, candidates=15, teacher_epochs=2, fit_images=256, fit_batch=64)
@@ -41,6 +44,23 @@ def test_teacher_of_the_users_own_is_not_planned_to_be_trained(few_digits: Path,
         replace(RECIPE, fit_images=0, assistant="none", teacher_epochs=Recipe.teacher_epochs),
     )
     assert [cost.stage for cost in costs] == ["Data", "Teacher check", "Images", "Encode", "Check"]
+
+
+def test_real_images_are_planned_to_be_decoded_once_as_builds_do(
+    few_digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds, image = 0.02, Folder.image
+
+    def slow(source: Folder, index: int) -> Tensor:
+        time.sleep(seconds)
+        return image(source, index)
+
+    monkeypatch.setattr(Folder, "image", slow)
+    teacher = next(cost for cost in plan(Inputs(data=str(few_digits)), RECIPE) if cost.stage == "Teacher")
+    batch = 16
+    assert teacher.steps == RECIPE.teacher_epochs * (150 // batch)
+    # Eight threads decode; `Data`, which the plan has for the decoding, reads files by itself here.
+    assert teacher.seconds < 0.5 * teacher.steps * batch * seconds / 8 + 1
 
 
 def test_cost_is_the_mean_of_a_few_steps_without_the_first_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
