@@ -3,6 +3,7 @@
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from torch import Tensor
 
 from hellods.distill import plan as module
 from hellods.distill.build import build
-from hellods.distill.plan import cost, peak, plan
+from hellods.distill.mentors import get_teacher
+from hellods.distill.plan import cost, peak, plan, warmed
 from hellods.distill.recipe import Inputs, Recipe
-from hellods.distill.sources import Folder
+from hellods.distill.sources import Folder, open_source
 from hellods.progress import Progress, track
 
 RECIPE = Recipe(images_per_class=2, candidates=15, teacher_epochs=2, fit_images=256, fit_batch=64)
@@ -46,21 +48,21 @@ def test_teacher_of_the_users_own_is_not_planned_to_be_trained(few_digits: Path,
     assert [cost.stage for cost in costs] == ["Data", "Teacher check", "Images", "Encode", "Check"]
 
 
-def test_real_images_are_planned_to_be_decoded_once_as_builds_do(
-    few_digits: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seconds, image = 0.02, Folder.image
+def test_trainings_are_watched_when_their_images_are_decoded(few_digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Folder.image
 
     def slow(source: Folder, index: int) -> Tensor:
-        time.sleep(seconds)
+        time.sleep(0.1)
         return image(source, index)
 
     monkeypatch.setattr(Folder, "image", slow)
-    teacher = next(cost for cost in plan(Inputs(data=str(few_digits)), RECIPE) if cost.stage == "Teacher")
-    batch = 16
-    assert teacher.steps == RECIPE.teacher_epochs * (150 // batch)
-    # Eight threads decode; `Data`, which the plan has for the decoding, reads files by itself here.
-    assert teacher.seconds < 0.5 * teacher.steps * batch * seconds / 8 + 1
+    inputs, recipe = Inputs(data=str(few_digits)), replace(RECIPE, teacher_stages=(2,), flip=False)
+    begin, again = (partial(get_teacher, inputs, recipe, open_source(str(few_digits))[0], 32) for _ in range(2))
+    cold, warm = cost(begin, 3, 1, later=0), cost(warmed(again), 3, 1, later=0)
+    assert cold
+    assert warm
+    assert (cold.stage, cold.steps) == (warm.stage, warm.steps)
+    assert warm.seconds < 0.5 * cold.seconds
 
 
 def test_cost_is_the_mean_of_a_few_steps_without_the_first_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
