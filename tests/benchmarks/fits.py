@@ -6,8 +6,8 @@ CIFAR-10, or Imagenette at 128 px, at so many images a class, chosen by a given 
 `hellods build` makes both; WORK keeps them. Every fit sees 20,000 of the file's own views unless its name says
 otherwise, and is judged on 2,000 others of them by the assistant's answers. What a build can do is fitted by the
 build's own functions; what it cannot (`Way`) by the loop here, whose `plain` does the same as a build's. Results are
-added to those of earlier runs. Deltas are of rank 4, the default when most of this was measured, where a name says
-nothing else.
+added to those of earlier runs. Deltas are of rank 4 and the base model is `hello-tiny`, the defaults when most of this
+was measured, where a name says nothing else.
 """
 
 import argparse
@@ -74,6 +74,7 @@ class Way:
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     recipe: dict[str, Any] = field(default_factory=dict)
+    base: str = "hello-tiny"
     way: Way | None = None  # None: the build's own fit
     statistics: bool = False  # of the tower's BatchNorm are those of own views
 
@@ -110,6 +111,16 @@ VARIANTS = {
         for rank in (4, 6)
         for rate in (0.002, 0.004, 0.006, 0.008)
     },
+    **{
+        f"hello-convnet, rank {rank}": Variant(recipe={"encoder_rank": rank}, base="hello-convnet")
+        for rank in (4, 8, 16, 24)
+    },
+    **{
+        f"hello-convnet, 160000 views, rank {rank}": Variant(
+            recipe={"fit_images": 160_000, "encoder_rank": rank}, base="hello-convnet"
+        )
+        for rank in (8, 16)
+    },
     "16000 views": Variant(recipe={"fit_images": 16_000}),
     "16000 views, rate 0.008": Variant(recipe={"fit_images": 16_000, "fit_learning_rate": 0.008}),
     **{
@@ -136,7 +147,7 @@ class Subject:
 def subject(name: str, images_per_class: int, folder: Path) -> Subject:
     prepare = [sys.executable, str(shared() / "data" / "prepare.py"), str(folder), SETS[name]]
     subprocess.run(prepare, check=True)
-    made_from = replace(inputs(name, folder), base="hello-tiny")
+    made_from = inputs(name, folder)
     source, held_out = open_source(made_from.data, seed=0)
     side = 128 if name == "imagenette" else None
     asked = Recipe(images_per_class=images_per_class, fit_images=VIEWS, encoder_rank=4, side=side)
@@ -169,7 +180,7 @@ def prefix(name: str) -> str:
 def fitted(subject: Subject, variant: Variant) -> tuple[Projector, float]:
     """Return a projector as an archive would hold it, and the seconds of its fit."""
     recipe = replace(subject.recipe, **variant.recipe)
-    projector = make_projector(subject.made_from, recipe, subject.source.classes)
+    projector = make_projector(replace(subject.made_from, base=variant.base), recipe, subject.source.classes)
     _, views, fit = arrange(recipe)
     if recipe.head == "prototypes":
         from hellods.distill.prototypes import prototypes
