@@ -95,6 +95,7 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
         factor=factor,
         quality=recipe.quality if recipe.quality or lossless else 90,
         assistant=assistant,
+        teacher_epochs=recipe.epochs if own_kind else None,
         teacher_stages=recipe.teacher_stages or (best_stages(recipe, len(source)) if own_kind else None),
         fit_on=fit_on,
         fit_images=views_to_fit_on(recipe, source, tower) if recipe.fit_images is None else recipe.fit_images,
@@ -132,7 +133,7 @@ def best_stages(recipe: Recipe, images: int) -> tuple[int, ...]:
 
     Those are the first two, or on a small set two later ones, where as many steps are taken.
     """
-    last = recipe.teacher_epochs
+    last = recipe.epochs
     if recipe.images_per_class >= FEW:
         return (last,)
     steps, _ = an_epoch(images)

@@ -87,7 +87,7 @@ def _trained(
         side,
         assists=assists,
         seed=recipe.seed,
-        epochs=recipe.teacher_epochs,
+        epochs=recipe.epochs,
         stages=recipe.stages,
         flip=bool(recipe.flip),
         mean=inputs.teacher_mean,

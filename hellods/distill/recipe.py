@@ -19,6 +19,7 @@ STD: Final = (0.229, 0.224, 0.225)
 NO_ASSISTANT: Final = "none"
 RANKS: Final = {"hello-convnet": 16}  # its three convolutions need more than each of many layers,
 RANK: Final = 6  # which learn no more from 8 (tests/benchmarks/LOG.md)
+PLENTY: Final = 25  # images of a class
 TINY: Final = 32  # pixels of images that `hello-convnet` sees whole
 LEAST_SIDE: Final = 8
 SMALL: Final = 64  # pixels, of images and of what a tower takes
@@ -52,7 +53,7 @@ class Recipe:
     assistant: str | None = (
         None  # learns from a given teacher, and the projector from it; None: convnet3 up to 64 px, else resnet18
     )
-    teacher_epochs: int = 12  # of `train:ARCH`, or of the assistant
+    teacher_epochs: int | None = None  # of `train:ARCH`, or of the assistant; None: see `epochs`
     teacher_stages: tuple[int, ...] | None = None  # epochs whose logits are averaged; None: by images per class
     head: Head = "text"  # starts at embedded class names, or at mean features of real images, which are stored
     template: str = "a photo of a {}"  # CLIP's own; several, between `|`, are averaged
@@ -119,7 +120,7 @@ class Recipe:
     def _check_together(self) -> None:
         """Raise a RecipeError where knobs that are well alone do not go with each other."""
         if self.teacher_stages is not None:
-            stages, last = self.teacher_stages, self.teacher_epochs
+            stages, last = self.teacher_stages, self.epochs
             if not stages or not all(epoch < later for epoch, later in pairwise((0, *stages, last + 1))):
                 raise RecipeError(f"teacher_stages are {list(stages)}, expected rising epochs, 1 to {last}")
         if self.codec == "png" and self.quality is not None:
@@ -146,8 +147,13 @@ class Recipe:
 
     @property
     def stages(self) -> tuple[int, ...]:
-        """The epochs whose logits are averaged, in a training of `teacher_epochs`."""
-        return self.teacher_stages or (self.teacher_epochs,)
+        """The epochs whose logits are averaged, in a training of `epochs`."""
+        return self.teacher_stages or (self.epochs,)
+
+    @property
+    def epochs(self) -> int:
+        """The epochs of that training: many images can use what a longer one knows."""
+        return self.teacher_epochs or (12 if self.images_per_class < PLENTY else 24)
 
 
 # Knobs whose defaults follow from others, each after its causes. Of the inputs, which a recipe lacks and which must be
@@ -157,6 +163,7 @@ FOLLOWS: Final[Mapping[str, tuple[str, ...]]] = {
     "factor": ("side", "initializer"),
     "quality": ("codec", "side"),
     "assistant": ("side", "teacher"),
+    "teacher_epochs": ("assistant", "teacher", "images_per_class"),
     "teacher_stages": ("assistant", "teacher", "teacher_epochs", "images_per_class"),
     "encoder_rank": ("side",),
     "fit_on": ("assistant", "teacher"),

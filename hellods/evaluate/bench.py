@@ -113,7 +113,7 @@ class Bench:
             return None
         if recipe.assisted:  # the stages are those of its assistant; its teacher was given
             recipe = replace(recipe, teacher_stages=None)
-        training = None if self.inputs.trains is None else (recipe.teacher_epochs, recipe.stages, recipe.flip)
+        training = None if self.inputs.trains is None else (recipe.epochs, recipe.stages, recipe.flip)
         key = (recipe.seed, side, training)
         if key not in self._teachers:
             source, held_out = self.sources(recipe.seed)
@@ -135,7 +135,7 @@ class Bench:
         if inputs.trains is None:
             return learn(self.progress), True
         name, mean, std = inputs.trains, inputs.teacher_mean, inputs.teacher_std
-        epochs, stages, flip = recipe.teacher_epochs, recipe.stages, recipe.flip
+        epochs, stages, flip = recipe.epochs, recipe.stages, recipe.flip
         learns = [source.provenance()["sha256"], side, recipe.seed, epochs, stages, flip, mean, std]
         decides = [name, *learns, software()]
         file = self.folder / f"teacher-{sha256(json.dumps(decides).encode()).hexdigest()[:16]}.safetensors"

@@ -114,7 +114,7 @@ FILLED = {  # as a recipe file has them, where None is a default that follows fr
     "fit_batch": 32,
     "hard_weight": 0.0,
 }
-ASSISTED = ("assistant", "teacher_stages", "fit_on", "hard_weight")
+ASSISTED = ("assistant", "teacher_epochs", "teacher_stages", "fit_on", "hard_weight")
 
 
 @pytest.mark.parametrize(
@@ -124,17 +124,17 @@ ASSISTED = ("assistant", "teacher_stages", "fit_on", "hard_weight")
         (["--side", "128", "--codec", "jpeg"], []),  # as it was
         (["--teacher", "t.py:net"], []),
         (["--teacher", "train:convnet3"], [*ASSISTED]),
-        (["--images-per-class", "50"], ["teacher_stages", "fit_images"]),
+        (["--images-per-class", "50"], ["teacher_epochs", "teacher_stages", "fit_images"]),
         (["--teacher-epochs", "14"], ["teacher_stages"]),
         (["--fit-effort", "4"], ["fit_images"]),
         (["--preset", "best"], ["fit_images"]),
         (["--initializer", "real"], ["factor"]),
         (["--codec", "avif"], ["quality"]),
-        (["--assistant", "none"], ["teacher_stages", "fit_on", "hard_weight"]),
+        (["--assistant", "none"], ["teacher_epochs", "teacher_stages", "fit_on", "hard_weight"]),
         (["--fit-on", "real"], ["hard_weight"]),
         (
             ["--side", "32"],
-            ["factor", "quality", "assistant", "teacher_stages", "fit_on", "fit_batch", "hard_weight"],
+            ["factor", "quality", *ASSISTED, "fit_batch"],
         ),
     ],
 )
@@ -189,8 +189,8 @@ def test_knobs_that_are_not_taken_from_a_recipe_file_are_said_with_the_options_t
     given = ["--preset", "best", "--assistant", "none", "--fit-on", "real", "--seed", "1"]
     _, _, err = run("d", "--out", "x", "--recipe", str(tmp_path / "r.toml"), "--quiet", *given)
     assert err == (
-        f"Note: {tmp_path / 'r.toml'}: worked out anew because of --assistant, --fit-on, --preset: teacher_stages, "
-        "fit_images, hard_weight; to keep one, give it as an option, too\n"
+        f"Note: {tmp_path / 'r.toml'}: worked out anew because of --assistant, --fit-on, --preset: teacher_epochs, "
+        "teacher_stages, fit_images, hard_weight; to keep one, give it as an option, too\n"
     )
 
 

@@ -101,6 +101,12 @@ def test_few_images_are_taught_by_the_first_stages_of_a_training(
     assert resolve(Recipe(teacher_stages=(3, 5)), INPUTS, black(640), 32).teacher_stages == (3, 5)
 
 
+@pytest.mark.parametrize(("images", "asked", "epochs"), [(24, None, 12), (25, None, 24), (50, 12, 12)])
+def test_many_images_are_taught_by_a_longer_training(images: int, asked: int | None, epochs: int) -> None:
+    recipe = resolve(Recipe(images_per_class=images, teacher_epochs=asked), INPUTS, black(640), 32)
+    assert (recipe.teacher_epochs, recipe.teacher_stages) == (epochs, (epochs,))
+
+
 @pytest.mark.parametrize(
     ("count", "epochs", "stages"),
     [(100_000, 12, (1, 2)), (639, 12, (2, 3)), (150, 12, (8, 9)), (150, 5, (4, 5)), (2, 12, (11, 12)), (2, 1, (1,))],
