@@ -60,7 +60,7 @@ def test_base_model_in_the_file_is_said_with_its_bytes(embedded_archive: Path, d
     assert row(screens[0], "bytes").startswith("backbone ")
     assert f" {entry.length:,}  zstd, {entry.raw_length:,} unpacked" in row(screens[0], "bytes")
     assert row(screens[0], "beside it") == "nothing: the file holds its base model, small"
-    assert row(screens[1], "beside it") == "hello-tiny (in this package)"
+    assert row(screens[1], "beside it") == "hello-convnet (in this package)"
     assert "tower" not in screens[0]
 
 

@@ -101,7 +101,7 @@ def test_device_may_be_off_by_what_its_precision_allows_where_the_base_has_no_ac
 
 def test_wrong_activation_is_named_where_the_other_one_is_right(digits_archive: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
-    shutil.copytree(ASSETS / "hello-tiny", folder)
+    shutil.copytree(ASSETS / "hello-convnet", folder)
     assert len(HelloDataset(digits_archive, base=f"local-dir:{folder}", labels="logits").batch([0])[1].cpu()) == 1
     facts = json.loads((folder / "open_clip_config.json").read_text())
     facts["model_cfg"]["quick_gelu"] = True

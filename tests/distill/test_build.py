@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from hellods import HelloDataset
+from hellods.distill import mentors
 from hellods.distill.build import Report, build
 from hellods.distill.measure import measure
 from hellods.distill.recipe import Inputs, Recipe
@@ -209,7 +210,10 @@ def test_assistant_learns_from_the_teacher_and_the_projector_from_it(inputs: Inp
     assert float(header.metrics["agreement_with_assistant_on_views"]) > 0.6  # chance: 0.33
 
 
-def test_assistant_that_learnt_nothing_is_refused(inputs: Inputs, tmp_path: Path) -> None:
+def test_assistant_that_learnt_nothing_is_refused(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mentors, "train", lambda *args, **options: None)
     recipe = replace(RECIPE, assistant="resnet18", teacher_epochs=1)
     with pytest.raises(SourceError, match="the assistant is right on"):
         build(inputs, recipe, tmp_path / "x.hello")

@@ -87,7 +87,7 @@ def test_base_model_of_one_archive_does_not_stand_in_the_way_of_another(
     question = ask(few_digits, arms=("hello",), base=f"local-dir:{small_base}", allow_weak_teacher=True)
     plan = prepare([str(needs), str(digits_archive)], question, tmp_path)
     assert plan.not_run == [{}, {}]
-    assert [(one.base or {})["name"] for one in plan.subjects] == ["small", "hello-tiny"]
+    assert [(one.base or {})["name"] for one in plan.subjects] == ["small", "hello-convnet"]
 
 
 def test_with_too_few_real_images_random_ones_are_left_out(
