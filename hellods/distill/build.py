@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hellods.data.probe import make_probe
 from hellods.device import describe_device, get_device
+from hellods.distill.apart import check_apart
 from hellods.distill.arrange import arrange, choose_base, lessons, make_projector, resolve
 from hellods.distill.card import card
 from hellods.distill.fit import fit_projector, quantize_projector
@@ -26,7 +27,7 @@ from hellods.distill.mentors import check_network, get_assistant, get_teacher
 from hellods.distill.prototypes import prototypes
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.resume import Work, digest, software
-from hellods.distill.sources import Folder, Source, open_source, squares
+from hellods.distill.sources import Source, open_source, squares
 from hellods.distill.teacher import Teacher, check_teacher, near_chance
 from hellods.errors import SourceError
 from hellods.format import wire
@@ -98,8 +99,7 @@ def build(
         check_enough(source, layout, recipe.initializer)
         source.check(progress)
         held_out.check(progress)
-        if isinstance(source, Folder) and isinstance(held_out, Folder):
-            source.check_apart(held_out)
+        check_apart(source, held_out)
         check_header(replace(outline(inputs, recipe, source, views, device), projector=to_json(projector.config)))
     work = Work(out, beginnings(inputs, recipe, source, device))
     mentors, known, work = get_mentors(inputs, recipe, source, held_out, device, work, clock, progress)

@@ -94,7 +94,7 @@ class Folder(Source):
         self.root = root
         self.files = files  # class/…/image, sorted
         self._facts: dict[str, Any] | None = None
-        self._contents = np.zeros(len(files), np.uint64)  # the first bytes of each file's SHA-256
+        self.contents = np.zeros(len(files), np.uint64)  # the first bytes of each file's SHA-256
 
     def image(self, index: int) -> Tensor:
         return decode(self._read(index), str(self.root / self.files[index]))[0]
@@ -104,7 +104,7 @@ class Folder(Source):
         examined = threaded(self._examine, range(len(self)))
         for index, (length, content, note, problem) in enumerate(track(examined, len(self), "Data", progress)):
             digest.update(os.fsencode(self.files[index]) + b"\0" + content)
-            self._contents[index] = int.from_bytes(content[:8])
+            self.contents[index] = int.from_bytes(content[:8])
             size += length
             notes.update([note] if note else [])
             problems += [problem] if problem else []
@@ -120,21 +120,6 @@ class Folder(Source):
         if self._facts is None:
             self.check()
         return dict(self._facts or {})
-
-    def check_apart(self, held_out: "Folder") -> None:
-        """Check that images which are held out are no copies of those to learn from; both were checked.
-
-        Raises:
-            SourceError: half of them or more are; of fewer a warning tells.
-        """
-        copies = np.flatnonzero(np.isin(held_out._contents, self._contents)).tolist()
-        if not copies:
-            return
-        names = listed([held_out.files[index] for index in copies])
-        fault = f"{held_out.root}: {len(copies)} of {len(held_out)} images are also among those to learn from: {names}"
-        if 2 * len(copies) >= len(held_out):
-            raise SourceError(f"{fault}; hold out others, or no accuracy means anything")
-        logger.warning("%s; accuracies count them as if they were new", fault)
 
     def _read(self, index: int) -> bytes:
         path = self.root / self.files[index]

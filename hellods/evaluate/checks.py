@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from hellods.distill.apart import check_apart
 from hellods.distill.class_order import other_order
 from hellods.distill.folders import listed
 from hellods.distill.sources import Folder, Source
@@ -69,8 +70,7 @@ def check_unseen(path: str, header: Header, source: Source, held_out: Source) ->
             f"{source.name}: has no val/ or test/, and is not what {path} was made from, so no image is known to be "
             "new to its students; put images that were never used into val/, beside train/"
         )
-    if isinstance(source, Folder) and isinstance(held_out, Folder):
-        source.check_apart(held_out)
+    check_apart(source, held_out)
     counts = torch.bincount(held_out.targets, minlength=len(held_out.classes))
     if not counts.all():
         label = held_out.classes[int(counts.argmin())]

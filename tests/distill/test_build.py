@@ -11,11 +11,12 @@ from torch import Tensor
 
 from hellods import HelloDataset
 from hellods.distill import mentors
-from hellods.distill.build import Report, build
+from hellods.distill.build import LATER, Report, build
 from hellods.distill.measure import measure
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.sources import Pixels, open_source, squares
 from hellods.errors import HelloError, SourceError
+from hellods.format import wire
 from hellods.format.archive import Archive
 from hellods.labels.config import Precision
 from hellods.progress import silent
@@ -231,3 +232,12 @@ def test_cifar10_labels_come_near_the_teacher(shared: Path, cifar10: Path, tmp_p
     with Archive.open(made.path) as archive:
         assert float(archive.header.teacher["held_out_accuracy"]) > 0.9
         assert float(archive.header.metrics["agreement_on_held_out_images"]) > 0.55
+
+
+def test_names_that_no_header_holds_are_refused_before_anything_is_learnt(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "MAX_HEADER", LATER + 1000)
+    monkeypatch.setattr(mentors, "train", None)
+    with pytest.raises(SourceError, match=r"the names of 3 classes take too much of a file's header, .* --class-names"):
+        build(inputs, RECIPE, tmp_path / "x.hello")

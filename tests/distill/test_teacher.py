@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hellods.distill.mentors import train_teacher
 from hellods.distill.recipe import MEAN, STD
 from hellods.distill.sources import Pixels, open_source, squares
-from hellods.distill.teacher import Teacher, check_teacher, load_teacher
+from hellods.distill.teacher import Teacher, check_teacher, load_teacher, near_chance
 from hellods.errors import RecipeError, SourceError
 
 from .shades import CLASSES, Shade, shades, teacher
@@ -87,6 +87,30 @@ def test_teacher_near_chance_is_refused(trained: bool, advice: str) -> None:
     message = rf"shades: the teacher is right on 10\.0% of 500 images, near chance \(10\.0%\); {advice}"
     with pytest.raises(SourceError, match=message):
         check_teacher(guesses, shades(50), 4)
+
+
+def test_accuracy_is_of_all_images_where_one_class_is_far_larger() -> None:
+    targets = torch.tensor([0] * 3000 + [1] * 100)
+    source = Pixels("uneven", ("dark", "bright"), targets.tolist(), torch.zeros(3100, 3, 4, 4, dtype=torch.uint8))
+    source.images[3000:] = 255
+    source.images[:1500] = 255  # half of the dark ones pass for bright
+    found = check_teacher(Teacher(Brighter(), source.classes, architecture="brighter"), source, 4, allow_weak=True)
+    assert found == pytest.approx(1600 / 3100, abs=0.01)  # the mean of both classes is 0.75
+
+
+@pytest.mark.parametrize(
+    ("score", "images", "words"),
+    [
+        (0.905, 400, "near chance (90.0%); advice"),
+        (0.95, 10, "too few to tell that from chance (90.0%)"),
+        (0.95, 400, None),
+    ],
+)
+def test_chance_is_to_name_the_largest_class(score: float, images: int, words: str | None) -> None:
+    source = Pixels("uneven", ("a", "b"), [0] * 9 + [1], torch.zeros(10, 3, 4, 4, dtype=torch.uint8))
+    fault = near_chance("teacher", score, images, source, "advice")
+    assert (fault is None) == (words is None)
+    assert words is None or words in (fault or "")
 
 
 def test_faultless_teacher_passes_on_a_handful_of_images() -> None:

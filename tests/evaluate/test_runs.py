@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hellods.distill.initialize import Layout, real
 from hellods.distill.sources import squares
 from hellods.errors import FormatError
 from hellods.evaluate import runs
@@ -25,6 +26,7 @@ from hellods.evaluate.runs import Run, digest, kept, lesson_of, runs_of, steps_o
 from hellods.evaluate.sizes import image_bytes
 from hellods.evaluate.student import Outcome, learn
 from hellods.evaluate.subject import Subject
+from hellods.progress import silent
 
 CPU = torch.device("cpu")
 
@@ -92,6 +94,16 @@ def test_random_images_are_real_as_many_of_each_class_and_others_for_another_see
     assert {image.numpy().tobytes() for image in pixels} <= real
     assert Counter(first.targets.tolist()) == dict.fromkeys(range(10), 2)
     assert not torch.equal(pixels, second.pixels(torch.arange(20)))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_random_images_are_not_those_of_a_build_by_random_images_with_that_seed(seed: int, subject: Subject) -> None:
+    layout = Layout(images_per_class=2, side=32, factor=1, candidates=1, crops=1)
+    assert subject.teacher is not None
+    made = real(subject.source, subject.teacher, layout, torch.Generator().manual_seed(seed), silent)
+    drawn = lesson_of(run_of(subject, "random-hello", seed=seed), CPU)[0].pixels(torch.arange(20))
+    same = {image.numpy().tobytes() for image in made} & {image.numpy().tobytes() for image in drawn}
+    assert len(same) < 10
 
 
 def test_random_images_are_the_same_under_every_label_maker(subject: Subject) -> None:
