@@ -14,8 +14,8 @@ import torch
 
 from hellods.distill import sources
 from hellods.distill.recipe import Recipe
-from hellods.errors import FormatError, HelloError, SourceError
-from hellods.evaluate import bench, evaluate
+from hellods.errors import FormatError, HelloError, RecipeError, SourceError
+from hellods.evaluate import bench, evaluate, runs, student
 from hellods.evaluate.evaluate import forecast, prepare
 from hellods.evaluate.question import Question
 from hellods.progress import silent
@@ -113,6 +113,26 @@ def test_another_teacher_is_another_one(whole: Path, digits_archive: Path, every
         prepare([str(digits_archive)], replace(dark, arms=everything.arms), whole)
     plan = prepare([str(digits_archive)], dark, whole, overwrite=True)
     assert [run.name for run in plan.missing] == ["teacher", "teacher"]
+
+
+def test_a_student_that_does_not_learn_is_named_by_its_arm(
+    bare_archive: Path, few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(student, "criterion", lambda protocol, logits, *others: logits.sum() * float("nan"))
+    question = ask(few_digits, arms=("hard",))
+    with pytest.raises(RecipeError, match=r"^bare\.hello: arm hard, seed 0: .* the loss is .*or leave this arm out"):
+        answered([bare_archive], question, tmp_path / "out")
+
+
+def test_students_of_two_machines_are_told_apart(
+    bare_archive: Path, few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = ask(few_digits, seeds=3, arms=("hard",))
+    for seeds, machine in ((1, "abacus"), (3, "slide rule")):
+        with monkeypatch.context() as patch:
+            patch.setattr(runs, "processor", lambda machine=machine: machine)
+            found = answered([bare_archive], replace(question, seeds=seeds), tmp_path / "out", overwrite=True)
+    assert [part.partition(",")[0] for part in found["hardware"].split("; ")] == ["abacus", "slide rule"]
 
 
 def test_an_interrupted_evaluation_goes_on_and_ends_alike(
