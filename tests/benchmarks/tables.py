@@ -41,6 +41,13 @@ GIVEN = {
     "evaluate_imagenette_best_ipc10": "Imagenette, 10, `best`",
     "evaluate_imagenette_ipc10": "Imagenette, 10, MobileNetV2",
 }
+SUMMARY = {
+    "evaluate_cifar10_ipc1": "CIFAR-10, 1",
+    "evaluate_cifar10_ipc10": "CIFAR-10, 10",
+    "evaluate_cifar10_ipc50": "CIFAR-10, 50",
+    "evaluate_imagenette_tiny_ipc1": "Imagenette, 1",
+    "evaluate_imagenette_best_ipc10": "Imagenette, 10",
+}
 CONVNET = {
     "CIFAR-10, 10": "evaluate_cifar10_convnet_ipc10",
     "CIFAR-10, 50": "evaluate_cifar10_convnet_ipc50",
@@ -118,6 +125,27 @@ def evaluations(titles: Mapping[str, str], sized: str, rivals: Mapping[str, str]
         cells = [f"{b['bytes']['projector']:,}, rank {b['recipe']['encoder_rank']}" if b else "" for b in made]
         rows.append(["its bytes, rank of its deltas", *cells, ""])
     return markdown(["accuracy in %", *archives, f"bytes, {sized}"], rows)
+
+
+def summary() -> str:
+    """Return a row for each archive: what students learn from its labels, from others, and what it weighs."""
+    rows = []
+    for name, title in SUMMARY.items():
+        arms = results(name)["archives"][0]["arms"]
+        rival = results(CONVNET[title])["archives"][0]["arms"]["teacher"] if title in CONVNET else None
+        accuracies = [arms["hello"], arms.get("teacher"), arms.get("hard"), rival]
+        cells = [spread(arm["accuracy"]["last"]) if arm else "" for arm in accuracies]
+        sizes = [f"{arms['hello']['bytes'][part] / 1000:,.0f} kB" for part in ("images", "labels")]
+        rows.append([title, *cells, *sizes])
+    columns = [
+        "the file's labels",
+        "the given teacher's, made as training goes",
+        "true classes alone",
+        "RDED's own setting",
+        "images",
+        "label maker",
+    ]
+    return markdown(["accuracy in %, images a class", *columns], rows)
 
 
 def built(evaluated: str) -> dict[str, Any] | None:
@@ -280,6 +308,7 @@ def fits() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "summary": summary,
     "builds": builds,
     "own": partial(evaluations, OWN, "CIFAR-10, 10"),
     "given": partial(evaluations, GIVEN, "CIFAR-10, 10", CONVNET),
