@@ -52,7 +52,6 @@ def check_probe(
     *,
     device: torch.device = CPU,
     precision: Precision = "fp32",
-    other: Callable[[], LabelMaker] | None = None,
 ) -> None:
     """Answer the probe and compare.
 
@@ -64,7 +63,6 @@ def check_probe(
         where: names the archive in messages.
         device: to answer on.
         precision: of the label maker's arithmetic.
-        other: returns a label maker with the base model's other activation function, on the CPU: to find a fault.
 
     Raises:
         FormatError: the probe is not what `make_probe` returns.
@@ -72,7 +70,7 @@ def check_probe(
     """
     _check_form(probe, count, where)
 
-    def answer(label_maker: LabelMaker, device: torch.device) -> tuple[Tensor, Tensor]:
+    def answer(device: torch.device) -> tuple[Tensor, Tensor]:
         digests, answers = [], []
         for part in torch.split(torch.arange(len(probe["indices"]), device=CPU), PART):
             seen = view(probe["epochs"][part], probe["indices"][part], device)
@@ -80,7 +78,7 @@ def check_probe(
             answers.append(label_maker(seen).float().cpu())
         return torch.cat(digests), torch.cat(answers)
 
-    digests, logits = answer(label_maker, device)
+    digests, logits = answer(device)
     if not torch.equal(digests, probe["digest"]):
         raise LabelError(
             f"{where}: the images decode to other pixels here than where the archive was made, so its labels would be "
@@ -90,33 +88,22 @@ def check_probe(
     if logits.shape != expected.shape:
         raise FormatError(f"{where}: probe logits {tuple(expected.shape)}, the label maker's {tuple(logits.shape)}")
     off = _distance(logits, expected)
-
-    def distance(label_maker: LabelMaker) -> float:
-        return _distance(answer(label_maker, CPU)[1], expected)
-
-    # A precision may allow more than a wrong activation function does; then on the CPU the right one is nearer.
-    near = off if device.type == "cpu" or off <= limit / 8 else distance(label_maker)
-    if off <= limit and (other is None or near <= limit / 8 or distance(other()) > near / 2):
+    if off <= limit:
         return
-    exchanged = other is not None and (off <= limit or (limit < near < math.inf and distance(other()) <= limit))
-    raise LabelError(f"{where}: {_fault(off, near, limit, device, exchanged)}")
+    near = off if device.type == "cpu" else _distance(answer(CPU)[1], expected)
+    raise LabelError(f"{where}: {_fault(off, near, limit, device)}")
 
 
-def _fault(off: float, near: float, limit: float, device: torch.device, exchanged: bool) -> str:
-    """Return what is wrong with answers `off` on a device and `near` on the CPU; `exchanged`: the activation is."""
+def _fault(off: float, near: float, limit: float, device: torch.device) -> str:
+    """Return what is wrong with answers `off` on a device, which on the CPU are `near`."""
     differ = f"differ from the archive's probe by {off:.1e} of the largest (limit {limit:.0e})"
-    if off > limit and near <= limit:
+    if near <= limit:
         return (
             f"labels made on {device} {differ}, and those made on the CPU do not: a numerical fault of {device} or its "
             "libraries"
         )
     if off == math.inf:
         return "the label maker's answers are not finite: a numerical fault of this machine"
-    if exchanged:
-        return (
-            "labels would agree with the archive's probe if GELU and QuickGELU were exchanged in the base model: "
-            'change "quick_gelu" in the model_cfg of its open_clip_config.json'
-        )
     return (
         f"labels {differ}: other base weights or another activation function; check base= and the release of open_clip"
     )

@@ -106,7 +106,7 @@ class Samples:
         return projector
 
     @torch.inference_mode(False)  # what is kept is moved in any mode
-    def _restore(self, *, other_activation: bool = False) -> "Projector":
+    def _restore(self) -> "Projector":
         from hellods.labels.projector import Projector
 
         path, header, base = self.options.path, self.header, self.options.base
@@ -117,9 +117,7 @@ class Samples:
             held = config.tower is not None and base is None
             embedded = safetensors.torch.load(archive.read("backbone")) if held else None
         with float32_on_cpu():
-            return Projector.restore(
-                config, self.classes, state, embedded=embedded, base=base, other_activation=other_activation
-            )
+            return Projector.restore(config, self.classes, state, embedded=embedded, base=base)
 
     def _check(self, device: torch.device) -> None:
         """Answer the archive's probe on a device that no label was made on so far.
@@ -142,7 +140,6 @@ class Samples:
                 path,
                 device=device,
                 precision=self.projector.config.precision,
-                other=lambda: self._restore(other_activation=True).label,
             )
         CHECKED[self.projector].add(device)
 

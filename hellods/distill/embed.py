@@ -73,7 +73,6 @@ def describe(projector: Projector, base: str) -> Tower:
         "sha256": digest(projector.published),
         "embed_dim": facts["embed_dim"],
         "image_size": projector.config.preprocess.side,
-        "quick_gelu": bool(options.get("force_quick_gelu") or facts.get("quick_gelu")),
         "layers": [layers] if isinstance(layers, int) else layers,
         "mlp_ratio": float(vision["mlp_ratio"]),
     }

@@ -110,10 +110,13 @@ MAX_BACKBONE: Final = 128 << 20  # bytes, decompressed
 # C7  `projector` holds the tensors that its object in the header asks for on the base model that this names, or holds:
 #     names, shapes and types fit, and numbers are finite. There is a description for each class, of at most 256
 #     characters. A template has at most 128 parts of as many, and makes at most 131,072 texts of all classes.
+#     `quick_gelu` is true where a layer of what `base_sha256` covers computes x * sigmoid(1.702 * x), which open_clip
+#     has in place of GELU where it is told to, at the same digest; timm's networks have activations of their own. A
+#     reader refuses a base model that computes with the other one.
 
-# C8  `backbone` holds each float tensor NAME of the image tower that `projector.tower` describes, as `tower.NAME`; and,
-#     if the head starts at texts, their embeddings as `texts`, a row for each class. They are F16 where this holds
-#     each number of a tensor, else F32, and finite. `tower.sha256` is that over the tower's tensors in F32, sorted by
-#     NAME: of each `NAME [shape]`, a line end, and the numbers. `tower` is data: no name in it leads to a network, a
-#     file or code, and a reader makes no more weights of it than the section holds, but for a constant. The attention
-#     of one image has at most 512 numbers for each of its pixels, and 2^28 in all.
+# C8  `backbone` holds each float tensor NAME of the image tower that `projector.tower` describes, with `quick_gelu`,
+#     as `tower.NAME`; and, if the head starts at texts, their embeddings as `texts`, a row for each class. They are
+#     F16 where this holds each number of a tensor, else F32, and finite. `tower.sha256` is that over the tower's
+#     tensors in F32, sorted by NAME: of each `NAME [shape]`, a line end, and the numbers. `tower` is data: no name in
+#     it leads to a network, a file or code, and a reader makes no more weights of it than the section holds, but for a
+#     constant. The attention of one image has at most 512 numbers for each of its pixels, and 2^28 in all.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hellods.errors import FormatError, LabelError
 from hellods.labels.config import Head, Preprocess, ProjectorConfig
 from hellods.labels.models import (
+    CONFIG,
     check_texts,
     describe,
     first_line,
@@ -36,7 +37,7 @@ class Backbone:
     scale: float  # what cosines are multiplied with to become logits
     preprocess: Preprocess
     sha256: str
-    swap: Callable[[], None] = lambda: None  # GELU for QuickGELU and the reverse, in tower and texts: to find a fault
+    quick_gelu: bool  # as ProjectorConfig has it
     texts: Tensor | None = None  # (K, D), of the archive's own classes, where it holds them in place of a text tower
 
 
@@ -78,7 +79,8 @@ def load_open_clip(base: str, head: Head = "text") -> Backbone:
         scale=model.logit_scale.exp().item(),
         preprocess=preprocessing(base, model.visual.image_size, images),
         sha256=digest(used.state_dict()),
-        swap=lambda: swap_activations(model),
+        # Asked of the modules: config, name and tag each have a say, and none where a network is timm's.
+        quick_gelu=any(isinstance(module, QuickGELU) for module in used.modules()),
     )
 
 
@@ -105,6 +107,12 @@ def load_base(config: ProjectorConfig, base: str | None) -> Backbone:
             f"base model {base!a} has SHA-256 {backbone.sha256[:12]}…, but the archive was made "
             f"with {config.base_sha256[:12]}…: its labels would be wrong. {remedy(config.base)}"
         )
+    if backbone.quick_gelu != config.quick_gelu:
+        here, there = ("GELU", "QuickGELU") if config.quick_gelu else ("QuickGELU", "GELU")
+        raise LabelError(
+            f"base model {base!a} computes with {here}, but the archive was made with {there}: its labels would be "
+            f'wrong. Set "quick_gelu": {str(config.quick_gelu).lower()} in the model_cfg of its {CONFIG}'
+        )
     if config.preprocess != backbone.preprocess:
         raise FormatError(f"projector: preprocess is not that of the base model, {backbone.preprocess} [C7]")
     return backbone
@@ -117,14 +125,6 @@ def preprocessing(base: str, size: int | Sequence[int], images: Mapping[str, Any
     return Preprocess(
         side=sides.pop(), mean=tuple(images["mean"]), std=tuple(images["std"]), interpolation=images["interpolation"]
     )
-
-
-def swap_activations(model: nn.Module) -> None:
-    """Exchange GELU and QuickGELU, in place."""
-    for owner in list(model.modules()):
-        for name, child in owner.named_children():
-            if isinstance(child, (QuickGELU, nn.GELU)):
-                setattr(owner, name, nn.GELU() if isinstance(child, QuickGELU) else QuickGELU())
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

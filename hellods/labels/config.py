@@ -58,7 +58,6 @@ class Tower:
     sha256: str  # as base_sha256, but of the tower's tensors alone, by their names within it
     embed_dim: int
     image_size: int
-    quick_gelu: bool
     layers: tuple[int, ...]  # one number for a transformer, four for a ResNet
     width: int
     head_width: int
@@ -132,6 +131,7 @@ class ProjectorConfig:
     # Of its float tensors: name, shape and float32 bytes, sorted by name. A head of texts needs both towers, one of
     # prototypes the image tower alone: then its tensors only, by their names within it.
     base_sha256: str
+    quick_gelu: bool  # whether layers of these compute with QuickGELU, which open_clip may have in place of GELU
     preprocess: Preprocess
     template: str  # or several, between `|`, whose embeddings are averaged
     descriptions: tuple[str, ...]  # one a class, set into the template

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hellods.errors import DigestError, FormatError, UnsupportedError
-from hellods.labels.backbones import Backbone, digest, swap_activations
+from hellods.labels.backbones import Backbone, digest
 from hellods.labels.config import ProjectorConfig, Tower
 from hellods.labels.models import LEAST_TEXT, first_line, quiet
 
@@ -47,7 +47,7 @@ def restore(config: ProjectorConfig, tower: Tower, tensors: Mapping[str, Tensor]
     for name, value in tensors.items():
         if value.dtype not in (torch.float16, torch.float32) or not value.isfinite().all():
             raise FormatError(f"backbone: tensor {name!a:.80} is not finite numbers in float16 or float32 [C8]")
-    network = build(tower, sum(value.numel() for value in tensors.values()))
+    network = build(tower, config.quick_gelu, sum(value.numel() for value in tensors.values()))
     own = {f"tower.{name}": value.shape for name, value in network.state_dict().items() if value.is_floating_point()}
     found = {name: value.shape for name, value in tensors.items() if name != "texts"}
     if unlike := own.items() ^ found.items():
@@ -69,16 +69,17 @@ def restore(config: ProjectorConfig, tower: Tower, tensors: Mapping[str, Tensor]
         scale=1.0,  # learned, and stored beside the deltas
         preprocess=config.preprocess,
         sha256=config.base_sha256,
-        swap=lambda: swap_activations(network),
+        quick_gelu=config.quick_gelu,
         texts=None if texts is None else texts.float(),
     )
 
 
-def build(tower: Tower, numbers: int) -> nn.Module:
+def build(tower: Tower, quick_gelu: bool, numbers: int) -> nn.Module:
     """Return the image tower that the facts describe, frozen, its weights still random.
 
     Args:
         tower: may come from anyone.
+        quick_gelu: in place of GELU, in a network of open_clip's own.
         numbers: that it is known to hold; it gets room for these and few more.
 
     Raises:
@@ -87,11 +88,11 @@ def build(tower: Tower, numbers: int) -> nn.Module:
     """
     if tower.timm_model_name is not None and not timm.is_model(tower.timm_model_name):
         raise UnsupportedError(f"backbone: this timm has no {tower.timm_model_name!a}: install a newer one [C8]")
-    vision = {name: value for name, value in asdict(tower).items() if name not in ("sha256", "embed_dim", "quick_gelu")}
+    vision = {name: value for name, value in asdict(tower).items() if name not in ("sha256", "embed_dim")}
     vision["layers"] = tower.layers[0] if len(tower.layers) == 1 else list(tower.layers)
     try:
         with quiet(), torch.random.fork_rng(devices=[]), Budget(numbers + ROOM):
-            model = open_clip.CLIP(tower.embed_dim, vision, LEAST_TEXT, tower.quick_gelu)
+            model = open_clip.CLIP(tower.embed_dim, vision, LEAST_TEXT, quick_gelu)
     except Exception as cause:  # open_clip and timm assert, divide and index as they go
         raise FormatError(
             f"backbone: no image tower is built as projector.tower says: {first_line(cause)} [C8]"

@@ -88,6 +88,7 @@ class Projector(nn.Module):
         config = ProjectorConfig(
             base=backbone.name,
             base_sha256=backbone.sha256,
+            quick_gelu=backbone.quick_gelu,
             preprocess=backbone.preprocess,
             template=template,
             descriptions=tuple(descriptions),
@@ -108,7 +109,6 @@ class Projector(nn.Module):
         *,
         embedded: dict[str, Tensor] | None = None,
         base: str | None = None,
-        other_activation: bool = False,
     ) -> Self:
         """Return the projector that an archive describes, its deltas merged, at the cost of the bare tower.
 
@@ -119,7 +119,6 @@ class Projector(nn.Module):
             embedded: the tensors of its `backbone` section, if it has one.
             base: overrides the base model that the archive holds or names. One that open_clip does not know by itself
                 must be given, so that a file cannot choose what is downloaded.
-            other_activation: compute with GELU where the base has QuickGELU, and the reverse.
 
         Raises:
             LabelError: the base model is missing, or differs from the one that the archive was made with.
@@ -132,8 +131,6 @@ class Projector(nn.Module):
             backbone = restore(config, config.tower, embedded)
         else:
             backbone = load_base(config, base)
-        if other_activation:
-            backbone.swap()
         projector = cls(config, backbone, torch.Generator().manual_seed(0), state)
         projector.load(state)
         projector.merge()

@@ -39,6 +39,7 @@ def projector(name: str, visual: torch.nn.Module, width: int, precision: Precisi
     config = ProjectorConfig(
         base=f"given:{name}",
         base_sha256="0" * 64,
+        quick_gelu=False,
         preprocess=Preprocess(side=SIDE, mean=mean, std=std),
         template=recipe.template,
         descriptions=tuple(f"class {number}" for number in range(CLASSES)),
@@ -57,6 +58,7 @@ def projector(name: str, visual: torch.nn.Module, width: int, precision: Precisi
         scale=100.0,
         preprocess=config.preprocess,
         sha256=config.base_sha256,
+        quick_gelu=config.quick_gelu,
     )
     return Projector(config, backbone, torch.Generator().manual_seed(0))
 

@@ -41,10 +41,12 @@ def shape(name: str, ranks: tuple[int, int]) -> dict[str, Any]:
         scale=100.0,
         preprocess=preprocess,
         sha256="",
+        quick_gelu=False,
     )
     config = ProjectorConfig(
         base=name,
         base_sha256="",
+        quick_gelu=False,
         preprocess=preprocess,
         template="{}",
         descriptions=tuple(map(str, range(CLASSES))),

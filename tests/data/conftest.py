@@ -46,6 +46,7 @@ def tiny(base: str, head: Head) -> Backbone:
         scale=20.0,
         preprocess=facts,
         sha256="0" * 64,
+        quick_gelu=False,
     )
 
 

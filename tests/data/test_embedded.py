@@ -69,6 +69,16 @@ def test_base_that_is_given_takes_the_place_of_the_one_held(
         HelloDataset(embedded_archive, base="hello-tiny").batch([0])
 
 
+def test_other_activation_than_the_archive_was_made_with_is_found(
+    embedded_archive: Path, small_base: Path, tmp_path: Path
+) -> None:
+    path = rewritten(embedded_archive, tmp_path / "x.hello", quick_gelu=False)
+    with pytest.raises(LabelError, match="labels differ from the archive's probe"):
+        HelloDataset(path).batch([0])
+    with pytest.raises(LabelError, match="computes with QuickGELU, but the archive was made with GELU"):
+        HelloDataset(path, base=f"local-dir:{small_base}").batch([0])
+
+
 def survives(path: Path) -> bool:
     """Return whether labels were made; anything but an error of ours fails the test."""
     try:

@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hellods.errors import LabelError
-from hellods.labels.backbones import digest, load_open_clip
-from hellods.labels.models import CONFIG, WEIGHTS
+from hellods.labels.backbones import digest, load_base, load_open_clip
+from hellods.labels.config import OWN, Head
+from hellods.labels.models import ASSETS, CONFIG, WEIGHTS
+from hellods.labels.projector import Projector
 
 HELLO_TINY = "ee7ca4eec86631d319d5c53695d24fdf4964ab8229b15d596e305bfcd5951ce0"  # as the first archives state it
 
@@ -24,11 +26,11 @@ def own(small_base: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(small_base, tmp_path / "own"))
 
 
-def configure(base: Path, text: dict[str, Any]) -> None:
-    """Change what a base's config says of its text tower."""
-    facts = json.loads((base / CONFIG).read_text())
-    facts["model_cfg"]["text_cfg"] = text
-    (base / CONFIG).write_text(json.dumps(facts))
+def configure(base: Path, **facts: Any) -> None:
+    """Change what a base's config says of the model."""
+    content = json.loads((base / CONFIG).read_text())
+    content["model_cfg"] |= facts
+    (base / CONFIG).write_text(json.dumps(content))
 
 
 def test_digest_of_a_base_with_texts_stays_what_archives_state() -> None:
@@ -52,13 +54,48 @@ def test_digest_for_prototypes_is_of_the_image_tower_alone(small_base: Path, ima
     assert alone.sha256 != load_open_clip(f"local-dir:{small_base}").sha256
 
 
+@pytest.mark.parametrize("head", ["text", "prototypes"])
+@pytest.mark.parametrize("quick_gelu", [True, False])
+def test_base_that_computes_with_the_other_activation_says_what_to_set(quick_gelu: bool, head: Head, own: Path) -> None:
+    base = f"local-dir:{own}"
+    configure(own, quick_gelu=quick_gelu)
+    config = Projector.create(base, ("a",), template="{}", ranks=(1, 1), seed=0, head=head).config
+    assert config.quick_gelu == load_base(config, base).quick_gelu == quick_gelu
+    configure(own, quick_gelu=not quick_gelu)
+    here, there = ("GELU", "QuickGELU") if quick_gelu else ("QuickGELU", "GELU")
+    words = rf"'local-dir:.*own' computes with {here}, but the archive was made with {there}: .*"
+    with pytest.raises(LabelError, match=words + f'Set "quick_gelu": {str(quick_gelu).lower()} in the model_cfg'):
+        load_base(config, base)
+
+
+@pytest.mark.parametrize("head", ["text", "prototypes"])
+@pytest.mark.parametrize("facts", [{}, {"custom_text": True}], ids=["CLIP", "CustomTextCLIP"])
+def test_activation_that_a_tag_forces_is_stated(
+    facts: dict[str, Any], head: Head, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(own, quick_gelu=False, **facts)
+    assert not load_open_clip(f"local-dir:{own}", head).quick_gelu
+    forced = {"model_name": f"local-dir:{own}", "force_quick_gelu": True}
+    monkeypatch.setattr("hellods.labels.backbones.resolve", lambda base: (base, forced))
+    assert load_open_clip("ViT-B-32/openai", head).quick_gelu
+
+
+@pytest.mark.parametrize("name", OWN)  # a ResNet, a network of timm's
+def test_activation_is_that_of_texts_alone_where_the_image_tower_has_no_choice(name: str, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(ASSETS / name, tmp_path / "own"))
+    configure(own, quick_gelu=True)
+    heads: tuple[Head, ...] = ("text", "prototypes")
+    assert [load_open_clip(f"local-dir:{own}", head).quick_gelu for head in heads] == [True, False]
+    assert [load_open_clip(name, head).quick_gelu for head in heads] == [False, False]
+
+
 def test_texts_of_a_base_without_a_text_tower_are_refused_with_a_way_out(image_base: Path) -> None:
     with pytest.raises(LabelError, match=r"^base model 'local-dir:.*' has no text tower.*--head prototypes"):
         load_open_clip(f"local-dir:{image_base}")
 
 
 def test_text_tower_that_cannot_be_made_here_is_not_missed(image_base: Path) -> None:
-    configure(image_base, {"hf_model_name": "nobody/nothing", "hf_tokenizer_name": "nobody/nothing"})
+    configure(image_base, text_cfg={"hf_model_name": "nobody/nothing", "hf_tokenizer_name": "nobody/nothing"})
     load_open_clip(f"local-dir:{image_base}", "prototypes")
 
 
@@ -85,7 +122,7 @@ FOREIGN: dict[str, dict[str, Any]] = {
 def test_texts_that_need_transformers_say_so_where_it_is_missing(
     what: str, own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    configure(own, FOREIGN[what])
+    configure(own, text_cfg=FOREIGN[what])
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(LabelError, match=r"'local-dir:.*pip install transformers.*--head prototypes") as error:
         load_open_clip(f"local-dir:{own}")

@@ -36,7 +36,7 @@ def described(facts: dict[str, Any], **changes: Any) -> Tower:
     vision = asdict(open_clip.CLIPVisionCfg(**facts))
     layers = vision["layers"]
     value = {field.name: vision[field.name] for field in fields(Tower) if field.name in vision}
-    value |= {"embed_dim": 32, "quick_gelu": False, "layers": (layers,) if isinstance(layers, int) else tuple(layers)}
+    value |= {"embed_dim": 32, "layers": (layers,) if isinstance(layers, int) else tuple(layers)}
     return Tower(**{"sha256": "0" * 64} | value | changes)
 
 
@@ -44,6 +44,7 @@ def config(made: Tower, head: Head = "text") -> ProjectorConfig:
     return ProjectorConfig(
         base="given:mine",
         base_sha256="0" * 64,
+        quick_gelu=False,
         preprocess=Preprocess(side=made.image_size, mean=(0.5,) * 3, std=(0.5,) * 3),
         template="a {}",
         descriptions=CLASSES,
@@ -145,15 +146,6 @@ def test_restoring_leaves_the_callers_random_numbers_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_activation_can_be_exchanged_to_find_a_fault() -> None:
-    network, images = tower(TOWERS["ViT"]), torch.randn(1, 3, 32, 32)
-    made = described(TOWERS["ViT"], sha256=digest(network.state_dict()))
-    backbone = restore(config(made, "prototypes"), made, stored(network.state_dict(), None))
-    before = answer(backbone.tower, images)
-    backbone.swap()
-    assert not torch.allclose(answer(backbone.tower, images), before)
-
-
 FACTS = TOWERS["ModifiedResNet"]
 NETWORK = tower(FACTS)
 MADE = described(FACTS, sha256=digest(NETWORK.state_dict()))
@@ -208,7 +200,7 @@ def test_a_network_is_a_name_and_never_an_address(name: str) -> None:
 
 def test_network_that_timm_does_not_know_says_what_to_do() -> None:
     with pytest.raises(UnsupportedError, match=r"'resnet_of_tomorrow': install a newer one \[C8\]"):
-        build(replace(MADE, timm_model_name="resnet_of_tomorrow"), 1)
+        build(replace(MADE, timm_model_name="resnet_of_tomorrow"), False, 1)
 
 
 @pytest.mark.parametrize("name", BOUNDS)
@@ -262,7 +254,7 @@ def test_any_facts_build_a_tower_or_end_in_an_error_of_ours() -> None:
         for key in generator.sample(sorted(value), generator.randint(1, 3)):
             value[key] = generator.choice(names if key == "timm_model_name" else values)
         try:
-            build(from_json(Tower, value, "tower"), 1_500_000)
+            build(from_json(Tower, value, "tower"), False, 1_500_000)
         except (FormatError, UnsupportedError):
             continue
         built += 1
@@ -279,7 +271,7 @@ used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.g
 resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20),) * 2)
 for giant in eval(sys.argv[1]):
     try:
-        build(giant, 1000)
+        build(giant, False, 1000)
     except FormatError as error:
         print(error)
 """
