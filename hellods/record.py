@@ -2,6 +2,7 @@
 
 import re
 import types
+from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from decimal import Decimal
 from functools import cache
@@ -46,7 +47,7 @@ def decimal(value: float) -> str:
 
 
 def from_json(
-    kind: type[T], value: Any, where: str, *, lenient: bool = False, error: type[HelloError] = FormatError
+    kind: type[T], value: Any, where: str, *, lenient: bool = False, error: Callable[[str], HelloError] = FormatError
 ) -> T:
     """Return a `kind` (a frozen dataclass) made from a JSON object.
 
@@ -57,7 +58,7 @@ def from_json(
         where: names the object in messages, as in `x.hello: header.images`.
         lenient: ignore unknown keys, as a reader does above the minor version that it knows. Keys that begin with
             `x-` are anyone's and always ignored.
-        error: what to raise.
+        error: makes what is raised of a message.
 
     Raises:
         HelloError: a missing or unknown key, or a value of another type.
@@ -70,7 +71,7 @@ def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
-def _record(kind: Any, value: Any, where: str, lenient: bool, error: type[HelloError]) -> Any:
+def _record(kind: Any, value: Any, where: str, lenient: bool, error: Callable[[str], HelloError]) -> Any:
     if not isinstance(value, dict):
         raise error(f"{where}: {_found(value)}, expected an object")
     hints = _hints(kind)
@@ -91,7 +92,7 @@ def _record(kind: Any, value: Any, where: str, lenient: bool, error: type[HelloE
         raise error(f"{where}: {cause}") from cause
 
 
-def _value(hint: Any, value: Any, where: str, lenient: bool, error: type[HelloError]) -> Any:
+def _value(hint: Any, value: Any, where: str, lenient: bool, error: Callable[[str], HelloError]) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         inner = [argument for argument in arguments if argument is not type(None)]

@@ -3,7 +3,7 @@
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -11,10 +11,12 @@ from hellods.errors import DigestError, FormatError, LabelError
 from hellods.format import wire
 from hellods.format.archive import Archive
 from hellods.format.header import Header
+from hellods.labels.config import ProjectorConfig
 from hellods.record import from_json
 from hellods.views.draw import draw
 from hellods.views.rule import Mix, Views
 
+T = TypeVar("T")
 Kind = Literal["soft", "logits", "hard"]
 
 
@@ -68,7 +70,7 @@ class Options:
             archive.close()
             raise DigestError(
                 f"{self.path}: the file was replaced after it was opened (content {archive.content_id[:12]}…, "
-                f"was {self.content_id[:12]}…): make a new HelloDataset"
+                f"was {self.content_id[:12]}…): make a new HelloDataset [H5]"
             )
         return archive
 
@@ -79,13 +81,22 @@ def archived(header: Header, path: str) -> Views:
     Raises:
         FormatError: it is not one, or does not suit the images.
     """
-    newer = header.version > (wire.MAJOR, wire.MINOR)  # its unknown keys are ignored
-    views = from_json(Views, header.views, f"{path}: header.views", lenient=newer)
+    where = f"{path}: header.views"
+    views = _part(Views, header.views, header, where, "H23")
     try:
         _try(views, header)
     except ValueError as cause:
-        raise FormatError(f"{path}: header.views: {cause}") from cause
+        raise FormatError(f"{where}: {cause} [H23]") from cause
     return views
+
+
+def configured(header: Header, path: str) -> ProjectorConfig:
+    """Return what an archive says of its projector.
+
+    Raises:
+        FormatError: it has none, or it is not described as it must be.
+    """
+    return _part(ProjectorConfig, header.projector, header, f"{path}: header.projector", "C7")
 
 
 def chosen(
@@ -113,6 +124,11 @@ def chosen(
     except ValueError as cause:
         raise LabelError(f"view: {cause}") from cause
     return rule
+
+
+def _part(kind: type[T], value: Any, header: Header, where: str, rule: str) -> T:
+    newer = header.version > (wire.MAJOR, wire.MINOR)  # its unknown keys are ignored
+    return from_json(kind, value, where, lenient=newer, error=lambda text: FormatError(f"{text} [{rule}]"))
 
 
 def _try(views: Views, header: Header) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final, Self
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -14,17 +14,16 @@ from hellods.data.images import Images
 from hellods.data.label_cache import LabelCache
 from hellods.data.lazy import LABELERS, check_fork, check_worker
 from hellods.data.memory import Shared
-from hellods.data.options import Options, archived
-from hellods.data.probe import PROBE_SEED, check_probe
+from hellods.data.options import Options, archived, configured
+from hellods.data.probe import Probe, answer_probe, probe_fault
 from hellods.device import CPU, float32_on_cpu, maker, sent
 from hellods.errors import LabelError
 from hellods.format import wire
 from hellods.format.header import Header
 from hellods.labels.arithmetic import exact
-from hellods.labels.config import ProjectorConfig
-from hellods.record import from_json
 from hellods.views.draw import Draw, draw, middle
 from hellods.views.render import render
+from hellods.views.rule import Views
 
 if TYPE_CHECKING:  # open_clip costs seconds to import, and a worker never makes labels
     from hellods.labels.projector import Projector
@@ -109,9 +108,7 @@ class Samples:
     def _restore(self) -> "Projector":
         from hellods.labels.projector import Projector
 
-        path, header, base = self.options.path, self.header, self.options.base
-        newer = header.version > (wire.MAJOR, wire.MINOR)  # its unknown keys are ignored
-        config = from_json(ProjectorConfig, header.projector, f"{path}: header.projector", lenient=newer)
+        base, config = self.options.base, configured(self.header, self.options.path)
         with self.options.open() as archive:
             state = safetensors.torch.load(archive.read("projector"))
             held = config.tower is not None and base is None
@@ -128,19 +125,15 @@ class Samples:
         path, header = self.options.path, self.header
         if any(section.name == "probe" for section in header.sections):
             with self.options.open() as archive:
-                probe = safetensors.torch.load(archive.read("probe"))
-            own = replace(self.options, view=archived(header, path), seed=PROBE_SEED, train=True, views=None)
-            probed = Samples(own)
-            probed.header, probed.images = header, self.images
-            check_probe(
-                probe,
-                self._logits,
-                probed.view,
-                header.images.count,
-                path,
-                device=device,
-                precision=self.projector.config.precision,
-            )
+                tensors = safetensors.torch.load(archive.read("probe"))
+            probe, rule = Probe.read(tensors, header.images.count, len(header.classes), path), archived(header, path)
+
+            def answer(device: torch.device) -> tuple[Tensor, Tensor]:
+                begin = partial(self._begin, rule, wire.PROBE_SEED, device=device)
+                return answer_probe(probe, lambda epochs, indices: begin(epochs, indices)(), self._logits)
+
+            if fault := probe_fault(probe, answer, device, self.projector.config.precision):
+                raise LabelError(f"{path}: {fault}")
         CHECKED[self.projector].add(device)
 
     @cached_property
@@ -159,16 +152,23 @@ class Samples:
 
     def begin(self, epochs: Tensor, indices: Tensor, device: torch.device) -> Callable[[], Tensor]:
         """Begin `view`, and return what ends it; where images must be decoded, threads begin at once."""
+        options = self.options
+        return self._begin(options.view, options.seed if options.train else None, epochs, indices, device)
+
+    def _begin(
+        self, rule: Views | None, seed: int | None, epochs: Tensor, indices: Tensor, device: torch.device
+    ) -> Callable[[], Tensor]:
+        """Begin views of any rule; None: the images as they are stored. Without a seed they show the middle."""
         check_fork(device)
         if maker(device) != device:
-            made = self.begin(epochs, indices, maker(device))
+            made = self._begin(rule, seed, epochs, indices, maker(device))
             return lambda: made().to(device)
         whole = self.images.complete(device)
         if whole is not None:
             places = sent(indices, device)
-            drawn = self._draw(sent(epochs, device), places)
+            drawn = self._draw(rule, seed, sent(epochs, device), places)
             return lambda: _show(whole, drawn, places)
-        drawn = self._draw(epochs, indices)
+        drawn = self._draw(rule, seed, epochs, indices)
         partner = None if drawn is None else drawn.partner
         shown = indices if partner is None else torch.cat([indices, partner.index])
         holding = self.images.holding(shown, device)
@@ -234,14 +234,14 @@ class Samples:
         kept = self._cache.get(epochs * self.header.images.count + indices, make)
         return sent(kept, device).float()
 
-    def _draw(self, epochs: Tensor, indices: Tensor) -> Draw | None:
-        options, facts = self.options, self.header.images
-        if options.view is None:
+    def _draw(self, rule: Views | None, seed: int | None, epochs: Tensor, indices: Tensor) -> Draw | None:
+        if rule is None:
             return None
+        facts = self.header.images
         side = (facts.height, facts.width)
-        if not options.train:
-            return middle(options.view.size, side, indices)
-        return draw(options.view, side, facts.count, options.seed, epochs, indices)
+        if seed is None:
+            return middle(rule.size, side, indices)
+        return draw(rule, side, facts.count, seed, epochs, indices)
 
 
 def _at_once(values: int) -> int:

@@ -138,7 +138,7 @@ def build(
         | {
             "targets": targets.numpy().astype("<u4").tobytes(),
             "projector": state,
-            "probe": save(probe),
+            "probe": save(vars(probe)),
             "card": card(header).encode(),
         }
     )

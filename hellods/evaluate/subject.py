@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hellods.data.dataset import HelloDataset
-from hellods.data.options import archived
+from hellods.data.options import archived, configured
 from hellods.distill.recipe import Recipe
 from hellods.distill.sources import Source
 from hellods.distill.teacher import Teacher
@@ -24,7 +24,7 @@ from hellods.format.archive import Archive
 from hellods.format.header import Header
 from hellods.labels import LabelMaker
 from hellods.labels.backbones import BACKBONES
-from hellods.labels.config import ProjectorConfig, needs_base
+from hellods.labels.config import needs_base
 from hellods.record import from_json
 from hellods.views.draw import draw
 from hellods.views.rule import Views
@@ -177,7 +177,7 @@ def get_maker(path: str, header: Header, question: Question) -> tuple[LabelMaker
         label_maker(torch.zeros(1, 3, header.images.height, header.images.width, dtype=torch.uint8))
         return label_maker
 
-    config = from_json(ProjectorConfig, header.projector, f"{path}: header.projector", lenient=True)
+    config = configured(header, path)
     base = question.base
     try:
         label_maker = opened(base)

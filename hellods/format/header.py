@@ -82,10 +82,9 @@ def parse(data: bytes, source: str) -> Header:
     if match is None:
         raise FormatError(f"{source}: header.format is {text!a:.40}, expected 'hello/MAJOR.MINOR' [H8]")
     newer = (int(match[1]), int(match[2])) > (wire.MAJOR, wire.MINOR)
-    try:
-        header = from_json(Header, value, f"{source}: header", lenient=newer)
-    except FormatError as cause:
-        raise FormatError(f"{cause} [H9]") from cause
+    header = from_json(
+        Header, value, f"{source}: header", lenient=newer, error=lambda text: FormatError(f"{text} [H9]")
+    )
     for fault in _faults(header):
         raise FormatError(f"{source}: {fault}")
     for section in header.sections:

@@ -80,6 +80,9 @@ INDEX_ENTRY: Final = "<II"
 # H22 `targets` has for each image the u32 number of its class.
 TARGET: Final = "<u4"
 
+# H23 `views` has 1 to 4096 pixels as its `size`, 0 < low <= high <= 1 as its `scale`, 1 to 16 as its `shuffle`, which
+#     divides height and width of the images, and a `mix` that is known. Views are drawn by these as views/draw.py says.
+
 # C1  A zstd section is shorter than its raw length, which is limited, and above 1 MiB in its ratio too.
 MAX_RAW: Final = 1 << 30  # bytes
 FREE_RAW: Final = 1 << 20  # bytes
@@ -120,3 +123,9 @@ MAX_BACKBONE: Final = 128 << 20  # bytes, decompressed
 #     tensors in F32, sorted by NAME: of each `NAME [shape]`, a line end, and the numbers. `tower` is data: no name in
 #     it leads to a network, a file or code, and a reader makes no more weights of it than the section holds, but for a
 #     constant. The attention of one image has at most 512 numbers for each of its pixels, and 2^28 in all.
+
+# C9  `probe` holds, of each of its views, an image and an epoch as I64 `indices` and `epochs`, the SHA-256 of the view
+#     as U8 `digest`, and one finite F32 number for each class as `logits`. Views are drawn by the archive's own rule
+#     from the seed, in epochs below 2^31; there is at least one, and no more than the limit.
+PROBE_SEED: Final = 0
+MAX_VIEWS: Final = 64

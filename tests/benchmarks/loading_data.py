@@ -74,7 +74,7 @@ def archive(work: Path, count: int, codec: str = "jpeg", base: str = "hello-tiny
     sections = image_sections(streams) | {
         "targets": (np.arange(count) % len(classes)).astype("<u4").tobytes(),
         "projector": save(projector.state()),
-        "probe": save(make_probe(projector.label, seen, VIEWS)),
+        "probe": save(vars(make_probe(projector.label, seen, VIEWS))),
     }
     write(path, header, sections)
     return path

@@ -88,7 +88,7 @@ def make(pixels: torch.Tensor, projector: Projector) -> Callable[..., Path]:
     parts = image_sections(streams) | {
         "targets": load_digits().target[:COUNT].astype("<u4").tobytes(),
         "projector": save(projector.state()),
-        "probe": save(make_probe(projector.label, pixels, VIEWS)),
+        "probe": save(vars(make_probe(projector.label, pixels, VIEWS))),
     }
 
     def make(path: Path, *, sections: dict[str, bytes] | None = None, **changes: Any) -> Path:

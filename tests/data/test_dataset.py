@@ -403,6 +403,17 @@ def test_probe_that_disagrees_is_refused(make: Callable[..., Path], tmp_path: Pa
         HelloDataset(path)[0][1].to("cpu")
 
 
+@pytest.mark.parametrize(
+    "options", [{"view": None}, {"train": False}, {"view": Views(size=9)}, {"seed": 5, "views": 1}]
+)
+def test_probe_is_of_the_archives_own_views_whatever_a_reader_asks_for(
+    options: dict[str, Any], make: Callable[..., Path], tmp_path: Path
+) -> None:
+    dataset = HelloDataset(make(tmp_path / "x.hello"), **options)
+    dataset.batch([0])
+    assert CHECKED[dataset._samples.projector] == {CPU}
+
+
 def test_archive_without_probe_gives_labels(make: Callable[..., Path], tmp_path: Path) -> None:
     path = make(tmp_path / "x.hello", sections={"probe": b""})
     assert HelloDataset(path)[0][1].to("cpu").shape == (10,)
@@ -440,7 +451,7 @@ def test_rule_that_cannot_be_drawn_is_refused_at_once(
     views: dict[str, Any], make: Callable[..., Path], tmp_path: Path
 ) -> None:
     path = make(tmp_path / "x.hello", views=views)
-    with pytest.raises(FormatError, match=r"x\.hello: header\.views"):
+    with pytest.raises(FormatError, match=r"x\.hello: header\.views.* \[H23\]$"):
         HelloDataset(path)
 
 

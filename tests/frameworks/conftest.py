@@ -53,7 +53,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sections = image_sections([encode(image.permute(1, 2, 0).numpy(), "png", None) for image in pixels]) | {
         "targets": data.target[:COUNT].astype("<u4").tobytes(),
         "projector": save(projector.state()),
-        "probe": save(make_probe(projector.label, pixels, views)),
+        "probe": save(vars(make_probe(projector.label, pixels, views))),
     }
     path = tmp_path_factory.mktemp("archive") / "digits.hello"
     write(path, header, sections)
