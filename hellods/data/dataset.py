@@ -144,7 +144,7 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         return self._samples.targets.tolist()
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw every later sample from this epoch, in all workers, instead of counting draws."""
+        """Draw every later sample from this epoch (0 to 2^31 - 1), in all workers, instead of counting draws."""
         self.epochs.set(epoch)
 
     def label_maker(self, images: Tensor) -> Tensor:
@@ -226,4 +226,4 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
             facts = self._samples.header.images
             out = self._batches.empty(views.shape) if views.is_cpu else None
             images = normalize(views, facts.mean, facts.std, out)
-        return images if self.transform is None else [self.transform(image) for image in images]
+        return images if self.transform is None or not len(images) else [self.transform(image) for image in images]

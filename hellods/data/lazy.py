@@ -108,8 +108,9 @@ def _values(label: LazyLabel, device: torch.device, operation: Callable[..., Any
     if label._made is None:
         check_worker(resolve_name(operation) or getattr(operation, "__name__", "this"))
         check_fork(device)
-        label._made = _ask(label, device)
-    label._made = label._made.to(device)
+    with torch.inference_mode(False):  # what is kept is used in any mode
+        made = _ask(label, device) if label._made is None else label._made
+        label._made = made.to(device)
     return label._made
 
 

@@ -4,6 +4,7 @@ import pickle
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import get_context
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset, default_collate
 
 from hellods import DigestError, FormatError, HelloDataset, HelloError, HelloLoader, LabelError
 from hellods.data import images as images_module
+from hellods.data import samples as samples_module
 from hellods.data.epochs import Epochs
 from hellods.data.lazy import LazyLabel
 from hellods.data.samples import CHECKED
@@ -79,6 +81,29 @@ def test_set_epoch_reaches_workers_that_live_on(archive: Path, view: Callable[..
             dataset.set_epoch(epoch)
         ((images, _),) = loader
         assert torch.equal(images, view(epoch))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_set_epoch_reaches_the_workers_of_a_process_that_was_started_with_the_data_set(
+    method: str, archive: Path, view: Callable[..., Tensor]
+) -> None:
+    dataset = HelloDataset(archive, normalize=False)
+
+    def train() -> None:  # as a rank does whose framework starts workers before it tells of an epoch
+        loader = DataLoader(
+            dataset, COUNT, num_workers=1, persistent_workers=True, multiprocessing_context=method, prefetch_factor=1
+        )
+        iter(loader)
+        for epoch in (7, 8):
+            dataset.set_epoch(epoch)
+            ((images, _),) = loader
+            assert torch.equal(images, view(epoch))
+
+    rank = get_context("fork").Process(target=train)
+    rank.start()
+    rank.join()
+    assert rank.exitcode == 0
+    assert dataset.epochs.take([0]).tolist() == [0]
 
 
 def test_views_and_labels_differ_from_epoch_to_epoch(archive: Path) -> None:
@@ -173,6 +198,11 @@ def test_transform_comes_last_and_leaves_the_label(
     assert torch.allclose(label.to("cpu"), soft(projector, view(0, [4]))[0], atol=1e-5)
 
 
+def test_transform_of_no_image_is_none(archive: Path) -> None:
+    images, labels = HelloDataset(archive, transform=lambda image: image).batch([])
+    assert (images.shape, labels.shape) == ((0, 3, 12, 12), (0, 10))
+
+
 def test_indices_behave_as_those_of_a_list(archive: Path) -> None:
     dataset = HelloDataset(archive, labels="hard")
     assert [label for _, label in dataset] == dataset.targets
@@ -247,6 +277,18 @@ def test_label_maker_sees_few_images_at_once(archive: Path, monkeypatch: pytest.
     monkeypatch.setattr(Projector, "label", lambda self, part: seen.append(len(part)) or label(self, part))
     labels = HelloDataset(archive).label_maker(images)
     assert (len(labels), seen[-2:]) == (300, [256, 44])
+
+
+@pytest.mark.parametrize("options", [{}, {"views": 1}])
+def test_labels_of_more_images_than_are_seen_at_once_are_those_of_each(
+    options: dict[str, Any], archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = HelloDataset(archive).batch(range(COUNT))[1]
+    monkeypatch.setattr(samples_module, "LABEL_BATCH", 3)
+    lazy = default_collate([label for _, label in HelloDataset(archive, **options)])
+    values = HelloDataset(archive, **options).batch(range(COUNT))[1]
+    for labels in (lazy.to("cpu"), values):
+        assert torch.allclose(labels, whole, atol=1e-3)
 
 
 def test_hard_labels_are_classes_and_need_no_base_model(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:

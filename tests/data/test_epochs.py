@@ -65,6 +65,17 @@ def test_process_of_several_that_is_told_no_epoch_warns_once(
     assert ["call set_epoch(epoch)" in message for message in caplog.messages] == [True]
 
 
+def test_worker_of_one_process_of_several_warns_in_its_place(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    epochs = Epochs(2)
+    monkeypatch.setattr(module, "ranks", lambda: (1, 2))
+    pickled = pickle.dumps(epochs)
+    monkeypatch.setattr(module, "ranks", lambda: (0, 1))  # a worker that is spawned has no process group
+    pickle.loads(pickled).take([0])
+    assert ["call set_epoch(epoch)" in message for message in caplog.messages] == [True]
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_processes_that_are_no_workers_count_for_themselves(method: str) -> None:
     epochs, context = Epochs(2), get_context(method)

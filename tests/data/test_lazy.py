@@ -186,6 +186,18 @@ def test_change_in_place_of_the_whole_is_one_of_its_rows(sines: Sines) -> None:
     assert torch.equal(row.to("cpu"), 2 * truth(sines)[1])
 
 
+@pytest.mark.parametrize("part", [slice(None), slice(1, 3), 2], ids=str)
+def test_values_first_needed_in_inference_mode_are_learned_from_after_it(part: Any, sines: Sines) -> None:
+    labels = batch(sines)[part]
+    with torch.inference_mode():
+        assert labels.argmax(-1).tolist() == truth(sines)[part].argmax(-1).tolist()
+    scale = torch.ones(3, requires_grad=True)
+    (scale * labels).sum().backward()
+    assert scale.grad is not None
+    labels.mul_(2)
+    assert torch.equal(labels.to("cpu"), 2 * truth(sines)[part])
+
+
 def test_rows_are_made_with_the_whole_and_once(sines: Sines) -> None:
     label = batch(sines)
     found = torch.stack([label[row].to("cpu") for row in range(4)])

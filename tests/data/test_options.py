@@ -93,6 +93,18 @@ def test_centre_view_is_the_whole_of_a_square_image(archive: Path, pixels: Tenso
         assert torch.allclose(labels, soft(projector, render(pixels, whole)), atol=HALF)
 
 
+@pytest.mark.parametrize(
+    "options", [{"temperature": 4.0}, {"train": False}, {"labels": "logits"}, {"seed": 1}, {"mix": "none"}], ids=str
+)
+def test_data_sets_of_one_file_side_by_side_have_the_labels_of_their_own_options(
+    options: dict[str, Any], archive: Path
+) -> None:
+    alone = epoch_of(HelloDataset(archive, **options))[1]
+    plain, other = HelloDataset(archive), HelloDataset(archive, **options)
+    assert torch.equal(epoch_of(other)[1], alone)
+    assert not torch.allclose(epoch_of(plain)[1], alone, atol=1e-3)
+
+
 def test_views_repeat_after_as_many_epochs(archive: Path, seen: Callable[..., Tensor]) -> None:
     dataset = HelloDataset(archive, views=2, normalize=False)
     for epoch in (0, 1, 0, 1, 0):

@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Callable, Mapping
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler, default_collate
 
 from hellods import HelloDataset, HelloLoader
 
@@ -102,7 +103,55 @@ def trainer(archive: str) -> Found:
     return found
 
 
-FRAMEWORKS: Mapping[str, Callable[[str], Found]] = {"plain": plain, "accelerate": accelerate, "lightning": trainer}
+def transformers(archive: str) -> Found:
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    class SetEpoch(TrainerCallback):
+        def on_epoch_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+            dataset.set_epoch(int(state.epoch))
+
+    class Student(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network, self.seen = make_student(), []
+
+        def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            self.seen.append((images, labels))
+            return {"loss": cross_entropy(self.network(images), labels)}
+
+    found = {}
+    for workers in (0, 1):
+        dataset, student = HelloDataset(archive), Student()
+        with TemporaryDirectory() as folder:
+            arguments = TrainingArguments(
+                folder,
+                num_train_epochs=len(EPOCHS),
+                per_device_train_batch_size=5,
+                learning_rate=0.001,
+                dataloader_num_workers=workers,
+                dataloader_persistent_workers=bool(workers),
+                save_strategy="no",
+                report_to=[],
+                disable_tqdm=True,
+                use_cpu=True,
+            )
+            Trainer(student, arguments, named, dataset, callbacks=[SetEpoch()]).train()
+        name = "with workers" if workers else "without workers"
+        found[name] = {"seen": student.seen, "student": student.network.state_dict()}
+    return found
+
+
+def named(samples: list[Any]) -> dict[str, Any]:
+    images, labels = default_collate(samples)
+    return {"images": images, "labels": labels}
+
+
+FRAMEWORKS: Mapping[str, Callable[[str], Found]] = {
+    "plain": plain,
+    "accelerate": accelerate,
+    "lightning": trainer,
+    "transformers": transformers,
+}
 
 
 def main(framework: str, archive: str, file: str) -> None:

@@ -1,4 +1,4 @@
-"""A plain loop, Accelerate and Lightning under torchrun, in two processes."""
+"""A plain loop, Accelerate, Lightning and Hugging Face's Trainer under torchrun, in two processes."""
 
 import os
 import subprocess
@@ -21,6 +21,8 @@ EVERY = [
     ("accelerate", "dispatched"),
     ("lightning", "DataLoader"),
     ("lightning", "HelloLoader"),
+    ("transformers", "without workers"),
+    ("transformers", "with workers"),
 ]
 
 
@@ -56,7 +58,7 @@ def test_ranks_see_halves_that_are_others_in_each_epoch(ranks: list[dict[str, An
             witness(images, labels)
         halves.append([witness.seen[: COUNT // 2], witness.seen[COUNT // 2 :]])
     first = min(epoch for epoch, _ in halves[0][0])
-    assert first in (0, EPOCHS[0])  # Lightning counts by itself
+    assert first in (0, EPOCHS[0])  # Lightning and the Trainer count by themselves
     for epoch in range(2):
         shown = [sample for half in halves for sample in half[epoch]]
         assert sorted(shown) == [(first + epoch, index) for index in range(COUNT)]

@@ -14,7 +14,7 @@ from torch.utils.data import default_collate
 
 from hellods import HelloDataset
 
-from .conftest import Witness
+from .conftest import Witness, make_student
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("default")  # the Trainer's own
@@ -60,14 +60,46 @@ def test_trainer(
     learns()
 
 
+def readme(text: str, **names: Any) -> dict[str, Any]:
+    """Return what the block of the README that has this text defines."""
+    document = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    exec(next(code for code in re.findall(r"```python\n(.*?)```", document, re.DOTALL) if text in code), names)
+    return names
+
+
+@pytest.mark.parametrize("step", [2, 4, 6])
+def test_resumed_trainer_shows_what_is_left_by_the_callback_that_the_readme_gives(
+    step: int, archive: Path, tmp_path: Path, witness: Witness
+) -> None:
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path),
+        num_train_epochs=3,
+        per_device_train_batch_size=5,
+        save_steps=2,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+
+    def fit(saved: str | None) -> list[tuple[int, int]]:
+        dataset = HelloDataset(archive)
+        callback = readme("class SetEpoch", dataset=dataset)["SetEpoch"]()
+        witness.seen = []
+        student = Student(make_student(), witness)
+        trainer = transformers.Trainer(student, arguments, named, dataset, callbacks=[callback])
+        trainer.train(resume_from_checkpoint=saved)
+        return witness.seen
+
+    whole = fit(None)
+    assert witness.saw_all_images_in_epochs(3)
+    assert fit(str(tmp_path / f"checkpoint-{step}")) == whole[5 * step :]
+
+
 @pytest.mark.parametrize("steps", [1, 4])
 def test_model_of_transformers_learns_by_the_collator_and_the_loss_that_the_readme_gives(
     steps: int, archive: Path, tmp_path: Path
 ) -> None:
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-    block = next(code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "def soft_loss" in code)
-    given: dict[str, Any] = {"cross_entropy": cross_entropy}
-    exec(block, given)
+    given = readme("def soft_loss", cross_entropy=cross_entropy)
     dataset = HelloDataset(archive, train=False)
     side, classes = dataset[0][0].shape[-1], len(dataset.classes)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
