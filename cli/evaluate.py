@@ -99,7 +99,7 @@ def command(
     """
     chosen = {field.name: knobs[field.name] for field in fields(Protocol) if knobs[field.name] is not None}
     question = Question(
-        arms=tuple(name.strip() for name in arms.split(",")),
+        arms=tuple(name for part in arms.split(",") if (name := part.strip())),
         protocol=replace(PRESETS[preset], **chosen),
         **only(Question, knobs),
     )

@@ -39,8 +39,10 @@ def choose(names: Sequence[str]) -> dict[str, Arm]:
     """Return the arms of these names, in the order of the table; `random`, `shipped` and `stored` mean all of a kind.
 
     Raises:
-        RecipeError: an unknown name.
+        RecipeError: an unknown name, or none.
     """
+    if not names:
+        raise RecipeError(f"no arm is named: choose from {', '.join(ARMS)}")
     chosen = set()
     for name in names:
         found = {arm for arm in ARMS if name in (arm, arm.partition("-")[0])}

@@ -121,10 +121,12 @@ def prepare(
     folder = Path(out)
     check_folder(folder)
     bench = Bench(question, device, folder / "runs", progress, train=train)
+    if len({os.path.realpath(path) for path in paths}) < len(paths):
+        raise RecipeError(f"{', '.join(map(str, paths))}: an archive is named twice: name each once")
     facts = [asked(path, question) for path in paths]
     old = None if overwrite else earlier(folder)
     if old:
-        check_asked(old, folder, question, [(content_id, protocol) for _, content_id, protocol, _ in facts])
+        check_asked(old, folder, question, [(content_id, protocol) for _, content_id, protocol, _ in facts], precision)
     subjects = [open_subject(path, question, bench) for path in paths]
     names = [subject.shown for subject in subjects]
     subjects = [s if names.count(s.shown) == 1 else replace(s, shown=str(s.path)) for s in subjects]
@@ -194,9 +196,13 @@ def earlier(out: Path) -> dict[str, Any] | None:
 
 
 def check_asked(
-    report: Mapping[str, Any], out: Path, question: Question, asked_now: Sequence[tuple[str, Protocol]]
+    report: Mapping[str, Any],
+    out: Path,
+    question: Question,
+    asked_now: Sequence[tuple[str, Protocol]],
+    precision: str,
 ) -> None:
-    """Check that a report in `out` is on these content ids and protocols, and would lose no arm and no seed.
+    """Check that a report in `out` is on these content ids and protocols, in this precision, and loses no arm, no seed.
 
     Raises:
         HelloError: it is on others, or would lose some.
@@ -204,6 +210,8 @@ def check_asked(
     known = [(archive["content_id"], archive["protocol"]) for archive in report["archives"]]
     if known != [(content_id, to_json(protocol)) for content_id, protocol in asked_now]:
         raise another(out)
+    if report["precision"] != precision:
+        raise another(out, f", in {report['precision']}")
     if lost := {arm for archive in report["archives"] for arm in archive["arms"]} - set(choose(question.arms)):
         raise another(out, f", with the arms {', '.join(sorted(lost))}")
     if len(report["seeds"]) > question.seeds:

@@ -35,6 +35,11 @@ def test_an_unknown_arm_is_named_with_those_there_are(name: str) -> None:
         choose(["hello", name])
 
 
+def test_no_arm_at_all_is_refused() -> None:
+    with pytest.raises(RecipeError, match="no arm is named: choose from hello, teacher, hard, "):
+        choose([])
+
+
 def test_competitors_see_the_archives_images_but_for_those_named_otherwise() -> None:
     others = {name for name, arm in ARMS.items() if arm.images != "archive"}
     assert others == {"random-hello", "random-teacher", "full"}

@@ -228,10 +228,11 @@ def test_progress_counts_the_views_of_all_students(bare_archive: Path, few_digit
         lambda value: value["archives"].append(value["archives"][0]),
         lambda value: value["archives"][0]["arms"].update(more={}),
         lambda value: value.update(seeds=[0, 1]),
+        lambda value: value.update(precision="bf16"),
         lambda value: value.update(format="hellods-report 9"),
         lambda value: value.clear(),
     ],
-    ids=["archive", "student", "epochs", "archives", "an arm more", "a seed more", "format", "not ours"],
+    ids=["archive", "student", "epochs", "archives", "an arm more", "a seed more", "precision", "format", "not ours"],
 )
 def test_the_report_of_another_question_is_not_replaced_unless_told_to(
     change: Callable[[dict[str, Any]], None], read: dict[str, Any], bare_archive: Path, digits_archive: Path,
@@ -242,6 +243,11 @@ def test_the_report_of_another_question_is_not_replaced_unless_told_to(
     with pytest.raises(HelloError, match=r"report\.json: exists already and answers another question.*: .*--overwrite"):
         prepare([str(digits_archive)], ask("no such folder"), tmp_path)
     prepare([str(bare_archive)], ask(few_digits, arms=("hard",)), tmp_path, overwrite=True)
+
+
+def test_an_archive_is_named_once(bare_archive: Path, few_digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="an archive is named twice"):
+        prepare([str(bare_archive), os.path.relpath(bare_archive)], ask(few_digits, arms=("hard",)), tmp_path)
 
 
 def test_a_page_without_a_report_is_not_replaced_unless_told_to(
