@@ -1,7 +1,9 @@
-"""Where torch computes: the device of a name, what is said of it, how tensors get there, and in how many processes."""
+"""Where torch computes: the device of a name, what is said of it, how tensors get there, and what time it takes."""
 
 import os
 import platform
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -40,6 +42,25 @@ def maker(device: torch.device) -> torch.device:
     These have no float64, in which the weights of a view are found.
     """
     return CPU if device.type == "mps" else device
+
+
+class Clock:
+    """Seconds by what they were spent on, a GPU's own work among them; `with clock("labels"): …`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = self._now()
+        yield
+        self.seconds[name] += self._now() - start
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.monotonic()
 
 
 def ranks() -> tuple[int, int]:

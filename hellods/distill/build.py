@@ -2,9 +2,6 @@
 
 import logging
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -16,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from hellods.data.probe import make_probe
-from hellods.device import describe_device, get_device
+from hellods.device import Clock, describe_device, get_device
 from hellods.distill.apart import check_apart
 from hellods.distill.arrange import arrange, choose_base, lessons, make_projector, resolve
 from hellods.distill.card import card
@@ -53,19 +50,6 @@ class Report:
     seconds: dict[str, float]
 
 
-class Clock:
-    """Seconds by stage; `with clock("teacher"): …`."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.monotonic()
-        yield
-        self.seconds[stage] = round(time.monotonic() - start, 2)
-
-
 def build(
     inputs: Inputs,
     recipe: Recipe,
@@ -85,7 +69,7 @@ def build(
     """
     check_target(out, overwrite)
     device = get_device(inputs.device)
-    clock = Clock()
+    clock = Clock(device)
     source, held_out = open_source(inputs.data, seed=recipe.seed)
     with clock("base model"):  # before the teacher learns, since it may be missing
         inputs, recipe = choose_base(inputs, recipe, source)
@@ -145,7 +129,11 @@ def build(
     with clock("write"):
         content_id = write(out, header, sections, overwrite=overwrite, progress=progress)
         work.remove()
-    return Report(path=Path(out), content_id=content_id, seconds=clock.seconds)
+    return Report(
+        path=Path(out),
+        content_id=content_id,
+        seconds={stage: round(value, 2) for stage, value in clock.seconds.items()},
+    )
 
 
 def get_mentors(

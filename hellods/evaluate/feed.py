@@ -1,8 +1,6 @@
 """Feed: what one student learns from, made step by step."""
 
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any, Final
@@ -11,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hellods.device import Clock
 from hellods.distill.sources import Source
 from hellods.evaluate.fidelity import SEEN, fidelity
 from hellods.evaluate.presets import Protocol
@@ -39,25 +38,6 @@ class Lesson:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     teacher: LabelMaker | None = None  # with whom the labels are compared
-
-
-class Clock:
-    """Seconds by what they were spent on; `with clock("labels"): …`."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.seconds = {"views": 0.0, "labels": 0.0, "compare": 0.0, "check": 0.0}
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        start = self._now()
-        yield
-        self.seconds[name] += self._now() - start
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.monotonic()
 
 
 class Feed:

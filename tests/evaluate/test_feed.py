@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hellods.device import Clock
 from hellods.evaluate import feed
-from hellods.evaluate.feed import Clock, Feed, Lesson, batch_sizes
+from hellods.evaluate.feed import Feed, Lesson, batch_sizes
 from hellods.views.rule import Views
 
 from .lessons import CLASSES, COUNT, SIDE, brightness, lesson, random_images

@@ -14,12 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hellods.device import Clock
 from hellods.distill.initialize import Layout, real
 from hellods.distill.sources import squares
 from hellods.errors import FormatError
 from hellods.evaluate import runs
 from hellods.evaluate.arms import ARMS
-from hellods.evaluate.feed import Clock, Feed
+from hellods.evaluate.feed import Feed
 from hellods.evaluate.makers import ship
 from hellods.evaluate.presets import Protocol
 from hellods.evaluate.runs import Run, digest, kept, lesson_of, runs_of, steps_of
