@@ -170,18 +170,21 @@ def command(
         if anew:
             logger.warning(note(knobs["recipe"], anew))
         draw("Load torch", 0, 1)
-        from hellods.distill.build import build
+        from hellods.distill.arrange import prepare
+        from hellods.distill.build import carry_out
         from hellods.distill.plan import plan
 
         draw("Load torch", 1, 1)
+        if not only_plan:
+            check_target(out, overwrite)  # before seconds go into the plan
+        setting = prepare(inputs, recipe, draw)
         if only_plan:
-            click.echo(table(plan(inputs, recipe, draw)))
+            click.echo(table(plan(setting, draw)))
             return
-        check_target(out, overwrite)  # before seconds go into the plan
         if not quiet:
-            draw = whole(draw, {cost.stage: cost.seconds for cost in plan(inputs, recipe, draw)})
+            draw = whole(draw, {cost.stage: cost.seconds for cost in plan(setting, draw)})
         with kept(Path(out)):
-            report = build(inputs, recipe, out, overwrite=overwrite, progress=draw)
+            report = carry_out(setting, out, overwrite=overwrite, progress=draw)
     click.echo(made(report, inputs.base))
 
 

@@ -91,7 +91,7 @@ def digits_archive(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -
 
     path = tmp_path_factory.mktemp("built") / "digits.hello"
     recipe = Recipe(images_per_class=2, candidates=15, teacher_epochs=2, fit_images=256)
-    build(Inputs(data=str(few_digits), allow_weak_teacher=True), recipe, path)
+    build(Inputs(data=str(few_digits), allow_weak_teacher=True), recipe, out=path)
     return path
 
 
@@ -141,5 +141,5 @@ def embedded_archive(few_digits: Path, small_base: Path, tmp_path_factory: pytes
 
     path = tmp_path_factory.mktemp("embedded") / "digits.hello"
     recipe = Recipe(images_per_class=1, candidates=15, teacher_epochs=1, fit_images=128, embed_base=True)
-    build(Inputs(data=str(few_digits), base=f"local-dir:{small_base}", allow_weak_teacher=True), recipe, path)
+    build(Inputs(data=str(few_digits), base=f"local-dir:{small_base}", allow_weak_teacher=True), recipe, out=path)
     return path

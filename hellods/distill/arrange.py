@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
 from torch import Tensor
 
+from hellods.device import Clock, get_device
 from hellods.distill.embed import embed
 from hellods.distill.fit import Fit
-from hellods.distill.initialize import Layout
-from hellods.distill.mentors import an_epoch
+from hellods.distill.initialize import Layout, check_enough
+from hellods.distill.mentors import an_epoch, check_network
 from hellods.distill.recipe import (
     LEAST_SIDE,
     NO_ASSISTANT,
@@ -20,14 +21,16 @@ from hellods.distill.recipe import (
     SMALL,
     Inputs,
     Recipe,
+    Resolved,
     usual_base,
     usual_network,
 )
-from hellods.distill.sources import Pixels, Source, usual_side
+from hellods.distill.sources import Pixels, Source, open_source, usual_side
 from hellods.errors import RecipeError, SourceError
 from hellods.format import wire
 from hellods.labels.config import check_descriptions, check_template
 from hellods.labels.projector import Projector
+from hellods.progress import Progress, silent
 from hellods.views.rule import Views
 
 MANY: Final = 100  # images of a file, beyond which a fit needs more views
@@ -39,20 +42,59 @@ BATCH: Final = 32  # many small steps come nearer to the teacher than few large 
 PIXELS: Final = BATCH * 224**2  # of a batch: 2.4 GB for a MobileNetV2 tower with its deltas
 
 
-def choose_base(inputs: Inputs, recipe: Recipe, source: Source) -> tuple[Inputs, Recipe]:
-    """Return both with the base model filled in, and the side of images and the rank of deltas, which go with it.
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a build works with: the real images, a recipe without gaps, and a projector that has learnt nothing yet."""
+
+    inputs: Inputs
+    recipe: Resolved
+    source: Source
+    held_out: Source
+    device: torch.device
+    projector: Projector  # on the device; a build fits it
+    layout: Layout
+    views: Views  # of the file's images
+    fit: Fit
+    clock: Clock  # on which a build goes on
+
+
+def prepare(inputs: Inputs, recipe: Recipe, progress: Progress = silent) -> Setting:
+    """Return what a build of these works with; of the real images only a few are read, for their size.
 
     Raises:
-        RecipeError: the images are too small for a file, or too many.
-        SourceError: no image can be used.
+        HelloError: the inputs do not fit each other, as far as that shows without reading all images, or the base model
+            cannot be had.
     """
-    side, _ = side_and_factor(recipe, source)
-    base = inputs.base or usual_base(side)
-    rank = recipe.encoder_rank or RANKS.get(base, RANK)
-    return replace(inputs, base=base), replace(recipe, side=side, encoder_rank=rank)
+    device = get_device(inputs.device)
+    clock = Clock(device)
+    source, held_out = open_source(inputs.data, seed=recipe.seed)
+    with clock("base model"):  # before all else that takes long, since it may be missing
+        side, _ = side_and_factor(recipe, source)
+        base = inputs.base or usual_base(side)
+        rank = recipe.encoder_rank or RANKS.get(base, RANK)
+        progress("Base model", 0, 1)  # its first use may be a download
+        projector = make_projector(base, rank, describe(source.classes, inputs.descriptions), recipe).to(device)
+        progress("Base model", 1, 1)
+    recipe = replace(recipe, side=side, encoder_rank=rank)
+    resolved = resolve(recipe, inputs, source, projector.config.preprocess.side)
+    check_network(inputs, resolved, source)
+    layout, views, fit = arrange(resolved)
+    check_enough(source, layout, resolved.initializer)
+    return Setting(
+        inputs=inputs,
+        recipe=resolved,
+        source=source,
+        held_out=held_out,
+        device=device,
+        projector=projector,
+        layout=layout,
+        views=views,
+        fit=fit,
+        clock=clock,
+    )
 
 
-def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recipe:
+def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Resolved:
     """Return the recipe with every default that depends on the images, the teacher or the base model filled in.
 
     Args:
@@ -88,20 +130,20 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Recip
                 f"leave --{knob.replace('_', '-')} out, or name an --assistant"
             )
     fit_on = recipe.fit_on or ("own" if own_kind else "real")
-    return replace(
-        recipe,
-        side=side,
-        flip=not source.handed if recipe.flip is None else recipe.flip,
-        factor=factor,
-        quality=recipe.quality if recipe.quality or lossless else 90,
-        assistant=assistant,
-        teacher_epochs=recipe.epochs if own_kind else None,
-        teacher_stages=recipe.teacher_stages or (best_stages(recipe, len(source)) if own_kind else None),
-        fit_on=fit_on,
-        fit_images=views_to_fit_on(recipe, source, tower) if recipe.fit_images is None else recipe.fit_images,
-        hard_weight={"own": 0.0, "real": 0.1}[fit_on] if recipe.hard_weight is None else recipe.hard_weight,
-        fit_batch=recipe.fit_batch or batch_within_memory(max(side, tower)),
-    )
+    filled = {
+        "side": side,
+        "flip": not source.handed if recipe.flip is None else recipe.flip,
+        "factor": factor,
+        "quality": recipe.quality if recipe.quality or lossless else 90,
+        "assistant": assistant,
+        "teacher_epochs": recipe.epochs if own_kind else None,
+        "teacher_stages": recipe.teacher_stages or (best_stages(recipe, len(source)) if own_kind else None),
+        "fit_on": fit_on,
+        "fit_images": views_to_fit_on(recipe, source, tower) if recipe.fit_images is None else recipe.fit_images,
+        "hard_weight": {"own": 0.0, "real": 0.1}[fit_on] if recipe.hard_weight is None else recipe.hard_weight,
+        "fit_batch": recipe.fit_batch or batch_within_memory(max(side, tower)),
+    }
+    return Resolved(**vars(recipe) | filled)
 
 
 def side_and_factor(recipe: Recipe, source: Source) -> tuple[int, int]:
@@ -156,14 +198,8 @@ def batch_within_memory(side: int) -> int:
     return max(1, min(BATCH, PIXELS // side**2))
 
 
-def arrange(recipe: Recipe) -> tuple[Layout, Views, Fit]:
+def arrange(recipe: Resolved) -> tuple[Layout, Views, Fit]:
     """Return how the images are put together, the view of them that a student sees (RDED's, both), and the fit."""
-    assert recipe.side
-    assert recipe.factor
-    assert recipe.fit_images is not None
-    assert recipe.fit_batch
-    assert recipe.flip is not None
-    assert recipe.hard_weight is not None
     layout = Layout(
         images_per_class=recipe.images_per_class,
         side=recipe.side,
@@ -194,7 +230,7 @@ def crops_of_any_size(views: Views) -> Views:
     return replace(views, scale=(0.08, 1.0), shuffle=1)
 
 
-def lessons(recipe: Recipe, source: Source, images: Tensor, views: Views) -> tuple[Source, Views]:
+def lessons(recipe: Resolved, source: Source, images: Tensor, views: Views) -> tuple[Source, Views]:
     """Return what a projector is fitted on: the images, uint8 (N, 3, S, S), as students see them, or real ones."""
     if recipe.fit_on == "real":
         return source, crops_of_any_size(views)
@@ -202,28 +238,30 @@ def lessons(recipe: Recipe, source: Source, images: Tensor, views: Views) -> tup
     return Pixels(source.name, source.classes, targets.tolist(), images), views
 
 
-def make_projector(inputs: Inputs, recipe: Recipe, classes: tuple[str, ...]) -> Projector:
+def make_projector(base: str, rank: int, texts: tuple[str, ...], recipe: Recipe) -> Projector:
     """Return a projector that equals zero-shot CLIP, or waits for prototypes.
+
+    Args:
+        base: names the base model.
+        rank: of the deltas on its tower.
+        texts: one a class.
+        recipe: of the rest.
 
     Raises:
         HelloError: the base model cannot be had, or not be embedded if it shall.
     """
-    texts = describe(classes, inputs.descriptions)
-    assert inputs.base
-    assert recipe.encoder_rank
-    ranks = (recipe.encoder_rank, recipe.head_rank)
     projector = Projector.create(
-        inputs.base,
+        base,
         texts,
         template=recipe.template,
-        ranks=ranks,
+        ranks=(rank, recipe.head_rank),
         seed=recipe.seed,
         quantization=recipe.quantization,
         head=recipe.head,
         precision=recipe.label_precision,
     )
     if recipe.embed_base:
-        embed(projector, inputs.base)
+        embed(projector, base)
     return projector
 
 

@@ -13,18 +13,18 @@ from safetensors.torch import save
 from torch import Tensor
 
 from hellods.data.probe import make_probe
-from hellods.device import Clock, describe_device, get_device
+from hellods.device import describe_device
 from hellods.distill.apart import check_apart
-from hellods.distill.arrange import arrange, choose_base, lessons, make_projector, resolve
+from hellods.distill.arrange import Setting, lessons, prepare
 from hellods.distill.card import card
 from hellods.distill.fit import fit_projector, quantize_projector
-from hellods.distill.initialize import INITIALIZERS, Layout, check_enough
+from hellods.distill.initialize import INITIALIZERS, Layout
 from hellods.distill.measure import SAMPLE, measure
-from hellods.distill.mentors import check_network, get_assistant, get_teacher
+from hellods.distill.mentors import get_assistant, get_teacher
 from hellods.distill.prototypes import prototypes
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.resume import Work, digest, software
-from hellods.distill.sources import Source, open_source, squares
+from hellods.distill.sources import Source, squares
 from hellods.distill.teacher import Teacher, check_teacher, near_chance
 from hellods.errors import SourceError
 from hellods.format import wire
@@ -34,7 +34,6 @@ from hellods.format.header import Header, Images, emit
 from hellods.progress import Progress, silent, track
 from hellods.record import to_json
 from hellods.train import Checkpoint
-from hellods.views.rule import Views
 
 logger = logging.getLogger("hellods")
 
@@ -52,9 +51,9 @@ class Report:
 
 def build(
     inputs: Inputs,
-    recipe: Recipe,
-    out: str | os.PathLike[str],
+    recipe: Recipe = Recipe(),  # noqa: B008  # frozen
     *,
+    out: str | os.PathLike[str],
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> Report:
@@ -63,30 +62,34 @@ def build(
     On the same kind of CPU with the same number of threads, the same inputs and recipe give the same bytes, also after
     a build was killed: what it had done is kept in a folder beside `out`, and the same call goes on from there.
 
+    Args:
+        inputs: the real images, the base model and the teacher, and what the archive is called.
+        recipe: how the archive is made of them.
+        out: the file to write.
+        overwrite: replace `out` if it exists.
+        progress: called with (stage, steps done, steps in all) when a stage begins and after every step.
+
     Raises:
         HelloError: the inputs do not fit each other, or `out` cannot be written. There is no `out` then, but what was
             done is kept beside it.
     """
     check_target(out, overwrite)
-    device = get_device(inputs.device)
-    clock = Clock(device)
-    source, held_out = open_source(inputs.data, seed=recipe.seed)
-    with clock("base model"):  # before the teacher learns, since it may be missing
-        inputs, recipe = choose_base(inputs, recipe, source)
-        progress("Base model", 0, 1)  # its first use may be a download
-        projector = make_projector(inputs, recipe, source.classes).to(device)
-        progress("Base model", 1, 1)
+    return carry_out(prepare(inputs, recipe, progress), out, overwrite=overwrite, progress=progress)
+
+
+def carry_out(
+    setting: Setting, out: str | os.PathLike[str], *, overwrite: bool = False, progress: Progress = silent
+) -> Report:
+    """Return a report of the archive written to `out`, as `build` does; the setting's projector is fitted."""
+    recipe, source, held_out, clock = setting.recipe, setting.source, setting.held_out, setting.clock
+    projector, layout, views, fit = setting.projector, setting.layout, setting.views, setting.fit
     with clock("data"):
-        recipe = resolve(recipe, inputs, source, projector.config.preprocess.side)
-        check_network(inputs, recipe, source)
-        layout, views, fit = arrange(recipe)
-        check_enough(source, layout, recipe.initializer)
         source.check(progress)
         held_out.check(progress)
         check_apart(source, held_out)
-        check_header(replace(outline(inputs, recipe, source, views, device), projector=to_json(projector.config)))
-    work = Work(out, beginnings(inputs, recipe, source, device))
-    mentors, known, work = get_mentors(inputs, recipe, source, held_out, device, work, clock, progress)
+        check_header(outline(setting))
+    work = Work(out, beginnings(setting))
+    mentors, known, work = get_mentors(setting, work, progress)
     with clock("images"):
         chosen = initial_images(recipe, source, mentors[0], layout, progress, work.stage("images"))
         streams, images = through_codec(chosen, recipe, progress)
@@ -109,12 +112,7 @@ def build(
         if fault := near_chance("projector", right, shown, held_out, remedy):
             logger.warning("%s: %s", source.name, fault)
         probe = make_probe(projector.cpu().label, images, views)
-    header = replace(
-        outline(inputs, recipe, source, views, device),
-        projector=to_json(projector.config),
-        teacher=known,
-        metrics=to_json(metrics),
-    )
+    header = replace(outline(setting), teacher=known, metrics=to_json(metrics))
     targets = torch.arange(len(source.classes)).repeat_interleave(recipe.images_per_class)
     sections = (
         image_sections(streams)
@@ -136,25 +134,18 @@ def build(
     )
 
 
-def get_mentors(
-    inputs: Inputs,
-    recipe: Recipe,
-    source: Source,
-    held_out: Source,
-    device: torch.device,
-    work: Work,
-    clock: Clock,
-    progress: Progress,
-) -> tuple[list[Teacher], dict[str, Any], Work]:
+def get_mentors(setting: Setting, work: Work, progress: Progress) -> tuple[list[Teacher], dict[str, Any], Work]:
     """Return the teacher and, if the recipe asks for one, its assistant; what is known of them; and the work so far.
 
     Raises:
         HelloError: one of them cannot be had, or is near chance.
     """
-    assert recipe.side
+    inputs, recipe, source, device = setting.inputs, setting.recipe, setting.source, setting.device
     side, allow_weak = recipe.side, inputs.allow_weak_teacher
-    check = partial(check_teacher, source=held_out, side=side, more=source, allow_weak=allow_weak, progress=progress)
-    with clock("teacher"):
+    check = partial(
+        check_teacher, source=setting.held_out, side=side, more=source, allow_weak=allow_weak, progress=progress
+    )
+    with setting.clock("teacher"):
         teacher = get_teacher(inputs, recipe, source, side, progress, work.stage("teacher")).to(device)
         known = teacher.provenance() | {"held_out_accuracy": to_json(round(check(teacher), 4))}
     # A network of the user's own is code, which only its answers tell apart.
@@ -162,7 +153,7 @@ def get_mentors(
     work = work.given(taught=teacher.provenance(), answers=digest({"logits": answers}))
     if not recipe.assisted:
         return [teacher], known, work
-    with clock("assistant"):
+    with setting.clock("assistant"):
         checkpoint = work.stage("assistant")
         assistant = get_assistant(inputs, recipe, source, teacher, side, progress, checkpoint).to(device)
         accuracy = to_json(round(check(assistant, who="assistant"), 4))
@@ -170,8 +161,9 @@ def get_mentors(
     return [teacher, assistant], known, work.given(assisted=assistant.provenance())
 
 
-def outline(inputs: Inputs, recipe: Recipe, source: Source, views: Views, device: torch.device) -> Header:
-    """Return what the header says of the inputs; teacher, projector and metrics are still to come."""
+def outline(setting: Setting) -> Header:
+    """Return what the header says of a setting; teacher and metrics are still to come."""
+    inputs, recipe, source, views = setting.inputs, setting.recipe, setting.source, setting.views
     images = Images(
         count=len(source.classes) * recipe.images_per_class,
         codec=recipe.codec,
@@ -183,12 +175,12 @@ def outline(inputs: Inputs, recipe: Recipe, source: Source, views: Views, device
     return Header(
         name=inputs.name or source.name,
         license=inputs.license,
-        created_by=f"hellods {version('hellods')}, torch {torch.__version__}, {describe_device(device)}",
+        created_by=f"hellods {version('hellods')}, torch {torch.__version__}, {describe_device(setting.device)}",
         source=source.provenance() | ({"url": inputs.source_url} if inputs.source_url else {}),
         classes=source.classes,
         images=images,
         views=to_json(views),
-        projector=None,
+        projector=to_json(setting.projector.config),
         teacher={},
         recipe=to_json(recipe),
         metrics={},
@@ -209,11 +201,12 @@ def check_header(header: Header) -> None:
         )
 
 
-def beginnings(inputs: Inputs, recipe: Recipe, source: Source, device: torch.device) -> dict[str, Any]:
+def beginnings(setting: Setting) -> dict[str, Any]:
     """Return, as JSON holds it, all that decides what the first stage makes."""
+    inputs, source = setting.inputs, setting.source
     return software() | {
-        "device": describe_device(device),
-        "recipe": to_json(recipe),
+        "device": describe_device(setting.device),
+        "recipe": to_json(setting.recipe),
         "data": source.provenance() | {"classes": list(source.classes)},
         "teacher": to_json([inputs.teacher, inputs.teacher_mean, inputs.teacher_std]),
     }

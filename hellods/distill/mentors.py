@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hellods.device import training_dtype
-from hellods.distill.recipe import MEAN, STD, Inputs, Recipe
+from hellods.distill.recipe import MEAN, STD, Inputs, Recipe, Resolved
 from hellods.distill.sources import Source, squares
 from hellods.distill.teacher import Teacher, load_teacher
 from hellods.distill.trajectory import Trajectory
@@ -21,13 +21,12 @@ from hellods.views.render import render
 from hellods.views.rule import Views
 
 
-def check_network(inputs: Inputs, recipe: Recipe, source: Source) -> None:
+def check_network(inputs: Inputs, recipe: Resolved, source: Source) -> None:
     """Make the network that will be trained here, if one will, so that a wrong name is found before any long work.
 
     Raises:
         RecipeError: the name is unknown, or the network cannot take the images.
     """
-    assert recipe.side
     name = inputs.trains or (recipe.assistant if recipe.assisted else None)
     if name is not None:
         create(name, len(source.classes), recipe.side)
@@ -56,7 +55,7 @@ def get_teacher(
 
 def get_assistant(
     inputs: Inputs,
-    recipe: Recipe,
+    recipe: Resolved,
     source: Source,
     teacher: Teacher,
     side: int,
@@ -67,7 +66,6 @@ def get_assistant(
 
     It stands between a strong teacher and a small student (teacher assistant, arXiv 1902.03393).
     """
-    assert recipe.assistant
     return _trained(recipe.assistant, teacher, inputs, recipe, source, side, progress, checkpoint)
 
 

@@ -4,21 +4,21 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
 import torch
 
-from hellods.device import get_device
-from hellods.distill.arrange import arrange, choose_base, lessons, make_projector, resolve
+from hellods.distill.arrange import Setting, lessons
 from hellods.distill.fit import fit_projector, quantize_projector
-from hellods.distill.initialize import INITIALIZERS, Layout, check_enough
+from hellods.distill.initialize import INITIALIZERS, Layout
 from hellods.distill.measure import measure
 from hellods.distill.mentors import get_assistant, get_teacher
 from hellods.distill.prototypes import prototypes
-from hellods.distill.recipe import Inputs, Recipe
-from hellods.distill.sources import KEPT, Source, open_source, squares
+from hellods.distill.recipe import Inputs, Resolved
+from hellods.distill.sources import KEPT, Source, squares
 from hellods.distill.teacher import Teacher, check_teacher
 from hellods.distill.trajectory import average
 from hellods.format.codecs import decode, encode
@@ -46,23 +46,19 @@ class Cost:
     memory: int | None  # bytes that the process will have held at most until its end; None: this system does not say
 
 
-def plan(inputs: Inputs, recipe: Recipe, progress: Progress = silent) -> tuple[Cost, ...]:
-    """Return what the stages of a build will take, in order; nothing is written.
+def plan(setting: Setting, progress: Progress = silent) -> tuple[Cost, ...]:
+    """Return what the stages of a build will take, in order; nothing is written, and the setting stays as it was.
 
     Each stage runs as it does in a build, is stopped after a few steps, and their mean is multiplied. The memory is the
     most that this process has held until then (getrusage), and the images that a build will keep decoded beside it;
     that of a GPU is not counted, nor is loading the base model.
 
     Raises:
-        HelloError: the inputs do not fit each other, as far as that shows without reading all images.
+        HelloError: the teacher cannot be had, or does not fit the images.
     """
-    device = get_device(inputs.device)
-    source, held_out = open_source(inputs.data, seed=recipe.seed)
-    inputs, recipe = choose_base(inputs, recipe, source)
-    projector = make_projector(inputs, recipe, source.classes).to(device)
-    recipe = resolve(recipe, inputs, source, projector.config.preprocess.side)
-    layout, views, fit = arrange(recipe)
-    check_enough(source, layout, recipe.initializer)
+    inputs, recipe, source, held_out = setting.inputs, setting.recipe, setting.source, setting.held_out
+    layout, views, fit, device = setting.layout, setting.views, setting.fit, setting.device
+    projector = deepcopy(setting.projector)
     classes, side = len(source.classes), layout.side
     images = torch.zeros(classes * layout.images_per_class, 3, side, side, dtype=torch.uint8)
     few = replace(layout, images_per_class=1, candidates=min(CANDIDATES, layout.candidates))
@@ -108,7 +104,7 @@ def plan(inputs: Inputs, recipe: Recipe, progress: Progress = silent) -> tuple[C
 
 
 def schooling(
-    inputs: Inputs, recipe: Recipe, source: Source, held_out: Source, side: int, device: torch.device, *, kept: bool
+    inputs: Inputs, recipe: Resolved, source: Source, held_out: Source, side: int, device: torch.device, *, kept: bool
 ) -> tuple[list[Teacher], list[Beginning]]:
     """Return a teacher and, if the recipe asks for one, its assistant, and what making and checking them begins with.
 
@@ -130,7 +126,6 @@ def schooling(
     beginnings += [(lambda watch: checked(teacher, progress=watch), STEPS, 1)]
     if not recipe.assisted:
         return [teacher], beginnings
-    assert recipe.assistant
     assistant = untrained(recipe.assistant)
     beginnings += [
         (warm(partial(get_assistant, inputs, recipe, source, teacher, side)), STEPS, 1),

@@ -156,6 +156,20 @@ class Recipe:
         return self.teacher_epochs or (12 if self.images_per_class < PLENTY else 24)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Resolved(Recipe):
+    """A recipe with every default filled in that depends on the images, the teacher or the base model."""
+
+    side: int
+    factor: int
+    flip: bool
+    assistant: str
+    fit_on: FitOn
+    fit_images: int
+    fit_batch: int
+    hard_weight: float
+
+
 # Knobs whose defaults follow from others, each after its causes. Of the inputs, which a recipe lacks and which must be
 # named anew, only the kind of teacher is one: trained in the build, or given. Which base model `encoder_rank`,
 # `fit_images` and `fit_batch` were for, a recipe does not tell, so they are kept.

@@ -100,7 +100,7 @@ def main() -> None:
             prepare = [sys.executable, str(shared() / "data" / "prepare.py"), folder, SETS[options.name]]
             subprocess.run(prepare, check=True)
         made_from = inputs(options.name, Path(folder))
-        report = build(made_from, Recipe(), options.out, overwrite=True)
+        report = build(made_from, Recipe(), out=options.out, overwrite=True)
     record(options.name, facts(report.path, made_from, report.seconds))
 
 

@@ -132,7 +132,7 @@ def main() -> None:
     archive = folder / f"{measurement.archive or name}.hello"
     # Beside other work a build takes longer, so it is timed by builds.py alone.
     if not archive.exists():
-        build(made_from, Recipe(**measurement.recipe), archive)
+        build(made_from, Recipe(**measurement.recipe), out=archive)
     record(f"build_{name.replace('-', '_')}", facts(archive, made_from, None))
     question = Question(
         data=made_from.data,

@@ -30,11 +30,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hellods.device import training_dtype
-from hellods.distill.arrange import arrange, lessons, make_projector, resolve
+from hellods.distill.arrange import arrange, describe, lessons, make_projector, resolve
 from hellods.distill.fit import Fit, fit_projector, quantize_projector
 from hellods.distill.initialize import INITIALIZERS
 from hellods.distill.mentors import get_assistant, get_teacher
-from hellods.distill.recipe import Inputs, Recipe
+from hellods.distill.recipe import RANK, Inputs, Recipe, Resolved
 from hellods.distill.sources import Source, open_source
 from hellods.distill.teacher import Teacher
 from hellods.distill.trajectory import average
@@ -137,7 +137,7 @@ class Subject:
     """What all variants of one number of images a class share."""
 
     made_from: Inputs
-    recipe: Recipe  # resolved
+    recipe: Resolved
     source: Source
     held_out: Source
     images: Tensor  # uint8 (N, 3, S, S)
@@ -153,8 +153,6 @@ def subject(name: str, images_per_class: int, folder: Path) -> Subject:
     asked = Recipe(images_per_class=images_per_class, fit_images=VIEWS, encoder_rank=4, side=side)
     recipe = resolve(asked, made_from, source, 64)
     kept = folder / f"{prefix(name)}fits-{images_per_class}.safetensors"
-    assert recipe.assistant
-    assert recipe.side
     if not kept.exists():
         teacher = get_teacher(made_from, recipe, source, recipe.side, silent)
         layout, _, _ = arrange(recipe)
@@ -180,7 +178,8 @@ def prefix(name: str) -> str:
 def fitted(subject: Subject, variant: Variant) -> tuple[Projector, float]:
     """Return a projector as an archive would hold it, and the seconds of its fit."""
     recipe = replace(subject.recipe, **variant.recipe)
-    projector = make_projector(replace(subject.made_from, base=variant.base), recipe, subject.source.classes)
+    texts = describe(subject.source.classes, subject.made_from.descriptions)
+    projector = make_projector(variant.base, recipe.encoder_rank or RANK, texts, recipe)
     _, views, fit = arrange(recipe)
     if recipe.head == "prototypes":
         from hellods.distill.prototypes import prototypes

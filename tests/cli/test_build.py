@@ -12,8 +12,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from hellods.distill import arrange, mentors
 from hellods.distill import build as library
-from hellods.distill import mentors
 from hellods.distill import plan as planning
 from hellods.distill.build import Report
 from hellods.distill.plan import Cost
@@ -42,12 +42,13 @@ def asked(monkeypatch: pytest.MonkeyPatch, digits_archive: Path) -> dict[str, An
     """What the library's build is called with, in place of building."""
     calls: dict[str, Any] = {}
 
-    def build(inputs: Inputs, recipe: Recipe, out: str, *, overwrite: bool, progress: object) -> library.Report:
-        calls.update(inputs=inputs, recipe=recipe, out=out, overwrite=overwrite)
-        return library.Report(path=digits_archive, content_id="", seconds={"data": 1.0, "teacher": 65.0})
+    def carry_out(asked: dict[str, Any], out: str, *, overwrite: bool, progress: object) -> Report:
+        calls.update(asked, out=out, overwrite=overwrite)
+        return Report(path=digits_archive, content_id="", seconds={"data": 1.0, "teacher": 65.0})
 
-    monkeypatch.setattr(library, "build", build)
-    monkeypatch.setattr(planning, "plan", lambda inputs, recipe, progress: COSTS)
+    monkeypatch.setattr(arrange, "prepare", lambda inputs, recipe, progress: {"inputs": inputs, "recipe": recipe})
+    monkeypatch.setattr(library, "carry_out", carry_out)
+    monkeypatch.setattr(planning, "plan", lambda setting, progress: COSTS)
     return calls
 
 

@@ -62,7 +62,7 @@ def inputs(folder: Path) -> Inputs:
 
 @pytest.fixture(scope="module")
 def report(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Report:
-    return build(inputs, RECIPE, tmp_path_factory.mktemp("made") / "colors.hello")
+    return build(inputs, RECIPE, out=tmp_path_factory.mktemp("made") / "colors.hello")
 
 
 def test_archive_passes_every_check_and_makes_labels(report: Report) -> None:
@@ -91,7 +91,7 @@ def test_archive_says_how_it_was_made(report: Report, folder: Path) -> None:
 def test_labels_of_another_precision_are_made_and_checked_in_it(
     precision: Precision, inputs: Inputs, tmp_path: Path
 ) -> None:
-    build(inputs, replace(RECIPE, label_precision=precision), tmp_path / "x.hello")
+    build(inputs, replace(RECIPE, label_precision=precision), out=tmp_path / "x.hello")
     with Archive.open(tmp_path / "x.hello") as archive:
         assert archive.header.projector["precision"] == precision
     _, labels = HelloDataset(tmp_path / "x.hello").batch([0, 1])  # compared with the probe
@@ -106,12 +106,12 @@ def test_projector_has_learnt_the_teacher(report: Report) -> None:
 
 
 def test_same_inputs_and_seed_give_the_same_bytes(report: Report, inputs: Inputs, tmp_path: Path) -> None:
-    again = build(inputs, RECIPE, tmp_path / "again.hello")
+    again = build(inputs, RECIPE, out=tmp_path / "again.hello")
     assert again.path.read_bytes() == report.path.read_bytes()
 
 
 def test_another_seed_gives_other_images(report: Report, inputs: Inputs, tmp_path: Path) -> None:
-    other = build(inputs, replace(RECIPE, seed=1, fit_images=0), tmp_path / "other.hello")
+    other = build(inputs, replace(RECIPE, seed=1, fit_images=0), out=tmp_path / "other.hello")
     with Archive.open(report.path) as first, Archive.open(other.path) as second:
         assert first.read("images") != second.read("images")
 
@@ -119,7 +119,7 @@ def test_another_seed_gives_other_images(report: Report, inputs: Inputs, tmp_pat
 @pytest.mark.parametrize("codec", ["jpeg", "avif", "png"])
 def test_labels_belong_to_the_images_as_a_reader_decodes_them(inputs: Inputs, codec: str, tmp_path: Path) -> None:
     recipe = replace(RECIPE, codec=codec, quality=None if codec == "png" else 60, fit_images=0)
-    made = build(inputs, recipe, tmp_path / "x.hello")
+    made = build(inputs, recipe, out=tmp_path / "x.hello")
     HelloDataset(made.path).batch([0])  # the probe holds digests of views
 
 
@@ -139,7 +139,7 @@ def test_large_file_is_measured_on_some_of_its_images(monkeypatch: pytest.Monkey
 
 def test_real_images_can_be_taken_as_they_are(inputs: Inputs, tmp_path: Path) -> None:
     recipe = replace(RECIPE, initializer="real", candidates=Recipe.candidates)
-    path = build(inputs, recipe, tmp_path / "x.hello").path
+    path = build(inputs, recipe, out=tmp_path / "x.hello").path
     with Archive.open(path) as archive:
         found = torch.from_numpy(archive.pixels()).permute(0, 3, 1, 2)
     source, _ = open_source(inputs.data, seed=0)
@@ -150,14 +150,14 @@ def test_real_images_can_be_taken_as_they_are(inputs: Inputs, tmp_path: Path) ->
 def test_projector_that_learnt_nothing_is_said(
     inputs: Inputs, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    build(inputs, replace(RECIPE, fit_images=0), tmp_path / "x.hello")
+    build(inputs, replace(RECIPE, fit_images=0), out=tmp_path / "x.hello")
     assert "colors: the projector is right on" in caplog.text
     assert "near chance (33.3%); its labels may teach nothing: try more --fit-images" in caplog.text
 
 
 def test_existing_file_is_kept_before_any_work(report: Report, tmp_path: Path) -> None:
     with pytest.raises(HelloError, match="--overwrite"):
-        build(Inputs(data="nowhere"), RECIPE, report.path)
+        build(Inputs(data="nowhere"), RECIPE, out=report.path)
 
 
 def test_interrupted_build_leaves_nothing(inputs: Inputs, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_interrupted_build_leaves_nothing(inputs: Inputs, tmp_path: Path) -> Non
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(inputs, RECIPE, tmp_path / "x.hello", progress=interrupt)
+        build(inputs, RECIPE, out=tmp_path / "x.hello", progress=interrupt)
     assert not list(tmp_path.iterdir())
 
 
@@ -178,7 +178,7 @@ def test_every_stage_is_reported_from_nothing_to_its_end(inputs: Inputs, tmp_pat
         first.setdefault(stage, done)
         last[stage] = done, total
 
-    build(inputs, replace(RECIPE, fit_images=64), tmp_path / "x.hello", progress=watch)
+    build(inputs, replace(RECIPE, fit_images=64), out=tmp_path / "x.hello", progress=watch)
     assert {"Projector", "Images", "Encode", "Check"} <= last.keys()
     assert set(first.values()) == {0}
     assert all(done == total for done, total in last.values())
@@ -186,20 +186,22 @@ def test_every_stage_is_reported_from_nothing_to_its_end(inputs: Inputs, tmp_pat
 
 def test_too_few_images_are_said_before_the_teacher_is_made(inputs: Inputs, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="20 training images"):
-        build(replace(inputs, teacher="no/such/file.py:f"), replace(RECIPE, images_per_class=21), tmp_path / "x.hello")
+        build(
+            replace(inputs, teacher="no/such/file.py:f"), replace(RECIPE, images_per_class=21), out=tmp_path / "x.hello"
+        )
 
 
 def test_teacher_of_another_class_order_is_refused(folder: Path, inputs: Inputs, tmp_path: Path) -> None:
     swapped = folder / "swapped.py"
     swapped.write_text(TEACHER.replace(".flip(1)", ""))  # red, green, blue
     with pytest.raises(SourceError, match=r"blue.*red|red.*blue"):
-        build(replace(inputs, teacher=f"{swapped}:brightest"), RECIPE, tmp_path / "x.hello")
+        build(replace(inputs, teacher=f"{swapped}:brightest"), RECIPE, out=tmp_path / "x.hello")
     assert not list(tmp_path.iterdir())
 
 
 def test_assistant_learns_from_the_teacher_and_the_projector_from_it(inputs: Inputs, tmp_path: Path) -> None:
     recipe = replace(RECIPE, assistant="convnet3", teacher_epochs=20, fit_images=768)
-    made = build(inputs, recipe, tmp_path / "x.hello")
+    made = build(inputs, recipe, out=tmp_path / "x.hello")
     assert "assistant" in made.seconds
     with Archive.open(made.path) as archive:
         header = archive.header
@@ -217,7 +219,7 @@ def test_assistant_that_learnt_nothing_is_refused(
     monkeypatch.setattr(mentors, "train", lambda *args, **options: None)
     recipe = replace(RECIPE, assistant="resnet18", teacher_epochs=1)
     with pytest.raises(SourceError, match="the assistant is right on"):
-        build(inputs, recipe, tmp_path / "x.hello")
+        build(inputs, recipe, out=tmp_path / "x.hello")
 
 
 @pytest.mark.slow
@@ -228,7 +230,7 @@ def test_cifar10_labels_come_near_the_teacher(shared: Path, cifar10: Path, tmp_p
         teacher=f"{weights / 'cifar_resnet.py'}:cifar10_resnet20",
         teacher_weights=str(weights / "cifar10_resnet20.safetensors"),
     )
-    made = build(inputs, Recipe(images_per_class=1, fit_images=20_000, assistant="none"), tmp_path / "c10.hello")
+    made = build(inputs, Recipe(images_per_class=1, fit_images=20_000, assistant="none"), out=tmp_path / "c10.hello")
     with Archive.open(made.path) as archive:
         assert float(archive.header.teacher["held_out_accuracy"]) > 0.9
         assert float(archive.header.metrics["agreement_on_held_out_images"]) > 0.55
@@ -240,4 +242,4 @@ def test_names_that_no_header_holds_are_refused_before_anything_is_learnt(
     monkeypatch.setattr(wire, "MAX_HEADER", LATER + 1000)
     monkeypatch.setattr(mentors, "train", None)
     with pytest.raises(SourceError, match=r"the names of 3 classes take too much of a file's header, .* --class-names"):
-        build(inputs, RECIPE, tmp_path / "x.hello")
+        build(inputs, RECIPE, out=tmp_path / "x.hello")

@@ -59,9 +59,9 @@ def test_same_inputs_and_the_recipe_of_the_file_give_the_same_bytes(
         parts = {name: archive.read(name) for name in ("images", "projector", "probe")}
     recipe = from_json(Recipe, header.recipe, "recipe")
     inputs = Inputs(data=str(few_digits), base=f"local-dir:{small_base}", allow_weak_teacher=True)
-    again = build(inputs, recipe, tmp_path / "again.hello")
+    again = build(inputs, recipe, out=tmp_path / "again.hello")
     assert again.path.read_bytes() == embedded_archive.read_bytes()
-    without = build(inputs, replace(recipe, embed_base=False), tmp_path / "without.hello")
+    without = build(inputs, replace(recipe, embed_base=False), out=tmp_path / "without.hello")
     with Archive.open(without.path) as archive:
         assert {name: archive.read(name) for name in parts} == parts
         assert "backbone" not in [section.name for section in archive.header.sections]
@@ -82,7 +82,7 @@ def test_base_that_is_too_large_is_refused_before_any_work_with_its_size(
         with pytest.raises(
             RecipeError, match=rf"base model 'small' has [\d,]+ bytes .* at most {limit:,} are embedded"
         ):
-            build(Inputs(data=str(few_digits), base=base), Recipe(embed_base=True), tmp_path / "x.hello")
+            build(Inputs(data=str(few_digits), base=base), Recipe(embed_base=True), out=tmp_path / "x.hello")
     assert not list(tmp_path.iterdir())
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 from hellods import Inputs, Recipe
-from hellods.distill import build as module
+from hellods.distill import arrange
+from hellods.distill.build import build
 from hellods.distill.sources import Source
 
 NET = '''
@@ -39,10 +40,10 @@ folder = Path(sys.argv[1])
 (folder / "net.py").write_text(NET)
 torch.set_num_threads(1)
 for count in (1_000, 1_000_000):
-    module.open_source = lambda data, seed: (Virtual(count), Virtual(100))
+    arrange.open_source = lambda data, seed: (Virtual(count), Virtual(100))
     inputs = Inputs(data="virtual", teacher=f"{folder / 'net.py'}:net", teacher_mean=(0.5,) * 3)
     recipe = Recipe(images_per_class=2, candidates=10, fit_images=512, assistant="none")
-    module.build(inputs, recipe, folder / f"{count}.hello")
+    build(inputs, recipe, out=folder / f"{count}.hello")
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

@@ -11,7 +11,8 @@ import pytest
 from torch import Tensor
 
 from hellods.distill import plan as module
-from hellods.distill.build import build
+from hellods.distill.arrange import prepare
+from hellods.distill.build import build, carry_out
 from hellods.distill.mentors import get_teacher
 from hellods.distill.plan import cost, peak, plan, warmed
 from hellods.distill.recipe import Inputs, Recipe
@@ -27,10 +28,10 @@ def test_plan_has_the_stages_and_steps_of_the_build_and_writes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     inputs, recipe = Inputs(data=str(few_digits), allow_weak_teacher=True), replace(RECIPE, **knobs)
-    costs = plan(inputs, recipe)
+    costs = plan(prepare(inputs, recipe))
     assert not list(tmp_path.iterdir())
     ended: dict[str, int] = {}
-    build(inputs, recipe, tmp_path / "x.hello", progress=lambda stage, done, total: ended.setdefault(stage, total))
+    build(inputs, recipe, out=tmp_path / "x.hello", progress=lambda stage, done, total: ended.setdefault(stage, total))
     for stage in ("Base model", "Verify"):
         del ended[stage]
     assert [(cost.stage, cost.steps) for cost in costs] == list(ended.items())
@@ -38,13 +39,20 @@ def test_plan_has_the_stages_and_steps_of_the_build_and_writes_nothing(
     assert all(cost.seconds > 0 for cost in costs)
 
 
+def test_setting_that_was_planned_is_built_as_any_other(few_digits: Path, tmp_path: Path) -> None:
+    inputs = Inputs(data=str(few_digits), allow_weak_teacher=True)
+    setting = prepare(inputs, RECIPE)
+    plan(setting)
+    planned = carry_out(setting, tmp_path / "planned.hello")
+    assert planned.content_id == build(inputs, RECIPE, out=tmp_path / "x.hello").content_id
+
+
 def test_teacher_of_the_users_own_is_not_planned_to_be_trained(few_digits: Path, tmp_path: Path) -> None:
     code = "import torch\ndef net():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10))\n"
     (tmp_path / "net.py").write_text(code)
-    costs = plan(
-        Inputs(data=str(few_digits), teacher=f"{tmp_path / 'net.py'}:net"),
-        replace(RECIPE, fit_images=0, assistant="none", teacher_epochs=Recipe.teacher_epochs),
-    )
+    inputs = Inputs(data=str(few_digits), teacher=f"{tmp_path / 'net.py'}:net")
+    recipe = replace(RECIPE, fit_images=0, assistant="none", teacher_epochs=Recipe.teacher_epochs)
+    costs = plan(prepare(inputs, recipe))
     assert [cost.stage for cost in costs] == ["Data", "Teacher check", "Images", "Encode", "Check"]
 
 
@@ -85,9 +93,9 @@ def test_assistant_is_planned_as_it_is_built(few_digits: Path, tmp_path: Path) -
     code = "import torch\ndef net():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10))\n"
     (tmp_path / "net.py").write_text(code)
     inputs = Inputs(data=str(few_digits), teacher=f"{tmp_path / 'net.py'}:net", allow_weak_teacher=True)
-    costs = plan(inputs, RECIPE)
+    costs = plan(prepare(inputs, RECIPE))
     ended: dict[str, int] = {}
-    build(inputs, RECIPE, tmp_path / "x.hello", progress=lambda stage, done, total: ended.setdefault(stage, total))
+    build(inputs, RECIPE, out=tmp_path / "x.hello", progress=lambda stage, done, total: ended.setdefault(stage, total))
     stages = [cost.stage for cost in costs]
     assert stages[1:4] == ["Teacher check", "Assistant", "Assistant check"]
     assert {cost.stage: cost.steps for cost in costs}.items() <= ended.items()

@@ -31,7 +31,7 @@ RECIPE = Recipe(images_per_class=1, candidates=10, teacher_epochs=2, fit_images=
 
 def test_archive_with_prototypes_makes_labels(few_digits: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.hello"
-    build(Inputs(data=str(few_digits)), RECIPE, path)
+    build(Inputs(data=str(few_digits)), RECIPE, out=path)
     assert HelloDataset(path).batch([0, 1])[1].cpu().isfinite().all()
 
 
@@ -40,7 +40,7 @@ def test_tower_without_texts_makes_an_archive_and_its_labels(
     embed: bool, few_digits: Path, image_base: Path, small_base: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "x.hello"
-    build(Inputs(data=str(few_digits), base=f"local-dir:{image_base}"), replace(RECIPE, embed_base=embed), path)
+    build(Inputs(data=str(few_digits), base=f"local-dir:{image_base}"), replace(RECIPE, embed_base=embed), out=path)
     # The first label of each answers the probe. Text towers have no part in them, be there one or none.
     bases = [f"local-dir:{image_base}", f"local-dir:{small_base}", *([None] if embed else [])]
     labels = [HelloDataset(path, labels="logits", base=base).batch(range(10))[1] for base in bases]
@@ -50,5 +50,5 @@ def test_tower_without_texts_makes_an_archive_and_its_labels(
 
 def test_tower_without_texts_is_refused_for_a_head_of_texts(few_digits: Path, image_base: Path, tmp_path: Path) -> None:
     with pytest.raises(LabelError, match=r"has no text tower.*--head prototypes"):
-        build(Inputs(data=str(few_digits), base=f"local-dir:{image_base}"), Recipe(), tmp_path / "x.hello")
+        build(Inputs(data=str(few_digits), base=f"local-dir:{image_base}"), Recipe(), out=tmp_path / "x.hello")
     assert not (tmp_path / "x.hello").exists()

@@ -46,7 +46,7 @@ def die(stage, done, total):
     if f"{stage} {done}" == moment:
         os.kill(os.getpid(), signal.SIGKILL)
 
-build(Inputs(data=data, allow_weak_teacher=True), eval(recipe), out, progress=die)
+build(Inputs(data=data, allow_weak_teacher=True), eval(recipe), out=out, progress=die)
 """
 
 
@@ -54,7 +54,7 @@ build(Inputs(data=data, allow_weak_teacher=True), eval(recipe), out, progress=di
 def whole(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The archive of a build that nothing stopped."""
     path = tmp_path_factory.mktemp("whole") / "x.hello"
-    build(Inputs(data=str(few_digits), allow_weak_teacher=True), RECIPE, path)
+    build(Inputs(data=str(few_digits), allow_weak_teacher=True), RECIPE, out=path)
     return path.read_bytes()
 
 
@@ -89,10 +89,10 @@ def test_stopped_build_goes_on_where_it_was_and_ends_in_the_same_bytes(
     for moment in MOMENTS:
         began.append(dict[str, int]())
         with pytest.raises(StopError):
-            build(inputs, RECIPE, out, progress=until(*moment, began[-1]))
+            build(inputs, RECIPE, out=out, progress=until(*moment, began[-1]))
         assert not out.exists()
     last = dict[str, int]()
-    build(inputs, RECIPE, out, progress=until("never", 0, last))
+    build(inputs, RECIPE, out=out, progress=until("never", 0, last))
     assert out.read_bytes() == whole
     assert [path.name for path in tmp_path.iterdir()] == ["x.hello"]
     assert [first["Teacher"] for first in began] == [0, 7, 18, 18, 18, 18, 18]
@@ -115,7 +115,7 @@ def test_killed_build_goes_on_to_the_same_bytes(whole: bytes, few_digits: Path, 
     out = tmp_path / "x.hello"
     for moment in ("Teacher 11", "Projector 2", "Quantize 1"):
         assert run_and_kill(few_digits, out, moment) == -signal.SIGKILL
-    build(Inputs(data=str(few_digits), allow_weak_teacher=True), RECIPE, out)
+    build(Inputs(data=str(few_digits), allow_weak_teacher=True), RECIPE, out=out)
     assert out.read_bytes() == whole
     assert [path.name for path in tmp_path.iterdir()] == ["x.hello"]
 
@@ -141,14 +141,14 @@ def test_another_recipe_or_another_code_of_the_teacher_begins_anew(tmp_path: Pat
 
     def both(gain: int, recipe: Recipe) -> None:
         (tmp_path / "net.py").write_text(code + head.format(gain))
-        again = build(inputs, recipe, tmp_path / "x.hello", overwrite=True)
-        fresh = build(inputs, recipe, tmp_path / "fresh.hello", overwrite=True)
+        again = build(inputs, recipe, out=tmp_path / "x.hello", overwrite=True)
+        fresh = build(inputs, recipe, out=tmp_path / "fresh.hello", overwrite=True)
         assert again.content_id == fresh.content_id
 
     (tmp_path / "net.py").write_text(code + head.format(1))
     for gain, other in ((2, recipe), (2, replace(recipe, seed=1))):
         with pytest.raises(StopError):
-            build(inputs, recipe, tmp_path / "x.hello", overwrite=True, progress=until("Images", 10))
+            build(inputs, recipe, out=tmp_path / "x.hello", overwrite=True, progress=until("Images", 10))
         both(gain, other)
 
 
@@ -160,11 +160,11 @@ def test_stopped_assistant_goes_on_where_it_was(few_digits: Path, tmp_path: Path
     first = dict[str, int]()
     for moment in (("Assistant", 7), ("Images", 10)):
         with pytest.raises(StopError):
-            build(inputs, RECIPE, tmp_path / "x.hello", progress=until(*moment))
-    stopped = build(inputs, RECIPE, tmp_path / "x.hello", progress=until("never", 0, first))
+            build(inputs, RECIPE, out=tmp_path / "x.hello", progress=until(*moment))
+    stopped = build(inputs, RECIPE, out=tmp_path / "x.hello", progress=until("never", 0, first))
     assert first["Assistant"] == 18
     assert sorted(path.name for path in tmp_path.glob("*hello*")) == ["x.hello"]
-    assert stopped.content_id == build(inputs, RECIPE, tmp_path / "whole.hello").content_id
+    assert stopped.content_id == build(inputs, RECIPE, out=tmp_path / "whole.hello").content_id
 
 
 def state() -> dict[str, Tensor]:
