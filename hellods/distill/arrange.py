@@ -234,8 +234,12 @@ def lessons(recipe: Resolved, source: Source, images: Tensor, views: Views) -> t
     """Return what a projector is fitted on: the images, uint8 (N, 3, S, S), as students see them, or real ones."""
     if recipe.fit_on == "real":
         return source, crops_of_any_size(views)
-    targets = torch.arange(len(source.classes)).repeat_interleave(recipe.images_per_class)
-    return Pixels(source.name, source.classes, targets.tolist(), images), views
+    return Pixels(source.name, source.classes, class_by_class(source, recipe).tolist(), images), views
+
+
+def class_by_class(source: Source, recipe: Recipe) -> Tensor:
+    """Return the class of each of the file's images, int64 (N,)."""
+    return torch.arange(len(source.classes)).repeat_interleave(recipe.images_per_class)
 
 
 def make_projector(base: str, rank: int, texts: tuple[str, ...], recipe: Recipe) -> Projector:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -15,16 +16,16 @@ from torch import Tensor
 from hellods.data.probe import make_probe
 from hellods.device import describe_device
 from hellods.distill.apart import check_apart
-from hellods.distill.arrange import Setting, lessons, prepare
+from hellods.distill.arrange import Setting, class_by_class, lessons, prepare
 from hellods.distill.card import card
 from hellods.distill.fit import fit_projector, quantize_projector
-from hellods.distill.initialize import INITIALIZERS, Layout
+from hellods.distill.initialize import INITIALIZERS
 from hellods.distill.measure import SAMPLE, measure
 from hellods.distill.mentors import get_assistant, get_teacher
 from hellods.distill.prototypes import prototypes
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.resume import Work, digest, software
-from hellods.distill.sources import Source, squares
+from hellods.distill.sources import squares
 from hellods.distill.teacher import Teacher, check_teacher, near_chance
 from hellods.errors import SourceError
 from hellods.format import wire
@@ -81,57 +82,55 @@ def carry_out(
     setting: Setting, out: str | os.PathLike[str], *, overwrite: bool = False, progress: Progress = silent
 ) -> Report:
     """Return a report of the archive written to `out`, as `build` does; the setting's projector is fitted."""
-    recipe, source, held_out, clock = setting.recipe, setting.source, setting.held_out, setting.clock
-    projector, layout, views, fit = setting.projector, setting.layout, setting.views, setting.fit
+    clock = setting.clock
     with clock("data"):
-        source.check(progress)
-        held_out.check(progress)
-        check_apart(source, held_out)
-        check_header(outline(setting))
-    work = Work(out, beginnings(setting))
-    mentors, known, work = get_mentors(setting, work, progress)
+        check_data(setting, progress)
+    mentors, known, work = get_mentors(setting, Work(out, beginnings(setting)), progress)
     with clock("images"):
-        chosen = initial_images(recipe, source, mentors[0], layout, progress, work.stage("images"))
-        streams, images = through_codec(chosen, recipe, progress)
+        chosen = initial_images(setting, mentors[0], work.stage("images"), progress)
+        streams, images = through_codec(chosen, setting.recipe, progress)
     with clock("projector"):
-        if recipe.head == "prototypes":
-            projector.begin(prototypes(projector, source, layout.side, progress))
-        work = work.given(projector=to_json(projector.config), images=digest({"images": images}))
-        seen, how = lessons(recipe, source, images, views)
-        fit_projector(projector, mentors[-1], seen, how, fit, progress, checkpoint=work.stage("projector"))
-        if recipe.quantization == "int4":  # rounding to int8 costs nothing
-            quantize_projector(projector, seen, how, fit, progress, checkpoint=work.stage("quantize"))
-        projector.load(projector.state())  # from here on just what the archive holds
-    state = save(projector.state())
-    backbone = {"backbone": save(projector.base())} if recipe.embed_base else {}
-    projector.merge()  # as a reader will have it
+        sections = fitted(setting, mentors[-1], images, work, progress)
     with clock("check"):
-        metrics = measure(projector.label, mentors, held_out, images, views, progress)
-        right, shown = metrics["projector_held_out_accuracy"], min(SAMPLE, len(held_out))
-        remedy = "its labels may teach nothing: try more --fit-images, or --preset best"
-        if fault := near_chance("projector", right, shown, held_out, remedy):
-            logger.warning("%s: %s", source.name, fault)
-        probe = make_probe(projector.cpu().label, images, views)
-    header = replace(outline(setting), teacher=known, metrics=to_json(metrics))
-    targets = torch.arange(len(source.classes)).repeat_interleave(recipe.images_per_class)
-    sections = (
-        image_sections(streams)
-        | backbone
-        | {
-            "targets": targets.numpy().astype("<u4").tobytes(),
-            "projector": state,
-            "probe": save(vars(probe)),
-            "card": card(header).encode(),
-        }
-    )
+        metrics, probe = measured(setting, mentors, images, progress)
     with clock("write"):
+        header = replace(outline(setting), teacher=known, metrics=to_json(metrics))
+        targets = class_by_class(setting.source, setting.recipe).numpy().astype("<u4").tobytes()
+        sections |= image_sections(streams)
+        sections |= {"targets": targets, "probe": save(vars(probe)), "card": card(header).encode()}
         content_id = write(out, header, sections, overwrite=overwrite, progress=progress)
         work.remove()
-    return Report(
-        path=Path(out),
-        content_id=content_id,
-        seconds={stage: round(value, 2) for stage, value in clock.seconds.items()},
-    )
+    seconds = {stage: round(value, 2) for stage, value in clock.seconds.items()}
+    return Report(path=Path(out), content_id=content_id, seconds=seconds)
+
+
+def check_data(setting: Setting, progress: Progress) -> None:
+    """Check every image, and that a header has room for what is known of the file before anything is learnt.
+
+    Raises:
+        SourceError: images cannot be used, held-out ones are copies, or the names of the classes are too long.
+    """
+    setting.source.check(progress)
+    setting.held_out.check(progress)
+    check_apart(setting.source, setting.held_out)
+    header = outline(setting)
+    size = len(emit(header)) + LATER
+    if size > wire.MAX_HEADER:
+        raise SourceError(
+            f"{header.source['name']}: the names of {len(header.classes):,} classes take too much of a file's header, "
+            f"{size:,} bytes of {wire.MAX_HEADER:,}: shorten the folders' names, or their texts in --class-names"
+        )
+
+
+def beginnings(setting: Setting) -> dict[str, Any]:
+    """Return, as JSON holds it, all that decides what the first stage makes."""
+    inputs, source = setting.inputs, setting.source
+    return software() | {
+        "device": describe_device(setting.device),
+        "recipe": to_json(setting.recipe),
+        "data": source.provenance() | {"classes": list(source.classes)},
+        "teacher": to_json([inputs.teacher, inputs.teacher_mean, inputs.teacher_std]),
+    }
 
 
 def get_mentors(setting: Setting, work: Work, progress: Progress) -> tuple[list[Teacher], dict[str, Any], Work]:
@@ -161,6 +160,66 @@ def get_mentors(setting: Setting, work: Work, progress: Progress) -> tuple[list[
     return [teacher, assistant], known, work.given(assisted=assistant.provenance())
 
 
+def initial_images(setting: Setting, teacher: Teacher, checkpoint: Checkpoint, progress: Progress) -> Tensor:
+    """Return the first images, uint8 (N, 3, S, S), if need be made anew."""
+    if checkpoint.state:
+        progress("Images", 1, 1)
+        return checkpoint.state["images"]
+    generator = torch.Generator().manual_seed(setting.recipe.seed)
+    make = INITIALIZERS[setting.recipe.initializer]
+    images = make(setting.source, teacher, setting.layout, generator, progress)
+    checkpoint.save(1, 1, lambda: {"images": images})
+    return images
+
+
+def through_codec(images: Tensor, recipe: Recipe, progress: Progress) -> tuple[list[bytes], Tensor]:
+    """Return the encoded images, and uint8 (N, 3, S, S) as a reader will decode them."""
+    pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
+    streams = [encode(image, recipe.codec, recipe.quality) for image in track(pixels, len(pixels), "Encode", progress)]
+    height, width = pixels.shape[1:3]
+    decoded = [decode(stream, recipe.codec, height, width, "new image") for stream in streams]
+    return streams, torch.stack([torch.tensor(image) for image in decoded]).permute(0, 3, 1, 2).contiguous()
+
+
+def fitted(setting: Setting, mentor: Teacher, images: Tensor, work: Work, progress: Progress) -> dict[str, bytes]:
+    """Return the sections of the projector, which is fitted to the mentor, and from here on as a reader will have it.
+
+    Args:
+        setting: of the build.
+        mentor: the assistant, or the teacher where there is none.
+        images: of the file, uint8 (N, 3, S, S).
+        work: keeps what was done.
+        progress: told of every step.
+    """
+    recipe, source, projector, fit = setting.recipe, setting.source, setting.projector, setting.fit
+    if recipe.head == "prototypes":
+        projector.begin(prototypes(projector, source, recipe.side, progress))
+    work = work.given(projector=to_json(projector.config), images=digest({"images": images}))
+    seen, how = lessons(recipe, source, images, setting.views)
+    fit_projector(projector, mentor, seen, how, fit, progress, checkpoint=work.stage("projector"))
+    if recipe.quantization == "int4":  # rounding to int8 costs nothing
+        quantize_projector(projector, seen, how, fit, progress, checkpoint=work.stage("quantize"))
+    projector.load(projector.state())  # just what the archive holds
+    sections = {"projector": save(projector.state())}
+    if recipe.embed_base:
+        sections["backbone"] = save(projector.base())
+    projector.merge()
+    return sections
+
+
+def measured(
+    setting: Setting, mentors: Sequence[Teacher], images: Tensor, progress: Progress
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Return what is measured of the projector, which goes to the CPU, and answers that a reader's must come near."""
+    held_out, views = setting.held_out, setting.views
+    metrics = measure(setting.projector.label, mentors, held_out, images, views, progress)
+    right, shown = metrics["projector_held_out_accuracy"], min(SAMPLE, len(held_out))
+    remedy = "its labels may teach nothing: try more --fit-images, or --preset best"
+    if fault := near_chance("projector", right, shown, held_out, remedy):
+        logger.warning("%s: %s", setting.source.name, fault)
+    return metrics, make_probe(setting.projector.cpu().label, images, views)
+
+
 def outline(setting: Setting) -> Header:
     """Return what the header says of a setting; teacher and metrics are still to come."""
     inputs, recipe, source, views = setting.inputs, setting.recipe, setting.source, setting.views
@@ -185,50 +244,3 @@ def outline(setting: Setting) -> Header:
         recipe=to_json(recipe),
         metrics={},
     )
-
-
-def check_header(header: Header) -> None:
-    """Check that a header has room for what is known of the file before anything is learnt.
-
-    Raises:
-        SourceError: the names of its classes are too long.
-    """
-    size = len(emit(header)) + LATER
-    if size > wire.MAX_HEADER:
-        raise SourceError(
-            f"{header.source['name']}: the names of {len(header.classes):,} classes take too much of a file's header, "
-            f"{size:,} bytes of {wire.MAX_HEADER:,}: shorten the folders' names, or their texts in --class-names"
-        )
-
-
-def beginnings(setting: Setting) -> dict[str, Any]:
-    """Return, as JSON holds it, all that decides what the first stage makes."""
-    inputs, source = setting.inputs, setting.source
-    return software() | {
-        "device": describe_device(setting.device),
-        "recipe": to_json(setting.recipe),
-        "data": source.provenance() | {"classes": list(source.classes)},
-        "teacher": to_json([inputs.teacher, inputs.teacher_mean, inputs.teacher_std]),
-    }
-
-
-def initial_images(
-    recipe: Recipe, source: Source, teacher: Teacher, layout: Layout, progress: Progress, checkpoint: Checkpoint
-) -> Tensor:
-    """Return the first images, uint8 (N, 3, S, S), if need be made anew."""
-    if checkpoint.state:
-        progress("Images", 1, 1)
-        return checkpoint.state["images"]
-    generator = torch.Generator().manual_seed(recipe.seed)
-    images = INITIALIZERS[recipe.initializer](source, teacher, layout, generator, progress)
-    checkpoint.save(1, 1, lambda: {"images": images})
-    return images
-
-
-def through_codec(images: Tensor, recipe: Recipe, progress: Progress) -> tuple[list[bytes], Tensor]:
-    """Return the encoded images, and uint8 (N, 3, S, S) as a reader will decode them."""
-    pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
-    streams = [encode(image, recipe.codec, recipe.quality) for image in track(pixels, len(pixels), "Encode", progress)]
-    height, width = pixels.shape[1:3]
-    decoded = [decode(stream, recipe.codec, height, width, "new image") for stream in streams]
-    return streams, torch.stack([torch.tensor(image) for image in decoded]).permute(0, 3, 1, 2).contiguous()

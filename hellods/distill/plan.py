@@ -7,9 +7,10 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
+from torch import Tensor
 
 from hellods.distill.arrange import Setting, lessons
 from hellods.distill.fit import fit_projector, quantize_projector
@@ -17,8 +18,7 @@ from hellods.distill.initialize import INITIALIZERS, Layout
 from hellods.distill.measure import measure
 from hellods.distill.mentors import get_assistant, get_teacher
 from hellods.distill.prototypes import prototypes
-from hellods.distill.recipe import Inputs, Resolved
-from hellods.distill.sources import KEPT, Source, squares
+from hellods.distill.sources import KEPT, squares
 from hellods.distill.teacher import Teacher, check_teacher
 from hellods.distill.trajectory import average
 from hellods.format.codecs import decode, encode
@@ -28,12 +28,16 @@ from hellods.progress import Progress, silent, track
 STEPS: Final = 3  # of a stage; the first is slow, since memory and kernels are new to it, and does not count
 IMAGES: Final = 64  # where a step is one image
 CLASSES: Final = 2  # where it is a class
-TRAININGS: Final = ("Teacher", "Assistant")  # stages that see every real image
 CANDIDATES: Final = 8  # of such a class, in place of hundreds
 
 
-# What begins a stage, the steps that it is watched for, and how often it counts.
-Beginning = tuple[Callable[[Progress], object], int, float]
+class Trial(NamedTuple):
+    """What begins a stage of a build, the steps that it is watched for, and how often it counts."""
+
+    begin: Callable[[Progress], object]  # runs until its progress callback raises
+    steps: int = STEPS
+    times: float = 1.0
+    decodes: bool = False  # all real images once, beside its own work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,82 +60,98 @@ def plan(setting: Setting, progress: Progress = silent) -> tuple[Cost, ...]:
     Raises:
         HelloError: the teacher cannot be had, or does not fit the images.
     """
-    inputs, recipe, source, held_out = setting.inputs, setting.recipe, setting.source, setting.held_out
-    layout, views, fit, device = setting.layout, setting.views, setting.fit, setting.device
-    projector = deepcopy(setting.projector)
-    classes, side = len(source.classes), layout.side
-    images = torch.zeros(classes * layout.images_per_class, 3, side, side, dtype=torch.uint8)
-    few = replace(layout, images_per_class=1, candidates=min(CANDIDATES, layout.candidates))
-
-    def looked_at(layout: Layout) -> float:
-        candidates = min(layout.candidates, len(source) / classes)
-        return layout.images_per_class if recipe.initializer == "real" else max(candidates, layout.patches)
-
-    def code(progress: Progress) -> None:
-        pixels = squares(source, torch.arange(min(STEPS, len(images), len(source))), side).permute(0, 2, 3, 1)
-        for image in track(pixels.contiguous().numpy(), len(images), "Encode", progress):
-            decode(encode(image, recipe.codec, recipe.quality), recipe.codec, side, side, "new image")
-
-    beginnings: list[Beginning] = [(source.check, IMAGES, 1 + len(held_out) / len(source))]
-    decoded = len(source) * 3 * side**2
+    source, held_out, side = setting.source, setting.held_out, setting.recipe.side
+    count, decoded = len(source.classes) * setting.recipe.images_per_class, len(source) * 3 * side**2
+    images = torch.zeros(count, 3, side, side, dtype=torch.uint8)
     kept = decoded <= KEPT
-    mentors, learning = schooling(inputs, recipe, source, held_out, side, device, kept=kept)
-    beginnings += learning
-    generator = torch.Generator().manual_seed(0)
-    beginnings += [
-        (
-            lambda watch: INITIALIZERS[recipe.initializer](source, mentors[0], few, generator, watch),
-            CLASSES,
-            looked_at(layout) / looked_at(few),
-        ),
-        (code, STEPS, 1),
+    trials = trials_of(setting, images, kept=kept)
+    later = images.nbytes + (decoded if kept else 0)
+    costs = [cost(trial, later) for trial in track(trials, len(trials), "Plan", progress)]
+    data = costs[0].seconds if costs[0] else 0.0
+    decoding = data * len(source) / (len(source) + len(held_out))
+    return tuple(
+        replace(cost, seconds=cost.seconds + decoding) if trial.decodes else cost
+        for trial, cost in zip(trials, costs, strict=True)
+        if cost
+    )
+
+
+def trials_of(setting: Setting, images: Tensor, *, kept: bool) -> list[Trial]:
+    """Return what each stage of a build begins with, in order; that of the data comes first.
+
+    Args:
+        setting: of the build.
+        images: stand for those of the file, uint8 (N, 3, S, S).
+        kept: real images are decoded once, not each time.
+    """
+    recipe, source, held_out, views = setting.recipe, setting.source, setting.held_out, setting.views
+    projector = deepcopy(setting.projector)  # a few steps fit it
+    mentors, learning = schooling(setting, kept=kept)
+    seen, how = lessons(recipe, source, images, views)
+    trials = [
+        Trial(source.check, IMAGES, 1 + len(held_out) / len(source)),
+        *learning,
+        choosing(setting, mentors[0]),
+        Trial(partial(code, setting, len(images))),
     ]
     if recipe.head == "prototypes":
-        beginnings += [(partial(prototypes, projector, source, side), CLASSES, 1)]
-    seen, how = lessons(recipe, source, images, views)
-    beginnings += [(lambda watch: fit_projector(projector, mentors[-1], seen, how, fit, watch), STEPS, 1)]
+        trials.append(Trial(partial(prototypes, projector, source, recipe.side), CLASSES))
+    trials.append(Trial(partial(fit_projector, projector, mentors[-1], seen, how, setting.fit)))
     if recipe.quantization == "int4":
-        beginnings += [(partial(quantize_projector, projector, seen, how, fit), STEPS, 1)]
-    beginnings += [(lambda watch: measure(projector.label, mentors, held_out, images, views, watch), STEPS, 1)]
-    later = images.nbytes + (decoded if kept else 0)
-    costs = [cost(*stage, later) for stage in track(beginnings, len(beginnings), "Plan", progress)]
-    found = [cost for cost in costs if cost]
-    first = next((place for place, cost in enumerate(found) if cost.stage in TRAININGS), None)
-    if kept and first is not None:  # it decodes them all once, as the first stage does
-        decoding = found[0].seconds * len(source) / (len(source) + len(held_out))
-        found[first] = replace(found[first], seconds=found[first].seconds + decoding)
-    return tuple(found)
+        trials.append(Trial(partial(quantize_projector, projector, seen, how, setting.fit)))
+    return [*trials, Trial(partial(measure, projector.label, mentors, held_out, images, views))]
 
 
-def schooling(
-    inputs: Inputs, recipe: Resolved, source: Source, held_out: Source, side: int, device: torch.device, *, kept: bool
-) -> tuple[list[Teacher], list[Beginning]]:
+def schooling(setting: Setting, *, kept: bool) -> tuple[list[Teacher], list[Trial]]:
     """Return a teacher and, if the recipe asks for one, its assistant, and what making and checking them begins with.
 
     What is trained in a build is of the same size here. With `kept` images are decoded once, not in every epoch.
     """
+    inputs, recipe, source, side = setting.inputs, setting.recipe, setting.source, setting.recipe.side
     warm = warmed if kept else lambda begin: begin
-    checked = partial(check_teacher, source=held_out, side=side, more=source)
+    checked = partial(check_teacher, source=setting.held_out, side=side, more=source)
 
     def untrained(architecture: str) -> Teacher:
         network = average([create(architecture, len(source.classes), side) for _ in recipe.stages])
-        return Teacher(network, source.classes, architecture="untrained").to(device)
+        return Teacher(network, source.classes, architecture="untrained").to(setting.device)
 
-    beginnings: list[Beginning] = []
+    trials = []
     if inputs.trains is None:
-        teacher = get_teacher(inputs, recipe, source, side, silent).to(device)
+        teacher = get_teacher(inputs, recipe, source, side, silent).to(setting.device)
     else:
         teacher = untrained(inputs.trains)
-        beginnings += [(warm(partial(get_teacher, inputs, recipe, source, side)), STEPS, 1)]
-    beginnings += [(lambda watch: checked(teacher, progress=watch), STEPS, 1)]
+        trials.append(Trial(warm(partial(get_teacher, inputs, recipe, source, side)), decodes=kept))
+    trials.append(Trial(lambda watch: checked(teacher, progress=watch)))
     if not recipe.assisted:
-        return [teacher], beginnings
+        return [teacher], trials
     assistant = untrained(recipe.assistant)
-    beginnings += [
-        (warm(partial(get_assistant, inputs, recipe, source, teacher, side)), STEPS, 1),
-        (lambda watch: checked(assistant, who="assistant", progress=watch), STEPS, 1),
+    trials += [
+        Trial(warm(partial(get_assistant, inputs, recipe, source, teacher, side)), decodes=kept),
+        Trial(lambda watch: checked(assistant, who="assistant", progress=watch)),
     ]
-    return [teacher, assistant], beginnings
+    return [teacher, assistant], trials
+
+
+def choosing(setting: Setting, teacher: Teacher) -> Trial:
+    """Return what begins the choice of the first images; of each class fewer are looked at than in a build."""
+    layout, source, name = setting.layout, setting.source, setting.recipe.initializer
+    few = replace(layout, images_per_class=1, candidates=min(CANDIDATES, layout.candidates))
+    generator = torch.Generator().manual_seed(0)
+
+    def looked_at(layout: Layout) -> float:
+        candidates = min(layout.candidates, len(source) / len(source.classes))
+        return layout.images_per_class if name == "real" else max(candidates, layout.patches)
+
+    begin = partial(INITIALIZERS[name], source, teacher, few, generator)
+    return Trial(begin, CLASSES, looked_at(layout) / looked_at(few))
+
+
+def code(setting: Setting, count: int, progress: Progress) -> None:
+    """Encode and decode a few real images, as a build does with `count` of its own."""
+    recipe, source, side = setting.recipe, setting.source, setting.recipe.side
+    pixels = squares(source, torch.arange(min(STEPS, count, len(source))), side).permute(0, 2, 3, 1)
+    for image in track(pixels.contiguous().numpy(), count, "Encode", progress):
+        decode(encode(image, recipe.codec, recipe.quality), recipe.codec, side, side, "new image")
 
 
 class EnoughError(Exception):
@@ -157,17 +177,15 @@ def _until(steps: int) -> Progress:
     return watch
 
 
-def cost(begin: Callable[[Progress], object], steps: int, times: float, later: int) -> Cost | None:
-    """Return what a stage will take, `times` times over; None for one that reports no steps.
+def cost(trial: Trial, later: int = 0) -> Cost | None:
+    """Return what a stage will take; None for one that reports no steps.
 
     Args:
-        begin: runs the stage until its progress callback raises.
-        steps: to watch.
-        times: how often the stage counts.
+        trial: what begins it.
         later: bytes that it will hold beside what a few steps hold.
     """
     ends: list[float] = []
-    name, total, enough = "", 0, _until(steps)
+    name, total, enough = "", 0, _until(trial.steps)
 
     def watch(stage: str, done: int, of: int) -> None:
         nonlocal name, total
@@ -176,13 +194,13 @@ def cost(begin: Callable[[Progress], object], steps: int, times: float, later: i
         enough(stage, done, of)
 
     with contextlib.suppress(EnoughError):
-        begin(watch)
+        trial.begin(watch)
     if not total:
         return None
     counted = ends[1:] if len(ends) > 2 else ends
     seconds = (counted[-1] - counted[0]) / (len(counted) - 1)
     held = peak()
-    return Cost(stage=name, steps=total, seconds=times * total * seconds, memory=held and held + later)
+    return Cost(stage=name, steps=total, seconds=trial.times * total * seconds, memory=held and held + later)
 
 
 def peak() -> int | None:

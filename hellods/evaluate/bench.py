@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 
 from hellods.distill.mentors import get_teacher
-from hellods.distill.plan import STEPS, cost
+from hellods.distill.plan import Trial, cost
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.resume import software
 from hellods.distill.sources import Folder, Source, open_source
@@ -126,7 +126,7 @@ class Bench:
 
     def training(self) -> list[float]:
         """Return the seconds that each teacher takes that is to be trained, from its first steps."""
-        return [found.seconds for begin in self._untrained if (found := cost(begin, STEPS, 1, 0))]
+        return [found.seconds for begin in self._untrained if (found := cost(Trial(begin)))]
 
     def _get(self, inputs: Inputs, recipe: Recipe, side: int) -> tuple[Teacher, bool]:
         """Return the teacher, and whether it is trained."""

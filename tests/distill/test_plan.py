@@ -14,7 +14,7 @@ from hellods.distill import plan as module
 from hellods.distill.arrange import prepare
 from hellods.distill.build import build, carry_out
 from hellods.distill.mentors import get_teacher
-from hellods.distill.plan import cost, peak, plan, warmed
+from hellods.distill.plan import Cost, Trial, cost, peak, plan, warmed
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.sources import Folder, open_source
 from hellods.progress import Progress, track
@@ -56,6 +56,20 @@ def test_teacher_of_the_users_own_is_not_planned_to_be_trained(few_digits: Path,
     assert [cost.stage for cost in costs] == ["Data", "Teacher check", "Images", "Encode", "Check"]
 
 
+@pytest.mark.parametrize(("reads", "seconds"), [(True, [1.0, 1.8]), (False, [1.0])])
+def test_the_first_training_decodes_what_the_first_stage_did(
+    reads: bool, seconds: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cost(trial: Trial, later: int) -> Cost | None:
+        none = trial.steps == module.IMAGES and not reads  # as for images that stand in memory
+        return None if none else Cost(stage="Fit", steps=1, seconds=1.0, memory=None)
+
+    pytest.importorskip("sklearn")
+    monkeypatch.setattr(module, "cost", cost)
+    found = [round(cost.seconds, 2) for cost in plan(prepare(Inputs(data="digits"), RECIPE))]
+    assert sorted(set(found)) == seconds
+
+
 def test_trainings_are_watched_when_their_images_are_decoded(few_digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = Folder.image
 
@@ -66,7 +80,7 @@ def test_trainings_are_watched_when_their_images_are_decoded(few_digits: Path, m
     monkeypatch.setattr(Folder, "image", slow)
     inputs, recipe = Inputs(data=str(few_digits)), replace(RECIPE, teacher_stages=(2,), flip=False)
     begin, again = (partial(get_teacher, inputs, recipe, open_source(str(few_digits))[0], 32) for _ in range(2))
-    cold, warm = cost(begin, 3, 1, later=0), cost(warmed(again), 3, 1, later=0)
+    cold, warm = cost(Trial(begin)), cost(Trial(warmed(again)))
     assert cold
     assert warm
     assert (cold.stage, cold.steps) == (warm.stage, warm.steps)
@@ -83,7 +97,7 @@ def test_cost_is_the_mean_of_a_few_steps_without_the_first_for_all(monkeypatch: 
             now += 50 if step == 0 else 2
             done.append(step)
 
-    found = cost(work, 4, 1.5, later=10**9)
+    found = cost(Trial(work, 4, 1.5), later=10**9)
     assert found
     assert (found.stage, found.steps, found.seconds) == ("Fit", 100, 300)
     assert done == [0, 1, 2, 3]
@@ -110,14 +124,14 @@ def test_stage_of_fewer_steps_is_stopped_at_its_last(total: int) -> None:
             pass
         ended.append("a check of its result, which a plan must not fail on")
 
-    found = cost(work, 3, 1, later=0)
+    found = cost(Trial(work))
     assert found
     assert (found.steps, ended) == (total, [])
 
 
 def test_stage_without_steps_costs_nothing() -> None:
-    assert cost(lambda progress: progress("Fit", 0, 0), 3, 1, later=0) is None
-    assert cost(lambda progress: None, 3, 1, later=0) is None
+    assert cost(Trial(lambda progress: progress("Fit", 0, 0))) is None
+    assert cost(Trial(lambda progress: None)) is None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="getrusage is not there")
@@ -125,7 +139,7 @@ def test_memory_is_what_was_held_and_what_comes_later() -> None:
     held = peak()
     assert held
     assert held > 10**7
-    found = cost(lambda progress: list(track(range(9), 9, "Fit", progress)), 3, 1, later=10**12)
+    found = cost(Trial(lambda progress: list(track(range(9), 9, "Fit", progress))), later=10**12)
     assert found
     assert found.memory
     assert found.memory >= held + 10**12
@@ -133,6 +147,6 @@ def test_memory_is_what_was_held_and_what_comes_later() -> None:
 
 def test_system_that_does_not_say_its_memory_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "peak", lambda: None)
-    found = cost(lambda progress: list(track(range(9), 9, "Fit", progress)), 3, 1, later=5)
+    found = cost(Trial(lambda progress: list(track(range(9), 9, "Fit", progress))), later=5)
     assert found
     assert found.memory is None
