@@ -12,7 +12,6 @@ from hellods.device import Clock, get_device
 from hellods.distill.embed import embed
 from hellods.distill.fit import Fit
 from hellods.distill.initialize import Layout, check_enough
-from hellods.distill.mentors import an_epoch, check_network
 from hellods.distill.recipe import (
     LEAST_SIDE,
     NO_ASSISTANT,
@@ -26,10 +25,12 @@ from hellods.distill.recipe import (
     usual_network,
 )
 from hellods.distill.sources import Pixels, Source, open_source, usual_side
+from hellods.distill.training import an_epoch
 from hellods.errors import RecipeError, SourceError
 from hellods.format import wire
 from hellods.labels.config import check_descriptions, check_template
 from hellods.labels.projector import Projector
+from hellods.nets import create
 from hellods.progress import Progress, silent
 from hellods.views.rule import Views
 
@@ -77,7 +78,8 @@ def prepare(inputs: Inputs, recipe: Recipe, progress: Progress = silent) -> Sett
         progress("Base model", 1, 1)
     recipe = replace(recipe, side=side, encoder_rank=rank)
     resolved = resolve(recipe, inputs, source, projector.config.preprocess.side)
-    check_network(inputs, resolved, source)
+    if network := inputs.trains or (resolved.assistant if resolved.assisted else None):
+        create(network, len(source.classes), resolved.side)  # a wrong name is found before any long work
     layout, views, fit = arrange(resolved)
     check_enough(source, layout, resolved.initializer)
     return Setting(

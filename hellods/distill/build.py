@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -21,12 +20,11 @@ from hellods.distill.card import card
 from hellods.distill.fit import fit_projector, quantize_projector
 from hellods.distill.initialize import INITIALIZERS
 from hellods.distill.measure import SAMPLE, measure
-from hellods.distill.mentors import get_assistant, get_teacher
+from hellods.distill.mentors import get_mentors
 from hellods.distill.prototypes import prototypes
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.resume import Work, digest, software
-from hellods.distill.sources import squares
-from hellods.distill.teacher import Teacher, check_teacher, near_chance
+from hellods.distill.teacher import Teacher, near_chance
 from hellods.errors import SourceError
 from hellods.format import wire
 from hellods.format.archive import check_target, image_sections, write
@@ -131,33 +129,6 @@ def beginnings(setting: Setting) -> dict[str, Any]:
         "data": source.provenance() | {"classes": list(source.classes)},
         "teacher": to_json([inputs.teacher, inputs.teacher_mean, inputs.teacher_std]),
     }
-
-
-def get_mentors(setting: Setting, work: Work, progress: Progress) -> tuple[list[Teacher], dict[str, Any], Work]:
-    """Return the teacher and, if the recipe asks for one, its assistant; what is known of them; and the work so far.
-
-    Raises:
-        HelloError: one of them cannot be had, or is near chance.
-    """
-    inputs, recipe, source, device = setting.inputs, setting.recipe, setting.source, setting.device
-    side, allow_weak = recipe.side, inputs.allow_weak_teacher
-    check = partial(
-        check_teacher, source=setting.held_out, side=side, more=source, allow_weak=allow_weak, progress=progress
-    )
-    with setting.clock("teacher"):
-        teacher = get_teacher(inputs, recipe, source, side, progress, work.stage("teacher")).to(device)
-        known = teacher.provenance() | {"held_out_accuracy": to_json(round(check(teacher), 4))}
-    # A network of the user's own is code, which only its answers tell apart.
-    answers = teacher(squares(source, torch.arange(min(len(source), 8)), side))
-    work = work.given(taught=teacher.provenance(), answers=digest({"logits": answers}))
-    if not recipe.assisted:
-        return [teacher], known, work
-    with setting.clock("assistant"):
-        checkpoint = work.stage("assistant")
-        assistant = get_assistant(inputs, recipe, source, teacher, side, progress, checkpoint).to(device)
-        accuracy = to_json(round(check(assistant, who="assistant"), 4))
-        known["assistant"] = assistant.provenance() | {"held_out_accuracy": accuracy}
-    return [teacher, assistant], known, work.given(assisted=assistant.provenance())
 
 
 def initial_images(setting: Setting, teacher: Teacher, checkpoint: Checkpoint, progress: Progress) -> Tensor:

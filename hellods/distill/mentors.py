@@ -1,180 +1,98 @@
 """Who teaches the projector: a teacher, given or trained here, and an assistant of the students' kind."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from hellods.device import training_dtype
-from hellods.distill.recipe import MEAN, STD, Inputs, Recipe, Resolved
-from hellods.distill.sources import Source, squares
-from hellods.distill.teacher import Teacher, load_teacher
-from hellods.distill.trajectory import Trajectory
-from hellods.nets import create
-from hellods.progress import Progress, silent
-from hellods.train import NO_CHECKPOINT, Checkpoint, Schedule, train
-from hellods.views.draw import draw
-from hellods.views.normalize import normalize
-from hellods.views.render import render
-from hellods.views.rule import Views
+from hellods.distill.arrange import Setting
+from hellods.distill.recipe import Inputs
+from hellods.distill.resume import Work, digest
+from hellods.distill.sources import squares
+from hellods.distill.teacher import Teacher, check_teacher, load_teacher
+from hellods.distill.training import Training, train_teacher
+from hellods.progress import Progress
+from hellods.record import to_json
+from hellods.train import NO_CHECKPOINT, Checkpoint
 
 
-def check_network(inputs: Inputs, recipe: Resolved, source: Source) -> None:
-    """Make the network that will be trained here, if one will, so that a wrong name is found before any long work.
+def get_mentors(setting: Setting, work: Work, progress: Progress) -> tuple[list[Teacher], dict[str, Any], Work]:
+    """Return the teacher and, if the recipe asks for one, its assistant; what is known of them; and the work so far.
 
     Raises:
-        RecipeError: the name is unknown, or the network cannot take the images.
+        HelloError: one of them cannot be had, or is near chance.
     """
-    name = inputs.trains or (recipe.assistant if recipe.assisted else None)
-    if name is not None:
-        create(name, len(source.classes), recipe.side)
+    source = setting.source
+    with setting.clock("teacher"):
+        teacher = get_teacher(setting, progress, work.stage("teacher"))
+        known = facts(setting, teacher, "teacher", progress)
+    # A network of the user's own is code, which only its answers tell apart.
+    answers = teacher(squares(source, torch.arange(min(len(source), 8)), setting.recipe.side))
+    work = work.given(taught=teacher.provenance(), answers=digest({"logits": answers}))
+    if not setting.recipe.assisted:
+        return [teacher], known, work
+    with setting.clock("assistant"):
+        assistant = get_assistant(setting, teacher, progress, work.stage("assistant"))
+        known["assistant"] = facts(setting, assistant, "assistant", progress)
+    return [teacher, assistant], known, work.given(assisted=assistant.provenance())
 
 
-def get_teacher(
-    inputs: Inputs,
-    recipe: Recipe,
-    source: Source,
-    side: int,
-    progress: Progress,
-    checkpoint: Checkpoint = NO_CHECKPOINT,
-) -> Teacher:
-    """Return the user's teacher, or one trained on the real images (`train:ARCH`)."""
-    if inputs.trains is not None:
-        return _trained(inputs.trains, None, inputs, recipe, source, side, progress, checkpoint)
-    return load_teacher(
-        inputs.teacher,
-        inputs.teacher_weights,
-        inputs.teacher_mean,
-        inputs.teacher_std,
-        source.classes,
-        side,
-    )
+def get_teacher(setting: Setting, progress: Progress, checkpoint: Checkpoint = NO_CHECKPOINT) -> Teacher:
+    """Return the user's teacher, or one trained on the real images (`train:ARCH`), on the device.
+
+    Raises:
+        HelloError: it cannot be had, or does not learn.
+    """
+    inputs, source, side, device = setting.inputs, setting.source, setting.recipe.side, setting.device
+    if inputs.trains is None:
+        return given(inputs, source.classes, side).to(device)
+    training = Training.of(inputs.trains, inputs, setting.recipe, side)
+    return train_teacher(training, source, device=device, progress=progress, checkpoint=checkpoint)
+
+
+def given(inputs: Inputs, classes: tuple[str, ...], side: int) -> Teacher:
+    """Return the user's own teacher, on the CPU, for images of that side.
+
+    Raises:
+        HelloError: it cannot be had.
+    """
+    mean, std = inputs.teacher_mean, inputs.teacher_std
+    return load_teacher(inputs.teacher, inputs.teacher_weights, mean, std, classes, side)
 
 
 def get_assistant(
-    inputs: Inputs,
-    recipe: Resolved,
-    source: Source,
-    teacher: Teacher,
-    side: int,
-    progress: Progress,
-    checkpoint: Checkpoint = NO_CHECKPOINT,
+    setting: Setting, teacher: Teacher, progress: Progress, checkpoint: Checkpoint = NO_CHECKPOINT
 ) -> Teacher:
     """Return a network of the students' kind that learns from the teacher, for a recipe that asks for one.
 
     It stands between a strong teacher and a small student (teacher assistant, arXiv 1902.03393).
-    """
-    return _trained(recipe.assistant, teacher, inputs, recipe, source, side, progress, checkpoint)
-
-
-def _trained(
-    architecture: str,
-    assists: Teacher | None,
-    inputs: Inputs,
-    recipe: Recipe,
-    source: Source,
-    side: int,
-    progress: Progress,
-    checkpoint: Checkpoint,
-) -> Teacher:
-    return train_teacher(
-        architecture,
-        source,
-        side,
-        assists=assists,
-        seed=recipe.seed,
-        epochs=recipe.epochs,
-        stages=recipe.stages,
-        flip=bool(recipe.flip),
-        mean=inputs.teacher_mean,
-        std=inputs.teacher_std,
-        device=inputs.device,
-        progress=progress,
-        checkpoint=checkpoint,
-    )
-
-
-def an_epoch(images: int) -> tuple[int, int]:
-    """Return the steps of an epoch over so many images, and its batch size: small sets see many steps in small ones."""
-    batch_size = min(max(images // 40, 16), 128, images)
-    return images // batch_size, batch_size
-
-
-def train_teacher(
-    architecture: str,
-    source: Source,
-    side: int,
-    *,
-    assists: Teacher | None = None,
-    seed: int,
-    epochs: int,
-    stages: Sequence[int] | None = None,
-    flip: bool = False,
-    mean: Sequence[float] = MEAN,
-    std: Sequence[float] = STD,
-    device: torch.device | str = "cpu",
-    progress: Progress = silent,
-    checkpoint: Checkpoint = NO_CHECKPOINT,
-) -> Teacher:
-    """Return a teacher trained from scratch on random crops.
-
-    It learns the true classes; as an assistant, the mean of those and of its teacher's soft labels.
-
-    Args:
-        architecture: names the network.
-        source: what it learns from.
-        side: of the images, in pixels.
-        assists: the teacher whose assistant it will be.
-        seed: of weights, order and crops.
-        epochs: of the whole training, over which the learning rate falls.
-        stages: epochs after which the logits of the network as it then is are averaged; the training ends with the last
-            of them. None: the last epoch alone.
-        flip: mirror half of the crops.
-        mean: per channel, of pixels in 0..1.
-        std: likewise.
-        device: where it learns.
-        progress: told of every step.
-        checkpoint: told of every step.
 
     Raises:
-        RecipeError: an unknown architecture, or one that does not learn.
-        SourceError: an image cannot be used.
+        HelloError: it does not learn.
     """
-    stages = stages or (epochs,)
-    network = create(architecture, len(source.classes), side, seed=seed)
-    trajectory = Trajectory(network.to(device).to(memory_format=torch.channels_last), stages)
-    views = Views(size=side, scale=(0.35, 1.0), flip=flip)
-    generator = torch.Generator().manual_seed(seed)
-    steps, batch_size = an_epoch(len(source))
-    begin, skipped = divmod(checkpoint.done, steps)
-    for _ in range(begin):
-        torch.randperm(len(source), generator=generator)
-
-    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.randperm(len(source), generator=generator)
-        for indices in order[: steps * batch_size].view(steps, batch_size)[skipped if epoch == begin else 0 :]:
-            drawn = draw(views, (side, side), len(source), seed, epoch, indices)
-            images = squares(source, indices, side).to(device)
-            seen = render(images, replace(drawn, index=torch.arange(batch_size)))
-            truth = source.targets[indices].to(device)
-            if assists is not None:
-                truth = (F.one_hot(truth, len(source.classes)) + assists(seen).softmax(1)) / 2
-            yield normalize(seen, mean, std), truth
-
-    train(
-        trajectory,
-        batches,
-        F.cross_entropy,
-        epochs=max(stages),
-        steps=steps,
-        schedule=Schedule(epochs=epochs),
-        stage="Assistant" if assists else "Teacher",
-        seed=seed,
-        precision=training_dtype(device),
-        after=trajectory.reach,
-        checkpoint=checkpoint,
-        progress=progress,
+    training = Training.of(setting.recipe.assistant, setting.inputs, setting.recipe, setting.recipe.side)
+    return train_teacher(
+        training, setting.source, assists=teacher, device=setting.device, progress=progress, checkpoint=checkpoint
     )
-    return Teacher(trajectory.teacher(), source.classes, architecture=architecture, mean=mean, std=std, trained=True)
+
+
+def check_mentor(setting: Setting, mentor: Teacher, who: str, progress: Progress) -> float:
+    """Return a teacher's or an assistant's accuracy on held-out images, 0..1.
+
+    Raises:
+        SourceError: it is near chance, or has its classes in another order than the data.
+    """
+    return check_teacher(
+        mentor,
+        setting.held_out,
+        setting.recipe.side,
+        more=setting.source,
+        allow_weak=setting.inputs.allow_weak_teacher,
+        progress=progress,
+        who=who,
+    )
+
+
+def facts(setting: Setting, mentor: Teacher, who: str, progress: Progress) -> dict[str, Any]:
+    """Return what the archive says of a teacher or an assistant, which is checked."""
+    accuracy = check_mentor(setting, mentor, who, progress)
+    return mentor.provenance() | {"held_out_accuracy": to_json(round(accuracy, 4))}

@@ -16,10 +16,10 @@ from hellods.distill.arrange import Setting, lessons
 from hellods.distill.fit import fit_projector, quantize_projector
 from hellods.distill.initialize import INITIALIZERS, Layout
 from hellods.distill.measure import measure
-from hellods.distill.mentors import get_assistant, get_teacher
+from hellods.distill.mentors import check_mentor, get_assistant, get_teacher
 from hellods.distill.prototypes import prototypes
 from hellods.distill.sources import KEPT, squares
-from hellods.distill.teacher import Teacher, check_teacher
+from hellods.distill.teacher import Teacher
 from hellods.distill.trajectory import average
 from hellods.format.codecs import decode, encode
 from hellods.nets import create
@@ -107,29 +107,31 @@ def schooling(setting: Setting, *, kept: bool) -> tuple[list[Teacher], list[Tria
 
     What is trained in a build is of the same size here. With `kept` images are decoded once, not in every epoch.
     """
-    inputs, recipe, source, side = setting.inputs, setting.recipe, setting.source, setting.recipe.side
-    warm = warmed if kept else lambda begin: begin
-    checked = partial(check_teacher, source=setting.held_out, side=side, more=source)
+    inputs, recipe = setting.inputs, setting.recipe
 
-    def untrained(architecture: str) -> Teacher:
-        network = average([create(architecture, len(source.classes), side) for _ in recipe.stages])
-        return Teacher(network, source.classes, architecture="untrained").to(setting.device)
+    def training(begin: Callable[[Progress], object]) -> Trial:
+        return Trial(warmed(begin) if kept else begin, decodes=kept)
 
     trials = []
     if inputs.trains is None:
-        teacher = get_teacher(inputs, recipe, source, side, silent).to(setting.device)
+        teacher = get_teacher(setting, silent)
     else:
-        teacher = untrained(inputs.trains)
-        trials.append(Trial(warm(partial(get_teacher, inputs, recipe, source, side)), decodes=kept))
-    trials.append(Trial(lambda watch: checked(teacher, progress=watch)))
+        teacher = untrained(setting, inputs.trains)
+        trials.append(training(partial(get_teacher, setting)))
+    trials.append(Trial(partial(check_mentor, setting, teacher, "teacher")))
     if not recipe.assisted:
         return [teacher], trials
-    assistant = untrained(recipe.assistant)
-    trials += [
-        Trial(warm(partial(get_assistant, inputs, recipe, source, teacher, side)), decodes=kept),
-        Trial(lambda watch: checked(assistant, who="assistant", progress=watch)),
-    ]
+    assistant = untrained(setting, recipe.assistant)
+    trials.append(training(partial(get_assistant, setting, teacher)))
+    trials.append(Trial(partial(check_mentor, setting, assistant, "assistant")))
     return [teacher, assistant], trials
+
+
+def untrained(setting: Setting, architecture: str) -> Teacher:
+    """Return a teacher that answers as fast as the one that a build trains."""
+    recipe, classes = setting.recipe, setting.source.classes
+    network = average([create(architecture, len(classes), recipe.side) for _ in recipe.stages])
+    return Teacher(network, classes, architecture="untrained").to(setting.device)
 
 
 def choosing(setting: Setting, teacher: Teacher) -> Trial:

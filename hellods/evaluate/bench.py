@@ -3,25 +3,26 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 import torch
 from safetensors.torch import save
 
-from hellods.distill.mentors import get_teacher
+from hellods.distill.mentors import given
 from hellods.distill.plan import Trial, cost
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.resume import software
 from hellods.distill.sources import Folder, Source, open_source
 from hellods.distill.teacher import Teacher, check_teacher
+from hellods.distill.training import Training, train_teacher
 from hellods.distill.trajectory import average
 from hellods.distill.weights import fit_weights, read_weights
 from hellods.evaluate.question import Question
 from hellods.format.files import replacing
 from hellods.nets import create
 from hellods.progress import Progress
+from hellods.record import to_json
 
 
 class Hashed(Folder):
@@ -70,7 +71,7 @@ class Bench:
         self.inputs = None if question.teacher is None else _inputs(question, question.teacher, device)
         self._sources: dict[int, tuple[Source, Source]] = {}
         self._checked: list[Source] = []
-        self._teachers: dict[tuple[int, int, object], tuple[Teacher, float | None]] = {}
+        self._teachers: dict[tuple[int, int, Training | None], tuple[Teacher, float | None]] = {}
         self._untrained: list[Callable[[Progress], Teacher]] = []
 
     def sources(self, seed: int) -> tuple[Source, Source]:
@@ -109,15 +110,16 @@ class Bench:
         Raises:
             HelloError: it cannot be had, or does not know the classes of the data.
         """
-        if self.inputs is None:
+        inputs = self.inputs
+        if inputs is None:
             return None
         if recipe.assisted:  # the stages are those of its assistant; its teacher was given
             recipe = replace(recipe, teacher_stages=None)
-        training = None if self.inputs.trains is None else (recipe.epochs, recipe.stages, recipe.flip)
+        training = None if inputs.trains is None else Training.of(inputs.trains, inputs, recipe, side)
         key = (recipe.seed, side, training)
         if key not in self._teachers:
             source, held_out = self.sources(recipe.seed)
-            teacher, trained = self._get(self.inputs, recipe, side)
+            teacher, trained = self._trained(training) if training else (given(inputs, source.classes, side), True)
             teacher, weak, accuracy = teacher.to(self.device), self.question.allow_weak_teacher, None
             if trained:
                 accuracy = check_teacher(teacher, held_out, side, more=source, allow_weak=weak, progress=self.progress)
@@ -128,31 +130,28 @@ class Bench:
         """Return the seconds that each teacher takes that is to be trained, from its first steps."""
         return [found.seconds for begin in self._untrained if (found := cost(Trial(begin)))]
 
-    def _get(self, inputs: Inputs, recipe: Recipe, side: int) -> tuple[Teacher, bool]:
+    def _trained(self, training: Training) -> tuple[Teacher, bool]:
         """Return the teacher, and whether it is trained."""
-        source, _ = self.sources(recipe.seed)
-        learn = partial(get_teacher, inputs, recipe, source, side)
-        if inputs.trains is None:
-            return learn(self.progress), True
-        name, mean, std = inputs.trains, inputs.teacher_mean, inputs.teacher_std
-        epochs, stages, flip = recipe.epochs, recipe.stages, recipe.flip
-        learns = [source.provenance()["sha256"], side, recipe.seed, epochs, stages, flip, mean, std]
-        decides = [name, *learns, software()]
+        source, _ = self.sources(training.seed)
+        decides = [to_json(training), source.provenance()["sha256"], software()]
         file = self.folder / f"teacher-{sha256(json.dumps(decides).encode()).hexdigest()[:16]}.safetensors"
         trained = file.exists()
         if self.train and not trained:
-            self.decode(recipe.seed)
-            teacher = learn(self.progress)
+            self.decode(training.seed)
+            teacher = train_teacher(training, source, device=self.device, progress=self.progress)
             file.parent.mkdir(parents=True, exist_ok=True)
             state = {name: value.cpu().contiguous() for name, value in teacher.network.state_dict().items()}
             with replacing(file, overwrite=True) as temporary:
                 temporary.write_bytes(save(state))
             return teacher, True
-        network = average([create(name, len(source.classes), side) for _ in stages])
+        name, mean, std = training.architecture, training.mean, training.std
+        network = average([create(name, len(source.classes), training.side) for _ in training.stages])
         if trained:
             fit_weights(network, read_weights(str(file)), str(file), len(source.classes))
         else:
-            self._untrained.append(learn)
+            self._untrained.append(
+                lambda progress: train_teacher(training, source, device=self.device, progress=progress)
+            )
         return Teacher(network, source.classes, architecture=name, mean=mean, std=std, trained=True), trained
 
     def _hashed(self, source: Source) -> Source:

@@ -27,15 +27,15 @@ from hellods.progress import silent
 
 def networks(here: Subject, folder: Path, name: str, seed: int) -> list[nn.Module]:
     """Return the stages of the assistant of this seed, trained if WORK has it not."""
-    recipe = replace(here.recipe, seed=seed)
+    recipe = replace(here.setting.recipe, seed=seed)
     kept = folder / f"{name}-{seed}.safetensors"
     if not kept.exists() and seed == 0:
         save_file({k: v.contiguous() for k, v in here.assistant.network.state_dict().items()}, kept)
     if not kept.exists():
-        teacher = get_teacher(here.made_from, recipe, here.source, recipe.side, silent)
-        network = get_assistant(here.made_from, recipe, here.source, teacher, recipe.side, silent).network
+        setting = replace(here.setting, recipe=recipe)
+        network = get_assistant(setting, get_teacher(setting, silent), silent).network
         save_file({k: v.contiguous() for k, v in network.state_dict().items()}, kept)
-    network = average([create(recipe.assistant, len(here.source.classes), recipe.side) for _ in recipe.stages])
+    network = average([create(recipe.assistant, len(here.setting.source.classes), recipe.side) for _ in recipe.stages])
     network.load_state_dict(load_file(kept))
     return list(network) if isinstance(network, Average) else [network]
 
@@ -59,10 +59,10 @@ def main() -> None:
         makers |= {f"{count} together, second stage": [run[1] for run in runs[:count]] for count in counts}
         makers |= {f"seed {seed}, first stage": [run[0]] for seed, run in enumerate(runs[:2])}
     found: dict[str, Any] = {}
-    mean, std = here.made_from.teacher_mean, here.made_from.teacher_std
+    mean, std = here.setting.inputs.teacher_mean, here.setting.inputs.teacher_std
     for name, chosen in makers.items():
-        assistant = Teacher(average(chosen), here.source.classes, architecture="mean", mean=mean, std=std)
-        score = check_teacher(assistant, here.held_out, here.recipe.side)
+        assistant = Teacher(average(chosen), here.setting.source.classes, architecture="mean", mean=mean, std=std)
+        score = check_teacher(assistant, here.setting.held_out, here.setting.recipe.side)
         taught = [student(here, assistant, seed) for seed in range(options.students)]
         found[name] = {"accuracy": score, "students": taught}
         print(name, found[name], file=sys.stderr, flush=True)

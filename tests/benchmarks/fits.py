@@ -30,18 +30,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hellods.device import training_dtype
-from hellods.distill.arrange import arrange, describe, lessons, make_projector, resolve
+from hellods.distill.arrange import Setting, arrange, describe, lessons, make_projector
 from hellods.distill.fit import Fit, fit_projector, quantize_projector
 from hellods.distill.initialize import INITIALIZERS
 from hellods.distill.mentors import get_assistant, get_teacher
-from hellods.distill.recipe import RANK, Inputs, Recipe, Resolved
-from hellods.distill.sources import Source, open_source
+from hellods.distill.recipe import RANK, Recipe
 from hellods.distill.teacher import Teacher
 from hellods.distill.trajectory import average
 from hellods.evaluate.feed import Lesson
 from hellods.evaluate.fidelity import fidelity
-from hellods.evaluate.presets import Protocol
-from hellods.evaluate.presets import resolve as resolve_protocol
+from hellods.evaluate.presets import Protocol, resolve
 from hellods.evaluate.student import learn
 from hellods.labels.projector import Projector
 from hellods.nets import create
@@ -136,10 +134,7 @@ VARIANTS = {
 class Subject:
     """What all variants of one number of images a class share."""
 
-    made_from: Inputs
-    recipe: Resolved
-    source: Source
-    held_out: Source
+    setting: Setting
     images: Tensor  # uint8 (N, 3, S, S)
     assistant: Teacher
 
@@ -148,16 +143,15 @@ def subject(name: str, images_per_class: int, folder: Path) -> Subject:
     prepare = [sys.executable, str(shared() / "data" / "prepare.py"), str(folder), SETS[name]]
     subprocess.run(prepare, check=True)
     made_from = inputs(name, folder)
-    source, held_out = open_source(made_from.data, seed=0)
     side = 128 if name == "imagenette" else None
     asked = Recipe(images_per_class=images_per_class, fit_images=VIEWS, encoder_rank=4, side=side)
-    recipe = resolve(asked, made_from, source, 64)
+    setting = prepare(made_from, asked)
+    recipe, source = setting.recipe, setting.source
     kept = folder / f"{prefix(name)}fits-{images_per_class}.safetensors"
     if not kept.exists():
-        teacher = get_teacher(made_from, recipe, source, recipe.side, silent)
-        layout, _, _ = arrange(recipe)
-        chosen = INITIALIZERS["patches"](source, teacher, layout, torch.Generator().manual_seed(recipe.seed), silent)
-        network = get_assistant(made_from, recipe, source, teacher, recipe.side, silent).network
+        teacher, generator = get_teacher(setting, silent), torch.Generator().manual_seed(recipe.seed)
+        chosen = INITIALIZERS["patches"](source, teacher, setting.layout, generator, silent)
+        network = get_assistant(setting, teacher, silent).network
         save_file({"images": chosen} | {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}, kept)
     state = load_file(kept)
     network = average([create(recipe.assistant, len(source.classes), recipe.side) for _ in recipe.stages])
@@ -165,9 +159,7 @@ def subject(name: str, images_per_class: int, folder: Path) -> Subject:
     network.load_state_dict({name.removeprefix("network."): value for name, value in state.items()})
     mean, std = made_from.teacher_mean, made_from.teacher_std
     assistant = Teacher(network, source.classes, architecture=recipe.assistant, mean=mean, std=std)
-    return Subject(
-        made_from=made_from, recipe=recipe, source=source, held_out=held_out, images=images, assistant=assistant
-    )
+    return Subject(setting=setting, images=images, assistant=assistant)
 
 
 def prefix(name: str) -> str:
@@ -177,15 +169,15 @@ def prefix(name: str) -> str:
 
 def fitted(subject: Subject, variant: Variant) -> tuple[Projector, float]:
     """Return a projector as an archive would hold it, and the seconds of its fit."""
-    recipe = replace(subject.recipe, **variant.recipe)
-    texts = describe(subject.source.classes, subject.made_from.descriptions)
+    source, recipe = subject.setting.source, replace(subject.setting.recipe, **variant.recipe)
+    texts = describe(source.classes, subject.setting.inputs.descriptions)
     projector = make_projector(variant.base, recipe.encoder_rank or RANK, texts, recipe)
     _, views, fit = arrange(recipe)
     if recipe.head == "prototypes":
         from hellods.distill.prototypes import prototypes
 
-        projector.begin(prototypes(projector, subject.source, views.size, silent))
-    seen, views = lessons(recipe, subject.source, subject.images, views)
+        projector.begin(prototypes(projector, source, views.size, silent))
+    seen, views = lessons(recipe, source, subject.images, views)
     if variant.statistics:
         estimate(projector, subject, views)
     start = time.monotonic()
@@ -294,7 +286,7 @@ def loss(name: str, logits: Tensor, target: Tensor) -> Tensor:
 
 def judged(subject: Subject, projector: Projector) -> dict[str, Any]:
     """Return how near the labels come to the assistant's on views that no fit saw, and on held-out images."""
-    _, views, _ = arrange(subject.recipe)
+    views = subject.setting.views
     count, side = len(subject.images), (views.size, views.size)
     places = torch.arange(JUDGED)
     answers, theirs = [], []
@@ -310,10 +302,8 @@ def judged(subject: Subject, projector: Projector) -> dict[str, Any]:
 
 def student(subject: Subject, label_maker: Callable[[Tensor], Tensor], seed: int) -> float:
     """Return what a student of the assistant's kind is right on, by RDED's protocol, in 0..1."""
-    recipe, classes = subject.recipe, len(subject.source.classes)
-    _, views, _ = arrange(recipe)
-    count = len(subject.images)
-    protocol, views = resolve_protocol(Protocol(student=recipe.assistant), views, count, classes)
+    recipe, classes, count = subject.setting.recipe, len(subject.setting.source.classes), len(subject.images)
+    protocol, views = resolve(Protocol(student=recipe.assistant), subject.setting.views, count, classes)
     lesson = Lesson(
         pixels=lambda indices: subject.images[indices],
         side=views.size,
@@ -322,7 +312,7 @@ def student(subject: Subject, label_maker: Callable[[Tensor], Tensor], seed: int
         labels=label_maker,
         protocol=protocol,
         steps=-(-count // (protocol.batch_size or 1)),
-        held_out=subject.held_out,
+        held_out=subject.setting.held_out,
         mean=subject.assistant.mean,
         std=subject.assistant.std,
     )

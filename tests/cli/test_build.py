@@ -12,7 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from hellods.distill import arrange, mentors
+from hellods.distill import arrange, training
 from hellods.distill import build as library
 from hellods.distill import plan as planning
 from hellods.distill.build import Report
@@ -319,7 +319,7 @@ def test_bad_input_is_one_line_before_any_work_and_leaves_the_folder_as_it_was(
         raise AssertionError("refuse before the images are read and the teacher learns")
 
     monkeypatch.setattr(Pixels, "check", late)
-    monkeypatch.setattr(mentors, "train", late)
+    monkeypatch.setattr(training, "train", late)
     (tmp_path / "empty").mkdir()
     (tmp_path / "names").write_text("0: zero")
     (tmp_path / "there.hello").write_text("mine")

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from hellods.distill.sources import Pixels
 from hellods.distill.teacher import Teacher
+from hellods.distill.training import Training
 
 CLASSES = tuple("abcdefghij")
 
@@ -24,6 +25,12 @@ class Shade(nn.Module):
 def teacher(network: nn.Module | None = None, **options: object) -> Teacher:
     plain = {"architecture": "shade", "mean": (0, 0, 0), "std": (1, 1, 1)} | options
     return Teacher(network or Shade(), CLASSES, **plain)  # type: ignore[arg-type]
+
+
+def training(epochs: int, **knobs: object) -> Training:
+    """Return how a small network is trained, by default to its last epoch."""
+    plain = {"architecture": "convnet3", "side": 8, "seed": 0, "epochs": epochs, "stages": (epochs,)} | knobs
+    return Training(**plain)  # type: ignore[arg-type]
 
 
 def shades(images: int, wrong: float = 0.0) -> Pixels:

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from hellods import HelloDataset
-from hellods.distill import mentors
+from hellods.distill import training
 from hellods.distill.build import LATER, Report, build
 from hellods.distill.measure import measure
 from hellods.distill.recipe import Inputs, Recipe
@@ -216,7 +216,7 @@ def test_assistant_learns_from_the_teacher_and_the_projector_from_it(inputs: Inp
 def test_assistant_that_learnt_nothing_is_refused(
     inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mentors, "train", lambda *args, **options: None)
+    monkeypatch.setattr(training, "train", lambda *args, **options: None)
     recipe = replace(RECIPE, assistant="resnet18", teacher_epochs=1)
     with pytest.raises(SourceError, match="the assistant is right on"):
         build(inputs, recipe, out=tmp_path / "x.hello")
@@ -240,6 +240,6 @@ def test_names_that_no_header_holds_are_refused_before_anything_is_learnt(
     inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(wire, "MAX_HEADER", LATER + 1000)
-    monkeypatch.setattr(mentors, "train", None)
+    monkeypatch.setattr(training, "train", None)
     with pytest.raises(SourceError, match=r"the names of 3 classes take too much of a file's header, .* --class-names"):
         build(inputs, RECIPE, out=tmp_path / "x.hello")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from hellods.distill import mentors
+from hellods.distill import training
 from hellods.distill.build import build
 from hellods.distill.embed import describe, embed
 from hellods.distill.recipe import Inputs, Recipe
@@ -74,7 +74,7 @@ def test_base_that_is_too_large_is_refused_before_any_work_with_its_size(
     def late(*arguments: object, **knobs: object) -> None:
         raise AssertionError("refuse before the teacher learns")
 
-    monkeypatch.setattr(mentors, "train", late)
+    monkeypatch.setattr(training, "train", late)
     base = f"local-dir:{small_base}"
     size = sum(value.nbytes for value in create(base).base().values())
     for limit in (1000, size):  # of which the tensors' names take some

@@ -16,7 +16,7 @@ from hellods.distill.build import build, carry_out
 from hellods.distill.mentors import get_teacher
 from hellods.distill.plan import Cost, Trial, cost, peak, plan, warmed
 from hellods.distill.recipe import Inputs, Recipe
-from hellods.distill.sources import Folder, open_source
+from hellods.distill.sources import Folder
 from hellods.progress import Progress, track
 
 RECIPE = Recipe(images_per_class=2, candidates=15, teacher_epochs=2, fit_images=256, fit_batch=64)
@@ -79,7 +79,7 @@ def test_trainings_are_watched_when_their_images_are_decoded(few_digits: Path, m
 
     monkeypatch.setattr(Folder, "image", slow)
     inputs, recipe = Inputs(data=str(few_digits)), replace(RECIPE, teacher_stages=(2,), flip=False)
-    begin, again = (partial(get_teacher, inputs, recipe, open_source(str(few_digits))[0], 32) for _ in range(2))
+    begin, again = (partial(get_teacher, prepare(inputs, recipe)) for _ in range(2))
     cold, warm = cost(Trial(begin)), cost(Trial(warmed(again)))
     assert cold
     assert warm

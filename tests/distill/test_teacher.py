@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hellods.distill.mentors import train_teacher
 from hellods.distill.recipe import MEAN, STD
 from hellods.distill.sources import Pixels, open_source, squares
 from hellods.distill.teacher import Teacher, check_teacher, load_teacher, near_chance
+from hellods.distill.training import train_teacher
 from hellods.errors import RecipeError, SourceError
 
-from .shades import CLASSES, Shade, shades, teacher
+from .shades import CLASSES, Shade, shades, teacher, training
 
 
 class Brighter(nn.Module):
@@ -175,7 +175,7 @@ def test_mean_of_published_weights_is_their_own() -> None:
 
 
 def test_named_network_takes_the_weights_of_a_file(tmp_path: Path) -> None:
-    trained = train_teacher("convnet3", shades(2), 8, seed=0, epochs=1)
+    trained = train_teacher(training(1), shades(2))
     torch.save(trained.network.state_dict(), tmp_path / "w.pt")
     loaded = load_teacher("convnet3", str(tmp_path / "w.pt"), MEAN, STD, CLASSES, 8)
     assert loaded.provenance() == trained.provenance()

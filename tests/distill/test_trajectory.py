@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hellods.distill.mentors import train_teacher
 from hellods.distill.sources import Pixels
 from hellods.distill.teacher import Teacher
+from hellods.distill.training import train_teacher
 from hellods.distill.trajectory import Average, Trajectory, average
 from hellods.train import Checkpoint
+
+from .shades import training
 
 TARGETS = torch.arange(10).repeat_interleave(4)
 PIXELS = (TARGETS * 25).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8).contiguous()
@@ -17,9 +19,7 @@ IMAGES = torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8, generator=torch.
 
 
 def trained(*stages: int, epochs: int = 3, checkpoint: Checkpoint | None = None) -> Teacher:
-    return train_teacher(
-        "convnet3", SOURCE, 8, seed=0, epochs=epochs, stages=stages, checkpoint=checkpoint or Checkpoint()
-    )
+    return train_teacher(training(epochs, stages=stages), SOURCE, checkpoint=checkpoint or Checkpoint())
 
 
 def test_average_answers_with_the_mean_of_logits() -> None:
@@ -33,20 +33,17 @@ def test_stages_are_those_that_one_training_passed() -> None:
     one, three, both = trained(1), trained(3), trained(1, 3)
     torch.testing.assert_close(both(IMAGES), (one(IMAGES) + three(IMAGES)) / 2)
     assert not torch.equal(one(IMAGES), three(IMAGES))
-    assert three.provenance() == train_teacher("convnet3", SOURCE, 8, seed=0, epochs=3).provenance()
+    assert three.provenance() == train_teacher(training(3), SOURCE).provenance()
 
 
 def test_training_ends_with_its_last_stage() -> None:
-    assert 3 * steps(stages=(1,)) == steps(stages=None)
+    assert 3 * steps(1) == steps(3)
 
 
-def steps(stages: tuple[int, ...] | None) -> int:
+def steps(*stages: int) -> int:
     """Return the steps that a training reports to have done at its end."""
     seen = []
-    train_teacher(
-        "convnet3", SOURCE, 8, seed=0, epochs=3, stages=stages,
-        progress=lambda stage, done, total: seen.append((done, total)),
-    )  # fmt: skip
+    train_teacher(training(3, stages=stages), SOURCE, progress=lambda _, done, total: seen.append((done, total)))
     assert seen[-1][0] == seen[-1][1]
     return seen[-1][0]
 
@@ -70,7 +67,7 @@ class Notes(Checkpoint):
 
 @pytest.mark.parametrize("after", [-1, 0, 1])
 def test_training_that_goes_on_has_the_stages_of_one_that_was_never_stopped(after: int) -> None:
-    notes = Notes(steps(stages=(1,)) + after)  # around the first stage
+    notes = Notes(steps(1) + after)  # around the first stage
     with pytest.raises(KilledError):
         trained(1, 2, checkpoint=notes)
     on = trained(1, 2, checkpoint=Checkpoint(notes.noted))

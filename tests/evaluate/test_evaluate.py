@@ -36,10 +36,10 @@ def test_what_is_finished_is_not_done_again(
 def test_a_teacher_that_was_trained_is_kept_for_the_next_time(
     whole: Path, digits_archive: Path, everything: Question, read: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*arguments: object) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
         raise AssertionError("the teacher is trained again")
 
-    monkeypatch.setattr(bench, "get_teacher", refuse)
+    monkeypatch.setattr(bench, "train_teacher", refuse)
     plan = prepare([str(digits_archive)], everything, whole)
     assert plan.missing == []
     assert plan.subjects[0].teacher is not None

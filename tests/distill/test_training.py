@@ -5,24 +5,22 @@ import torch
 from torch import Tensor, nn
 
 from hellods.distill.arrange import best_stages
-from hellods.distill.mentors import train_teacher
 from hellods.distill.recipe import Recipe
 from hellods.distill.sources import Pixels, open_source, squares
 from hellods.distill.teacher import Teacher, check_teacher
+from hellods.distill.training import train_teacher
 
-from .shades import Shade, shades, teacher
+from .shades import Shade, shades, teacher, training
 
 
 def test_same_seed_trains_the_same_teacher() -> None:
-    first, again, other = (train_teacher("convnet3", shades(2), 8, seed=s, epochs=2).provenance() for s in (1, 1, 2))
+    first, again, other = (train_teacher(training(2, seed=seed), shades(2)).provenance() for seed in (1, 1, 2))
     assert first == again
     assert first["sha256"] != other["sha256"]
 
 
 def test_crops_are_mirrored_where_it_is_asked_for() -> None:
-    plain, again, mirrored = (
-        train_teacher("convnet3", sides(), 8, seed=0, epochs=8, flip=flip) for flip in (False, False, True)
-    )
+    plain, again, mirrored = (train_teacher(training(8, flip=flip), sides()) for flip in (False, False, True))
     left, right = (squares(sides(), torch.tensor([index]), 8) for index in (0, 1))
     assert plain.provenance() == again.provenance()
     assert (plain(left).argmax(), plain(right).argmax()) == (0, 1)
@@ -40,7 +38,7 @@ def sides() -> Pixels:
 def test_stages_for_few_images_have_learnt_something_on_a_small_set_too() -> None:
     source = shades(15)
     stages = best_stages(Recipe(images_per_class=1), len(source))
-    trained = train_teacher("convnet3", source, 8, seed=0, epochs=12, stages=stages)
+    trained = train_teacher(training(12, stages=stages), source)
     assert check_teacher(trained, shades(5), 8, allow_weak=True) > 0.9
 
 
@@ -57,7 +55,7 @@ def test_assistant_learns_the_true_classes_and_what_its_teacher_says(
     assists: Teacher | None, low: float, high: float
 ) -> None:
     source = shades(12)
-    trained = train_teacher("convnet3", source, 8, assists=assists, seed=0, epochs=20, mean=(0, 0, 0), std=(1, 1, 1))
+    trained = train_teacher(training(20, mean=(0, 0, 0), std=(1, 1, 1)), source, assists=assists)
     images, expected = squares(source, torch.arange(0, 120, 12), 8), torch.arange(10)
     found = trained(images).softmax(1)
     assert low < found[expected, (expected + 5) % 10].mean().item() < high
@@ -67,4 +65,4 @@ def test_assistant_learns_the_true_classes_and_what_its_teacher_says(
 def test_digits_teacher_reaches_97_percent() -> None:
     pytest.importorskip("sklearn")
     source, held_out = open_source("digits")
-    assert check_teacher(train_teacher("convnet3", source, 32, seed=0, epochs=6), held_out, 32) >= 0.97
+    assert check_teacher(train_teacher(training(6, side=32), source), held_out, 32) >= 0.97

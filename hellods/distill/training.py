@@ -1,0 +1,135 @@
+"""train_teacher(): a network learns from real images, as a Training says, and teaches."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import count, islice
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hellods.device import training_dtype
+from hellods.distill.recipe import MEAN, STD, Inputs, Recipe
+from hellods.distill.sources import Source, squares
+from hellods.distill.teacher import Teacher
+from hellods.distill.trajectory import Trajectory
+from hellods.nets import create
+from hellods.progress import Progress, silent
+from hellods.train import NO_CHECKPOINT, Checkpoint, Schedule, train
+from hellods.views.draw import draw
+from hellods.views.normalize import normalize
+from hellods.views.render import render
+from hellods.views.rule import Views
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """All that decides what a network learns from given images."""
+
+    architecture: str
+    side: int  # of the images, in pixels
+    seed: int  # of weights, order and crops
+    epochs: int  # over which the learning rate falls
+    stages: tuple[int, ...]  # epochs after which the network is kept, to average all logits; it ends with the last
+    flip: bool = False  # mirror half of the crops
+    mean: tuple[float, ...] = MEAN  # per channel, of pixels in 0..1
+    std: tuple[float, ...] = STD
+
+    @classmethod
+    def of(cls, architecture: str, inputs: Inputs, recipe: Recipe, side: int) -> Self:
+        """Return how a recipe has a network trained, for images of that side."""
+        return cls(
+            architecture=architecture,
+            side=side,
+            seed=recipe.seed,
+            epochs=recipe.epochs,
+            stages=recipe.stages,
+            flip=bool(recipe.flip),
+            mean=inputs.teacher_mean,
+            std=inputs.teacher_std,
+        )
+
+
+def an_epoch(images: int) -> tuple[int, int]:
+    """Return the steps of an epoch over so many images, and its batch size: small sets see many steps in small ones."""
+    batch_size = min(max(images // 40, 16), 128, images)
+    return images // batch_size, batch_size
+
+
+def train_teacher(
+    training: Training,
+    source: Source,
+    *,
+    assists: Teacher | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress = silent,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
+) -> Teacher:
+    """Return a teacher trained from scratch on random crops.
+
+    It learns the true classes; as an assistant, the mean of those and of its teacher's soft labels.
+
+    Args:
+        training: what decides the rest.
+        source: what it learns from.
+        assists: the teacher whose assistant it will be.
+        device: where it learns, and is.
+        progress: told of every step.
+        checkpoint: told of every step.
+
+    Raises:
+        RecipeError: an unknown architecture, or one that does not learn.
+        SourceError: an image cannot be used.
+    """
+    network = create(training.architecture, len(source.classes), training.side, seed=training.seed)
+    trajectory = Trajectory(network.to(device).to(memory_format=torch.channels_last), training.stages)
+    train(
+        trajectory,
+        crops(training, source, assists, device, checkpoint.done),
+        F.cross_entropy,
+        epochs=max(training.stages),
+        steps=an_epoch(len(source))[0],
+        schedule=Schedule(epochs=training.epochs),
+        stage="Assistant" if assists else "Teacher",
+        seed=training.seed,
+        precision=training_dtype(device),
+        after=trajectory.reach,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    return Teacher(
+        trajectory.teacher(),
+        source.classes,
+        architecture=training.architecture,
+        mean=training.mean,
+        std=training.std,
+        trained=True,
+    )
+
+
+def crops(
+    training: Training, source: Source, assists: Teacher | None, device: torch.device | str, done: int
+) -> Callable[[int], Iterator[tuple[Tensor, Tensor]]]:
+    """Return what yields an epoch's batches: normalized crops, and their classes (B,) or the shares of each (B, K).
+
+    The epoch in which a training goes on begins after the `done` steps that lie behind.
+    """
+    steps, batch_size = an_epoch(len(source))
+    begin, skipped = divmod(done, steps)
+    views = Views(size=training.side, scale=(0.35, 1.0), flip=training.flip)
+    generator = torch.Generator().manual_seed(training.seed)
+    orders = islice((torch.randperm(len(source), generator=generator) for _ in count()), begin, None)
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        parts = next(orders)[: steps * batch_size].view(steps, batch_size)
+        for indices in parts[skipped if epoch == begin else 0 :]:
+            drawn = draw(views, (views.size, views.size), len(source), training.seed, epoch, indices)
+            images = squares(source, indices, views.size).to(device)
+            seen = render(images, replace(drawn, index=torch.arange(batch_size)))
+            truth = source.targets[indices].to(device)
+            if assists is not None:
+                truth = (F.one_hot(truth, len(source.classes)) + assists(seen).softmax(1)) / 2
+            yield normalize(seen, training.mean, training.std), truth
+
+    return batches
