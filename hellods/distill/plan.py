@@ -20,9 +20,8 @@ from hellods.distill.mentors import check_mentor, get_assistant, get_teacher
 from hellods.distill.prototypes import prototypes
 from hellods.distill.sources import KEPT, squares
 from hellods.distill.teacher import Teacher
-from hellods.distill.trajectory import average
+from hellods.distill.training import Training, untrained
 from hellods.format.codecs import decode, encode
-from hellods.nets import create
 from hellods.progress import Progress, silent, track
 
 STEPS: Final = 3  # of a stage; the first is slow, since memory and kernels are new to it, and does not count
@@ -116,22 +115,21 @@ def schooling(setting: Setting, *, kept: bool) -> tuple[list[Teacher], list[Tria
     if inputs.trains is None:
         teacher = get_teacher(setting, silent)
     else:
-        teacher = untrained(setting, inputs.trains)
+        teacher = standing_in(setting, inputs.trains)
         trials.append(training(partial(get_teacher, setting)))
     trials.append(Trial(partial(check_mentor, setting, teacher, "teacher")))
     if not recipe.assisted:
         return [teacher], trials
-    assistant = untrained(setting, recipe.assistant)
+    assistant = standing_in(setting, recipe.assistant)
     trials.append(training(partial(get_assistant, setting, teacher)))
     trials.append(Trial(partial(check_mentor, setting, assistant, "assistant")))
     return [teacher, assistant], trials
 
 
-def untrained(setting: Setting, architecture: str) -> Teacher:
+def standing_in(setting: Setting, architecture: str) -> Teacher:
     """Return a teacher that answers as fast as the one that a build trains."""
-    recipe, classes = setting.recipe, setting.source.classes
-    network = average([create(architecture, len(classes), recipe.side) for _ in recipe.stages])
-    return Teacher(network, classes, architecture="untrained").to(setting.device)
+    training = Training.of(architecture, setting.inputs, setting.recipe, setting.recipe.side)
+    return untrained(training, setting.source.classes).to(setting.device)
 
 
 def choosing(setting: Setting, teacher: Teacher) -> Trial:

@@ -7,13 +7,13 @@ from typing import Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from hellods.device import training_dtype
 from hellods.distill.recipe import MEAN, STD, Inputs, Recipe
 from hellods.distill.sources import Source, squares
 from hellods.distill.teacher import Teacher
-from hellods.distill.trajectory import Trajectory
+from hellods.distill.trajectory import Trajectory, average
 from hellods.nets import create
 from hellods.progress import Progress, silent
 from hellods.train import NO_CHECKPOINT, Checkpoint, Schedule, train
@@ -98,14 +98,18 @@ def train_teacher(
         checkpoint=checkpoint,
         progress=progress,
     )
-    return Teacher(
-        trajectory.teacher(),
-        source.classes,
-        architecture=training.architecture,
-        mean=training.mean,
-        std=training.std,
-        trained=True,
-    )
+    return _teacher(training, trajectory.teacher(), source.classes)
+
+
+def untrained(training: Training, classes: tuple[str, ...]) -> Teacher:
+    """Return a teacher as a training makes it, on the CPU, but one that has learnt nothing."""
+    network = average([create(training.architecture, len(classes), training.side) for _ in training.stages])
+    return _teacher(training, network, classes)
+
+
+def _teacher(training: Training, network: nn.Module, classes: tuple[str, ...]) -> Teacher:
+    name, mean, std = training.architecture, training.mean, training.std
+    return Teacher(network, classes, architecture=name, mean=mean, std=std, trained=True)
 
 
 def crops(

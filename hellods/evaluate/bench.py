@@ -15,12 +15,10 @@ from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.resume import software
 from hellods.distill.sources import Folder, Source, open_source
 from hellods.distill.teacher import Teacher, check_teacher
-from hellods.distill.training import Training, train_teacher
-from hellods.distill.trajectory import average
+from hellods.distill.training import Training, train_teacher, untrained
 from hellods.distill.weights import fit_weights, read_weights
 from hellods.evaluate.question import Question
 from hellods.format.files import replacing
-from hellods.nets import create
 from hellods.progress import Progress
 from hellods.record import to_json
 
@@ -144,15 +142,14 @@ class Bench:
             with replacing(file, overwrite=True) as temporary:
                 temporary.write_bytes(save(state))
             return teacher, True
-        name, mean, std = training.architecture, training.mean, training.std
-        network = average([create(name, len(source.classes), training.side) for _ in training.stages])
+        teacher = untrained(training, source.classes)
         if trained:
-            fit_weights(network, read_weights(str(file)), str(file), len(source.classes))
+            fit_weights(teacher.network, read_weights(str(file)), str(file), len(source.classes))
         else:
             self._untrained.append(
                 lambda progress: train_teacher(training, source, device=self.device, progress=progress)
             )
-        return Teacher(network, source.classes, architecture=name, mean=mean, std=std, trained=True), trained
+        return teacher, trained
 
     def _hashed(self, source: Source) -> Source:
         if self.begun and isinstance(source, Folder):

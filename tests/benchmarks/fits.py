@@ -30,19 +30,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hellods.device import training_dtype
-from hellods.distill.arrange import Setting, arrange, describe, lessons, make_projector
+from hellods.distill.arrange import Setting, arrange, describe, lessons, make_projector, prepare
 from hellods.distill.fit import Fit, fit_projector, quantize_projector
 from hellods.distill.initialize import INITIALIZERS
 from hellods.distill.mentors import get_assistant, get_teacher
 from hellods.distill.recipe import RANK, Recipe
 from hellods.distill.teacher import Teacher
-from hellods.distill.trajectory import average
+from hellods.distill.training import Training, untrained
 from hellods.evaluate.feed import Lesson
 from hellods.evaluate.fidelity import fidelity
 from hellods.evaluate.presets import Protocol, resolve
 from hellods.evaluate.student import learn
 from hellods.labels.projector import Projector
-from hellods.nets import create
 from hellods.progress import silent
 from hellods.views.draw import draw
 from hellods.views.render import render
@@ -140,25 +139,24 @@ class Subject:
 
 
 def subject(name: str, images_per_class: int, folder: Path) -> Subject:
-    prepare = [sys.executable, str(shared() / "data" / "prepare.py"), str(folder), SETS[name]]
-    subprocess.run(prepare, check=True)
+    unpack = [sys.executable, str(shared() / "data" / "prepare.py"), str(folder), SETS[name]]
+    subprocess.run(unpack, check=True)
     made_from = inputs(name, folder)
     side = 128 if name == "imagenette" else None
     asked = Recipe(images_per_class=images_per_class, fit_images=VIEWS, encoder_rank=4, side=side)
     setting = prepare(made_from, asked)
-    recipe, source = setting.recipe, setting.source
+    recipe = setting.recipe
     kept = folder / f"{prefix(name)}fits-{images_per_class}.safetensors"
     if not kept.exists():
         teacher, generator = get_teacher(setting, silent), torch.Generator().manual_seed(recipe.seed)
-        chosen = INITIALIZERS["patches"](source, teacher, setting.layout, generator, silent)
+        chosen = INITIALIZERS["patches"](setting.source, teacher, setting.layout, generator, silent)
         network = get_assistant(setting, teacher, silent).network
         save_file({"images": chosen} | {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}, kept)
     state = load_file(kept)
-    network = average([create(recipe.assistant, len(source.classes), recipe.side) for _ in recipe.stages])
     images = state.pop("images")
-    network.load_state_dict({name.removeprefix("network."): value for name, value in state.items()})
-    mean, std = made_from.teacher_mean, made_from.teacher_std
-    assistant = Teacher(network, source.classes, architecture=recipe.assistant, mean=mean, std=std)
+    training = Training.of(recipe.assistant, made_from, recipe, recipe.side)
+    assistant = untrained(training, setting.source.classes)
+    assistant.network.load_state_dict({name.removeprefix("network."): value for name, value in state.items()})
     return Subject(setting=setting, images=images, assistant=assistant)
 
 
