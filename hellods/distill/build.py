@@ -19,7 +19,7 @@ from hellods.distill.arrange import Setting, class_by_class, lessons, prepare
 from hellods.distill.card import card
 from hellods.distill.fit import fit_projector, quantize_projector
 from hellods.distill.initialize import INITIALIZERS
-from hellods.distill.measure import SAMPLE, measure
+from hellods.distill.measure import measure
 from hellods.distill.mentors import get_mentors
 from hellods.distill.prototypes import prototypes
 from hellods.distill.recipe import Inputs, Recipe
@@ -183,8 +183,8 @@ def measured(
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """Return what is measured of the projector, which goes to the CPU, and answers that a reader's must come near."""
     held_out, views = setting.held_out, setting.views
-    metrics = measure(setting.projector.label, mentors, held_out, images, views, progress)
-    right, shown = metrics["projector_held_out_accuracy"], min(SAMPLE, len(held_out))
+    metrics, shown = measure(setting.projector.label, mentors, held_out, images, views, progress)
+    right = metrics["projector_held_out_accuracy"]
     remedy = "its labels may teach nothing: try more --fit-images, or --preset best"
     if fault := near_chance("projector", right, shown, held_out, remedy):
         logger.warning("%s: %s", setting.source.name, fault)

@@ -29,6 +29,8 @@ logger = logging.getLogger("hellods")
 HELD_OUT: Final = 0.2  # share of every class, where there is no val/ or test/
 KEPT: Final = 1 << 30  # bytes of squares that a source keeps; a larger set is decoded anew each time
 CHUNK: Final = 1024  # images in the hands of the threads
+SAMPLE: Final = 2000  # images that an accuracy is measured on, in all,
+PER_CLASS: Final = 50  # or of each class if that is more: enough to find two swapped ones with a weak teacher
 SIZED: Final = 100  # images whose sizes speak for all
 
 
@@ -211,6 +213,11 @@ def sample(source: Source, wanted: int) -> Tensor:
     counts = [min(wanted, len(own)) for own in members]
     places = [torch.arange(count) * len(own) // max(1, count) for own, count in zip(members, counts, strict=True)]
     return torch.cat([own[place] for own, place in zip(members, places, strict=True)])
+
+
+def judges(source: Source) -> Tensor:
+    """Return int64 indices of what an accuracy is measured on: 2,000 images, or 50 of each class if that is more."""
+    return sample(source, max(PER_CLASS, SAMPLE // len(source.classes)))
 
 
 def accuracy(source: Source, indices: Tensor, hits: Tensor) -> float:

@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as TF
 from hellods.distill.class_order import other_order
 from hellods.distill.recipe import MEAN, STD, check_scale
 from hellods.distill.resume import digest
-from hellods.distill.sources import Source, accuracy, sample, squares
+from hellods.distill.sources import PER_CLASS, Source, accuracy, judges, squares
 from hellods.distill.trajectory import Average
 from hellods.distill.weights import fit_weights, own_network, published, read_weights
 from hellods.errors import RecipeError, SourceError
@@ -27,8 +27,6 @@ from hellods.views.normalize import normalize
 
 logger = logging.getLogger("hellods")
 
-SAMPLE: Final = 2000  # images that a teacher is measured on, in all, or PER_CLASS of each if that is more
-PER_CLASS: Final = 50  # enough to find two swapped classes with a teacher that is right four times in five
 BATCH: Final = 100
 GIVEN: Final = "check its weights, --teacher-mean and --teacher-std"
 TRAINED: Final = "try more --teacher-epochs, later --teacher-stages, or another network"
@@ -202,12 +200,10 @@ def classified(
         stage: names the work in progress.
         progress: told of every batch.
     """
-    classes = len(source.classes)
-    wanted = max(PER_CLASS, SAMPLE // classes)
-    chosen = sample(source, wanted)
+    chosen = judges(source)
     work = [(source, indices) for indices in torch.split(chosen, BATCH)]
-    if more is not None and torch.bincount(source.targets, minlength=classes).min() < PER_CLASS:
-        work += [(more, indices) for indices in torch.split(sample(more, wanted), BATCH)]
+    if more is not None and torch.bincount(source.targets, minlength=len(source.classes)).min() < PER_CLASS:
+        work += [(more, indices) for indices in torch.split(judges(more), BATCH)]
     predicted = [
         label_maker(squares(origin, indices, side)).argmax(1).cpu()
         for origin, indices in track(work, len(work), stage, progress)

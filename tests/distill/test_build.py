@@ -133,8 +133,23 @@ def test_large_file_is_measured_on_some_of_its_images(monkeypatch: pytest.Monkey
 
     images = torch.arange(9, dtype=torch.uint8).view(9, 1, 1, 1).expand(9, 3, 4, 4).contiguous()
     held_out = Pixels("held out", CLASSES, [0] * 9, images)
-    measure(brightness, [brightness], held_out, images, Views(size=4), silent)  # type: ignore[arg-type, list-item]
+    _, shown = measure(brightness, [brightness], held_out, images, Views(size=4), silent)  # type: ignore[arg-type, list-item]
     assert sorted(torch.cat(seen[-1:])[:, 0, 0, 0].tolist()) == [0, 1, 3, 4, 6, 7]
+    assert shown == 9
+
+
+def test_accuracy_and_agreement_are_of_all_held_out_images_though_as_many_of_each_class_are_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hellods.distill.sources.SAMPLE", 3)
+    monkeypatch.setattr("hellods.distill.sources.PER_CLASS", 1)
+    held_out = Pixels("held out", CLASSES, [0] * 8 + [1, 2], torch.zeros(10, 3, 4, 4, dtype=torch.uint8))
+
+    def blue(images: Tensor) -> Tensor:
+        return torch.tensor([1.0, 0.0, 0.0]).expand(len(images), 3)
+
+    found, shown = measure(blue, [blue], held_out, held_out.images, Views(size=4), silent)  # type: ignore[list-item]
+    assert (found["projector_held_out_accuracy"], found["agreement_on_held_out_images"], shown) == (0.8, 1.0, 3)
 
 
 def test_real_images_can_be_taken_as_they_are(inputs: Inputs, tmp_path: Path) -> None:
