@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import median_low
 from typing import Any, Final, TypeVar
@@ -57,8 +58,8 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def check(self, progress: Progress = silent) -> None:
-        """Decode every image once, and say which were converted.
+    def check(self, progress: Progress = silent, *, decode: bool = True) -> None:
+        """Read every image once, decode it if asked to, and say which were converted.
 
         Raises:
             SourceError: names the files that cannot be used.
@@ -79,7 +80,7 @@ class Pixels(Source):
     def image(self, index: int) -> Tensor:
         return self.images[index]
 
-    def check(self, progress: Progress = silent) -> None:
+    def check(self, progress: Progress = silent, *, decode: bool = True) -> None:
         """Do nothing: what stands in memory was decoded."""
 
     def provenance(self) -> dict[str, Any]:
@@ -101,9 +102,9 @@ class Folder(Source):
     def image(self, index: int) -> Tensor:
         return decode(self._read(index), str(self.root / self.files[index]))[0]
 
-    def check(self, progress: Progress = silent) -> None:
+    def check(self, progress: Progress = silent, *, decode: bool = True) -> None:
         digest, size, notes, problems = hashlib.sha256(), 0, Counter[str](), []
-        examined = threaded(self._examine, range(len(self)))
+        examined = threaded(partial(self._examine, decoded=decode), range(len(self)))
         for index, (length, content, note, problem) in enumerate(track(examined, len(self), "Data", progress)):
             digest.update(os.fsencode(self.files[index]) + b"\0" + content)
             self.contents[index] = int.from_bytes(content[:8])
@@ -130,10 +131,11 @@ class Folder(Source):
         except OSError as cause:
             raise SourceError(f"{path}: {cause.strerror}; make this file readable or remove it") from cause
 
-    def _examine(self, index: int) -> tuple[int, bytes, str | None, str | None]:
+    def _examine(self, index: int, *, decoded: bool) -> tuple[int, bytes, str | None, str | None]:
         try:
             data = self._read(index)
-            return len(data), hashlib.sha256(data).digest(), decode(data, str(self.root / self.files[index]))[1], None
+            note = decode(data, str(self.root / self.files[index]))[1] if decoded else None
+            return len(data), hashlib.sha256(data).digest(), note, None
         except SourceError as problem:
             return 0, b"", None, str(problem)
 

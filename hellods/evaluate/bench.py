@@ -13,7 +13,7 @@ from hellods.distill.mentors import given
 from hellods.distill.plan import Trial, cost
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.resume import software
-from hellods.distill.sources import Folder, Source, open_source
+from hellods.distill.sources import Source, open_source
 from hellods.distill.teacher import Teacher, check_teacher
 from hellods.distill.training import Training, train_teacher, untrained
 from hellods.distill.weights import fit_weights, read_weights
@@ -21,26 +21,6 @@ from hellods.evaluate.question import Question
 from hellods.format.files import replacing
 from hellods.progress import Progress
 from hellods.record import to_json
-
-
-class Hashed(Folder):
-    """Images that `check` reads for their digest, and `decode` decodes."""
-
-    decoded = False
-
-    def _examine(self, index: int) -> tuple[int, bytes, str | None, str | None]:
-        data = self._read(index)
-        return len(data), sha256(data).digest(), None, None
-
-    def decode(self, progress: Progress) -> None:
-        """Decode every image once.
-
-        Raises:
-            SourceError: names the files that cannot be used.
-        """
-        if not self.decoded:
-            Folder(self.name, self.root, self.classes, self.files).check(progress)
-            self.decoded = True
 
 
 class Bench:
@@ -66,17 +46,16 @@ class Bench:
     ) -> None:
         self.question, self.device, self.folder, self.progress, self.train = question, device, folder, progress, train
         self.begun = any(folder.glob("*.json"))
-        self.inputs = None if question.teacher is None else _inputs(question, question.teacher, device)
+        self.inputs = None if question.teacher is None else _inputs(question, question.teacher)
         self._sources: dict[int, tuple[Source, Source]] = {}
-        self._checked: list[Source] = []
+        self._decoded: dict[int, bool] = {}  # seed -> whether its images were decoded, or only hashed
         self._teachers: dict[tuple[int, int, Training | None], tuple[Teacher, float | None]] = {}
         self._untrained: list[Callable[[Progress], Teacher]] = []
 
     def sources(self, seed: int) -> tuple[Source, Source]:
         """Return the images to learn from and those held out, as `open_source`; nothing is decoded yet."""
         if seed not in self._sources:
-            learned, held_out = open_source(self.question.data, seed=seed)
-            self._sources[seed] = self._hashed(learned), self._hashed(held_out)
+            self._sources[seed] = open_source(self.question.data, seed=seed)
         return self._sources[seed]
 
     def check(self, seed: int) -> None:
@@ -85,10 +64,8 @@ class Bench:
         Raises:
             SourceError: names the files that cannot be used.
         """
-        for source in self.sources(seed):
-            if source not in self._checked:
-                source.check(self.progress)
-                self._checked.append(source)
+        if seed not in self._decoded:
+            self._check(seed, decode=not self.begun)
 
     def decode(self, seed: int) -> None:
         """Decode every image of these sources once, if `check` did not.
@@ -96,9 +73,8 @@ class Bench:
         Raises:
             SourceError: names the files that cannot be used.
         """
-        for source in self.sources(seed):
-            if isinstance(source, Hashed):
-                source.decode(self.progress)
+        if not self._decoded.get(seed):
+            self._check(seed, decode=True)
 
     def teacher(self, recipe: Recipe, side: int) -> tuple[Teacher, float | None] | None:
         """Return the teacher for images of that side, and its accuracy on held-out ones; None if none is named.
@@ -131,12 +107,16 @@ class Bench:
     def _trained(self, training: Training) -> tuple[Teacher, bool]:
         """Return the teacher, and whether it is trained."""
         source, _ = self.sources(training.seed)
+
+        def learn(progress: Progress) -> Teacher:
+            return train_teacher(training, source, device=self.device, progress=progress)
+
         decides = [to_json(training), source.provenance()["sha256"], software()]
         file = self.folder / f"teacher-{sha256(json.dumps(decides).encode()).hexdigest()[:16]}.safetensors"
         trained = file.exists()
         if self.train and not trained:
             self.decode(training.seed)
-            teacher = train_teacher(training, source, device=self.device, progress=self.progress)
+            teacher = learn(self.progress)
             file.parent.mkdir(parents=True, exist_ok=True)
             state = {name: value.cpu().contiguous() for name, value in teacher.network.state_dict().items()}
             with replacing(file, overwrite=True) as temporary:
@@ -146,23 +126,20 @@ class Bench:
         if trained:
             fit_weights(teacher.network, read_weights(str(file)), str(file), len(source.classes))
         else:
-            self._untrained.append(
-                lambda progress: train_teacher(training, source, device=self.device, progress=progress)
-            )
+            self._untrained.append(learn)
         return teacher, trained
 
-    def _hashed(self, source: Source) -> Source:
-        if self.begun and isinstance(source, Folder):
-            return Hashed(source.name, source.root, source.classes, source.files)
-        return source
+    def _check(self, seed: int, *, decode: bool) -> None:
+        for source in self.sources(seed):
+            source.check(self.progress, decode=decode)
+        self._decoded[seed] = decode
 
 
-def _inputs(question: Question, teacher: str, device: torch.device) -> Inputs:
+def _inputs(question: Question, teacher: str) -> Inputs:
     return Inputs(
         data=question.data,
         teacher=teacher,
         teacher_weights=question.teacher_weights,
         teacher_mean=question.teacher_mean,
         teacher_std=question.teacher_std,
-        device=str(device),
     )

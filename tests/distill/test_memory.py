@@ -31,7 +31,7 @@ class Virtual(Source):
         super().__init__("virtual", ("dark", "bright"), [index % 2 for index in range(count)])
     def image(self, index):
         return torch.full((3, 32, 32), 200 * (index % 2) + index % 50, dtype=torch.uint8)
-    def check(self, progress=None):
+    def check(self, progress=None, *, decode=True):
         pass
     def provenance(self):
         return {"name": "virtual", "images": len(self)}

@@ -139,6 +139,21 @@ def test_check_names_every_bad_file_in_one_line(split: Path) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_check_that_decodes_nothing_names_every_file_that_cannot_be_read_and_knows_the_others(
+    split: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, hashed = open_source(str(split))[0], open_source(str(split))[0]
+    whole.check()
+    with monkeypatch.context() as patch:
+        patch.delattr(sources, "decode")
+        hashed.check(decode=False)
+    assert hashed.provenance() == whole.provenance()
+    for file in ("cat/1.png", "dog/0.png"):
+        (split / "train" / file).unlink()
+    with pytest.raises(SourceError, match=r"cat/1\.png: No such file .* \(1 more: .*dog/0\.png: No such file"):
+        hashed.check(decode=False)
+
+
 def test_check_says_once_what_was_converted(split: Path, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(2):
         Image.new("L", (4, 4)).save(split / "train" / "cat" / f"{number}.png")
