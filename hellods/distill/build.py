@@ -24,13 +24,13 @@ from hellods.distill.mentors import get_mentors
 from hellods.distill.prototypes import prototypes
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.resume import Work, digest, software
+from hellods.distill.store import as_stored
 from hellods.distill.teacher import Teacher, near_chance
 from hellods.errors import SourceError
 from hellods.format import wire
 from hellods.format.archive import check_target, image_sections, write
-from hellods.format.codecs import decode, encode
 from hellods.format.header import Header, Images, emit
-from hellods.progress import Progress, silent, track
+from hellods.progress import Progress, silent
 from hellods.record import to_json
 from hellods.train import Checkpoint
 
@@ -86,7 +86,7 @@ def carry_out(
     mentors, known, work = get_mentors(setting, Work(out, beginnings(setting)), progress)
     with clock("images"):
         chosen = initial_images(setting, mentors[0], work.stage("images"), progress)
-        streams, images = through_codec(chosen, setting.recipe, progress)
+        streams, images = as_stored(chosen, setting.recipe.codec, setting.recipe.quality, progress)
     with clock("projector"):
         sections = fitted(setting, mentors[-1], images, work, progress)
     with clock("check"):
@@ -141,15 +141,6 @@ def initial_images(setting: Setting, teacher: Teacher, checkpoint: Checkpoint, p
     images = make(setting.source, teacher, setting.layout, generator, progress)
     checkpoint.save(1, 1, lambda: {"images": images})
     return images
-
-
-def through_codec(images: Tensor, recipe: Recipe, progress: Progress) -> tuple[list[bytes], Tensor]:
-    """Return the encoded images, and uint8 (N, 3, S, S) as a reader will decode them."""
-    pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
-    streams = [encode(image, recipe.codec, recipe.quality) for image in track(pixels, len(pixels), "Encode", progress)]
-    height, width = pixels.shape[1:3]
-    decoded = [decode(stream, recipe.codec, height, width, "new image") for stream in streams]
-    return streams, torch.stack([torch.tensor(image) for image in decoded]).permute(0, 3, 1, 2).contiguous()
 
 
 def fitted(setting: Setting, mentor: Teacher, images: Tensor, work: Work, progress: Progress) -> dict[str, bytes]:

@@ -19,9 +19,9 @@ from hellods.distill.measure import measure
 from hellods.distill.mentors import check_mentor, get_assistant, get_teacher
 from hellods.distill.prototypes import prototypes
 from hellods.distill.sources import KEPT, squares
+from hellods.distill.store import as_stored
 from hellods.distill.teacher import Teacher
 from hellods.distill.training import Training, untrained
-from hellods.format.codecs import decode, encode
 from hellods.progress import Progress, silent, track
 
 STEPS: Final = 3  # of a stage; the first is slow, since memory and kernels are new to it, and does not count
@@ -91,7 +91,7 @@ def trials_of(setting: Setting, images: Tensor, *, kept: bool) -> list[Trial]:
         Trial(source.check, IMAGES, 1 + len(held_out) / len(source)),
         *learning,
         choosing(setting, mentors[0]),
-        Trial(partial(code, setting, len(images))),
+        encoding(setting, len(images)),
     ]
     if recipe.head == "prototypes":
         trials.append(Trial(partial(prototypes, projector, source, recipe.side), CLASSES))
@@ -146,12 +146,12 @@ def choosing(setting: Setting, teacher: Teacher) -> Trial:
     return Trial(begin, CLASSES, looked_at(layout) / looked_at(few))
 
 
-def code(setting: Setting, count: int, progress: Progress) -> None:
-    """Encode and decode a few real images, as a build does with `count` of its own."""
-    recipe, source, side = setting.recipe, setting.source, setting.recipe.side
-    pixels = squares(source, torch.arange(min(STEPS, count, len(source))), side).permute(0, 2, 3, 1)
-    for image in track(pixels.contiguous().numpy(), count, "Encode", progress):
-        decode(encode(image, recipe.codec, recipe.quality), recipe.codec, side, side, "new image")
+def encoding(setting: Setting, count: int) -> Trial:
+    """Return what begins to encode and decode the file's `count` images; real ones stand for them."""
+    recipe, source = setting.recipe, setting.source
+    real = squares(source, torch.arange(min(STEPS, count, len(source))), recipe.side)
+    shown = [real[number % len(real)] for number in range(count)]
+    return Trial(partial(as_stored, shown, recipe.codec, recipe.quality))
 
 
 class EnoughError(Exception):

@@ -15,11 +15,12 @@ from hellods.device import describe_device, processor
 from hellods.distill.initialize import pick
 from hellods.distill.resume import software
 from hellods.distill.sources import squares
+from hellods.distill.store import as_stored
 from hellods.errors import FormatError
 from hellods.evaluate.arms import Arm
 from hellods.evaluate.feed import Lesson, batch_sizes
 from hellods.evaluate.makers import Storage, ship, spread, stored
-from hellods.evaluate.sizes import as_stored, image_bytes
+from hellods.evaluate.sizes import image_bytes
 from hellods.evaluate.student import Outcome, learn, pilot
 from hellods.evaluate.subject import Subject
 from hellods.format.files import replacing
@@ -125,7 +126,7 @@ def kept(run: Run) -> dict[str, Any] | None:
 
 def finish(run: Run, device: torch.device, precision: torch.dtype, progress: Progress) -> dict[str, Any]:
     """Train the student, keep what became of it, and return that."""
-    lesson, size = lesson_of(run, device)
+    lesson, size = lesson_of(run)
     outcome = learn(lesson, run.seed, device, precision, progress)
     value = {
         "key": run.key,
@@ -141,14 +142,14 @@ def finish(run: Run, device: torch.device, precision: torch.dtype, progress: Pro
     return value
 
 
-def lesson_of(run: Run, device: torch.device) -> tuple[Lesson, dict[str, int]]:
+def lesson_of(run: Run) -> tuple[Lesson, dict[str, int]]:
     """Return what the student of a run learns from, and the bytes of its images and its labels."""
     subject, arm = run.subject, run.arm
     images, targets, size = pictures(subject, arm, run.seed)
     # Real images are whole: to exchange their strips would only harm them.
     views = subject.views if arm.images == "archive" else replace(subject.views, shuffle=1)
     facts, storage = subject.header.images, subject.storage(arm) if arm.stored else None
-    labels, label_bytes = labels_of(subject, arm, storage, run.seed, device)
+    labels, label_bytes = labels_of(subject, arm, storage, run.seed)
     lesson = Lesson(
         pixels=images,
         side=facts.height,
@@ -175,14 +176,14 @@ def pictures(subject: Subject, arm: Arm, seed: int) -> tuple[Callable[[Tensor], 
         return partial(squares, source, side=side), source.targets, source.provenance()["bytes"]
     generator = torch.Generator().manual_seed(RANDOM + seed)
     chosen = torch.cat([pick(source, label, count, generator) for label, count in enumerate(subject.counts)])
-    images, size = as_stored(squares(source, chosen, side), subject)
+    codec = subject.header.images.codec
+    quality = subject.recipe.quality or (None if codec in ("png", "webp") else 90)
+    streams, images = as_stored(squares(source, chosen, side), codec, quality)
     _, index = image_bytes(subject)
-    return images.__getitem__, source.targets[chosen], size + index
+    return images.__getitem__, source.targets[chosen], sum(map(len, streams)) + index
 
 
-def labels_of(
-    subject: Subject, arm: Arm, storage: Storage | None, seed: int, device: torch.device
-) -> tuple[LabelMaker | None, int]:
+def labels_of(subject: Subject, arm: Arm, storage: Storage | None, seed: int) -> tuple[LabelMaker | None, int]:
     """Return an arm's label maker, None for the true classes, and its bytes."""
     if arm.labels == "truth":
         return None, 0
@@ -202,5 +203,5 @@ def labels_of(
 
 def expected_seconds(run: Run, device: torch.device, precision: torch.dtype) -> float:
     """Return how long a run takes, from a few measured steps."""
-    lesson, _ = lesson_of(run, device)
+    lesson, _ = lesson_of(run)
     return pilot(lesson, device, precision)

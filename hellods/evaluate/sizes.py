@@ -3,13 +3,9 @@
 from dataclasses import replace
 from typing import Final
 
-import torch
-from torch import Tensor
-
 from hellods.evaluate.arms import Arm
 from hellods.evaluate.subject import Subject
 from hellods.format import wire
-from hellods.format.codecs import decode, encode
 from hellods.format.header import Header, emit
 from hellods.format.sections import padding
 
@@ -20,18 +16,6 @@ def image_bytes(subject: Subject) -> tuple[int, int]:
     """Return the bytes of the archive's images, and of their index."""
     lengths = {section.name: section.length for section in subject.header.sections}
     return lengths["images"], lengths["images.index"]
-
-
-def as_stored(images: Tensor, subject: Subject) -> tuple[Tensor, int]:
-    """Return uint8 images (N, 3, H, W) as they are after being stored as the archive stores its own, and their bytes.
-
-    Both are on the CPU.
-    """
-    codec, (height, width) = subject.header.images.codec, images.shape[2:]
-    quality = subject.recipe.quality or (None if codec in ("png", "webp") else 90)
-    streams = [encode(image, codec, quality) for image in images.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
-    decoded = [torch.tensor(decode(stream, codec, height, width, "real image")) for stream in streams]
-    return torch.stack(decoded).permute(0, 3, 1, 2).contiguous(), sum(map(len, streams))
 
 
 def rest_bytes(subject: Subject, arm: Arm) -> int:

@@ -41,7 +41,7 @@ def key(subject: Subject, arm: str, seed: int = 0, precision: str = "fp32") -> s
 
 
 def taught(subject: Subject, arm: str) -> Outcome:
-    lesson, _ = lesson_of(run_of(subject, arm), CPU)
+    lesson, _ = lesson_of(run_of(subject, arm))
     return replace(learn(lesson, 0, CPU, torch.float32), seconds={})
 
 
@@ -50,7 +50,7 @@ def test_the_teacher_as_the_archives_label_maker_gives_the_teacher_arm_exactly(s
 
 
 def test_arms_take_the_labels_they_are_named_for(subject: Subject) -> None:
-    makers = {name: lesson_of(run_of(subject, name), CPU)[0].labels for name in ARMS}
+    makers = {name: lesson_of(run_of(subject, name))[0].labels for name in ARMS}
     assert makers["hello"] is makers["random-hello"] is subject.label_maker
     assert makers["teacher"] is makers["random-teacher"] is subject.teacher
     assert makers["hard"] is makers["full"] is None
@@ -59,14 +59,14 @@ def test_arms_take_the_labels_they_are_named_for(subject: Subject) -> None:
 def test_arms_take_the_images_they_are_named_for(subject: Subject) -> None:
     everything = torch.arange(20)
     for name, arm in ARMS.items():
-        lesson, _ = lesson_of(run_of(subject, name), CPU)
+        lesson, _ = lesson_of(run_of(subject, name))
         assert len(lesson.targets) == (150 if arm.images == "all" else 20)
         same = torch.equal(lesson.pixels(everything), subject.images)
         assert same == (arm.images == "archive")
 
 
 def test_steps_views_and_held_out_images_are_the_same_for_every_arm(subject: Subject) -> None:
-    lessons = [lesson_of(run_of(subject, name), CPU)[0] for name in ARMS]
+    lessons = [lesson_of(run_of(subject, name))[0] for name in ARMS]
     assert {(lesson.steps, lesson.protocol, lesson.views) for lesson in lessons} == {
         (2, subject.protocol, subject.views)
     }
@@ -76,20 +76,18 @@ def test_steps_views_and_held_out_images_are_the_same_for_every_arm(subject: Sub
 @pytest.mark.parametrize(("batch_size", "steps"), [(10, 2), (19, 1), (18, 2), (6, 4), (20, 1)])
 def test_steps_are_those_that_the_images_are_fed_in(batch_size: int, steps: int, subject: Subject) -> None:
     other = replace(subject, protocol=replace(subject.protocol, batch_size=batch_size))
-    lesson, _ = lesson_of(run_of(other, "hard"), CPU)
+    lesson, _ = lesson_of(run_of(other, "hard"))
     assert (steps_of(other), len(Feed(lesson, 0, CPU, Clock(CPU)).sizes)) == (steps, steps)
 
 
 def test_real_images_are_whole_so_their_strips_stay(subject: Subject) -> None:
     shuffled = replace(subject, views=replace(subject.views, shuffle=2))
-    strips = {
-        name: lesson_of(run_of(shuffled, name), CPU)[0].views.shuffle for name in ("hard", "random-hello", "full")
-    }
+    strips = {name: lesson_of(run_of(shuffled, name))[0].views.shuffle for name in ("hard", "random-hello", "full")}
     assert strips == {"hard": 2, "random-hello": 1, "full": 1}
 
 
 def test_random_images_are_real_as_many_of_each_class_and_others_for_another_seed(subject: Subject) -> None:
-    first, second = (lesson_of(run_of(subject, "random-hello", seed=seed), CPU)[0] for seed in (0, 1))
+    first, second = (lesson_of(run_of(subject, "random-hello", seed=seed))[0] for seed in (0, 1))
     real = {image.numpy().tobytes() for image in squares(subject.source, torch.arange(150), 32)}
     pixels = first.pixels(torch.arange(20))
     assert {image.numpy().tobytes() for image in pixels} <= real
@@ -102,21 +100,19 @@ def test_random_images_are_not_those_of_a_build_by_random_images_with_that_seed(
     layout = Layout(images_per_class=2, side=32, factor=1, candidates=1, crops=1)
     assert subject.teacher is not None
     made = real(subject.source, subject.teacher, layout, torch.Generator().manual_seed(seed), silent)
-    drawn = lesson_of(run_of(subject, "random-hello", seed=seed), CPU)[0].pixels(torch.arange(20))
+    drawn = lesson_of(run_of(subject, "random-hello", seed=seed))[0].pixels(torch.arange(20))
     same = {image.numpy().tobytes() for image in made} & {image.numpy().tobytes() for image in drawn}
     assert len(same) < 10
 
 
 def test_random_images_are_the_same_under_every_label_maker(subject: Subject) -> None:
-    pair = [
-        lesson_of(run_of(subject, name), CPU)[0].pixels(torch.arange(20)) for name in ("random-hello", "random-teacher")
-    ]
+    pair = [lesson_of(run_of(subject, name))[0].pixels(torch.arange(20)) for name in ("random-hello", "random-teacher")]
     assert torch.equal(*pair)
 
 
 def test_other_arms_on_its_images_differ_by_their_labels_alone(subject: Subject) -> None:
     assert subject.teacher is not None
-    sizes = {name: lesson_of(run_of(subject, name), CPU)[1] for name, arm in ARMS.items() if arm.images == "archive"}
+    sizes = {name: lesson_of(run_of(subject, name))[1] for name, arm in ARMS.items() if arm.images == "archive"}
     assert {size["images"] for size in sizes.values()} == {sum(image_bytes(subject))}
     expected = {"hello": subject.label_bytes, "hard": 0, "teacher": ship(subject.teacher, 16)[1]}
     expected |= {"shipped-int8": ship(subject.teacher, 8)[1]}
@@ -125,7 +121,7 @@ def test_other_arms_on_its_images_differ_by_their_labels_alone(subject: Subject)
 
 
 def test_bytes_of_random_images_are_those_of_files_in_the_archives_codec(subject: Subject) -> None:
-    lesson, size = lesson_of(run_of(subject, "random-teacher"), CPU)
+    lesson, size = lesson_of(run_of(subject, "random-teacher"))
     total = 0
     for image in lesson.pixels(torch.arange(20)):
         file = BytesIO()
@@ -138,7 +134,7 @@ def test_bytes_of_random_images_are_those_of_files_in_the_archives_codec(subject
 def test_random_images_are_seen_as_a_reader_of_the_archive_would_have_them(subject: Subject) -> None:
     recipe, header = replace(subject.recipe, quality=5), subject.header
     lossy = replace(subject, recipe=recipe, header=replace(header, images=replace(header.images, codec="jpeg")))
-    (coarse, small), (exact, whole) = (lesson_of(run_of(one, "random-hello"), CPU) for one in (lossy, subject))
+    (coarse, small), (exact, whole) = (lesson_of(run_of(one, "random-hello")) for one in (lossy, subject))
     pixels, real = (lesson.pixels(torch.arange(20)) for lesson in (coarse, exact))
     for image, found in zip(real, pixels, strict=True):
         file = BytesIO()
@@ -149,7 +145,7 @@ def test_random_images_are_seen_as_a_reader_of_the_archive_would_have_them(subje
 
 
 def test_bytes_of_all_images_are_those_of_their_files(subject: Subject, few_digits: Path) -> None:
-    _, size = lesson_of(run_of(subject, "full"), CPU)
+    _, size = lesson_of(run_of(subject, "full"))
     files = sum(file.stat().st_size for file in (few_digits / "train").rglob("*.png"))
     assert size == {"images": files, "labels": 0}
 
@@ -159,7 +155,7 @@ def test_stored_labels_come_again_after_as_many_views_as_were_stored(subject: Su
     storage = long.storage(ARMS["stored-1x"])
     assert 1 < storage.views < 100_000
     assert storage.bytes <= subject.label_bytes
-    assert lesson_of(run_of(long, "stored-1x"), CPU)[0].repeat == storage.views
+    assert lesson_of(run_of(long, "stored-1x"))[0].repeat == storage.views
 
 
 Change = Callable[[Subject], Subject]
