@@ -8,13 +8,13 @@ from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.v2 import functional as TF
 
 from hellods.device import Clock
-from hellods.distill.sources import accuracy, sample, squares
+from hellods.distill.sources import Source, accuracy, sample, squares
 from hellods.evaluate.feed import Feed, Lesson, prepared
 from hellods.evaluate.fidelity import SEEN
 from hellods.evaluate.presets import Protocol
@@ -75,22 +75,14 @@ def learn(
     Raises:
         RecipeError: the network is unknown, cannot take the images, or does not learn.
     """
-    protocol, held_out, classes = lesson.protocol, lesson.held_out, len(lesson.held_out.classes)
-    network = create(protocol.student, classes, lesson.views.size, seed=seed)
-    network = network.to(device).to(memory_format=torch.channels_last)
-    clock = Clock(device)
+    protocol, held_out = lesson.protocol, lesson.held_out
+    network, clock = new_student(lesson, seed, device), Clock(device)
     feed = Feed(lesson, seed, device, clock)
-    stream = iter(feed)
-    chosen = sample(held_out, -(-SAMPLE // classes))
-
-    def right(indices: Tensor) -> Tensor:
-        parts = torch.split(indices, at_once(lesson))
-        batches = (prepared(lesson, squared(lesson, some).to(device)) for some in parts)
-        return predict(network, batches, precision) == held_out.targets[indices]
+    chosen = sample(held_out, -(-SAMPLE // len(held_out.classes)))
 
     def check() -> float:
         with clock("check"):
-            return round(accuracy(held_out, chosen, right(chosen)), 6)
+            return round(accuracy(held_out, chosen, right(network, lesson, chosen, precision)), 6)
 
     curve = Curve(protocol.epochs, check)
 
@@ -99,19 +91,18 @@ def learn(
         curve.note(value)
         return value
 
-    schedule = Schedule(
-        learning_rate=protocol.learning_rate or 0.0,
-        weight_decay=protocol.weight_decay,
-        multiplier=protocol.multiplier,
-    )
-    start = time.monotonic()
+    stream, start = iter(feed), time.monotonic()
     train(
         network,
         lambda epoch: islice(stream, lesson.steps),
         loss,
         epochs=protocol.epochs,
         steps=lesson.steps,
-        schedule=schedule,
+        schedule=Schedule(
+            learning_rate=protocol.learning_rate or 0.0,
+            weight_decay=protocol.weight_decay,
+            multiplier=protocol.multiplier,
+        ),
         stage="Student",
         seed=seed,
         precision=precision,
@@ -120,27 +111,51 @@ def learn(
     )
     clock.seconds["student"] = time.monotonic() - start - sum(clock.seconds.values())
     with clock("check"):
-        hits = right(torch.arange(len(held_out)))
-    counts, found = (
-        torch.bincount(targets, minlength=classes) for targets in (held_out.targets, held_out.targets[hits])
-    )
-    view = torch.zeros(1, 3, lesson.views.size, lesson.views.size, dtype=torch.uint8, device=device)
+        hits = right(network, lesson, torch.arange(len(held_out)), precision)
     return Outcome(
-        accuracy=share(hits),
-        per_class=tuple(round(value, 6) for value in (found / counts).tolist()),
+        accuracy=round(hits.double().mean().item(), 6),
+        per_class=per_class(held_out, hits),
         epochs=tuple(curve.points),
         curve=tuple(curve.accuracies),
         losses=tuple(curve.losses),
         views=feed.views,
         seconds={part: round(clock.seconds[part], 3) for part in PARTS},
-        # A backward pass costs two forward ones.
-        flops={
-            "labels": flops(lesson.labels, view) if lesson.labels else 0,
-            "student": 3 * flops(network.eval(), prepared(lesson, view)),
-        },
+        flops=flops_of_a_view(lesson, network, device),
         fidelity=feed.fidelity(),
         parameters=sum(value.numel() for value in network.parameters()),
     )
+
+
+def new_student(lesson: Lesson, seed: int, device: torch.device) -> nn.Module:
+    """Return a student that has learnt nothing, with the weights of this seed."""
+    network = create(lesson.protocol.student, len(lesson.held_out.classes), lesson.views.size, seed=seed)
+    return network.to(device).to(memory_format=torch.channels_last)
+
+
+def right(network: nn.Module, lesson: Lesson, indices: Tensor, precision: torch.dtype) -> Tensor:
+    """Return which of these held-out images a student is right on, bool (B,)."""
+    device = next(network.parameters()).device
+    parts = torch.split(indices, at_once(lesson))
+    batches = (prepared(lesson, squared(lesson, some).to(device)) for some in parts)
+    return predict(network, batches, precision) == lesson.held_out.targets[indices]
+
+
+def per_class(held_out: Source, hits: Tensor) -> tuple[float, ...]:
+    """Return the share of each class's images that a student is right on, of all of them, bool (N,)."""
+    counts, found = (
+        torch.bincount(targets, minlength=len(held_out.classes))
+        for targets in (held_out.targets, held_out.targets[hits])
+    )
+    return tuple(round(value, 6) for value in (found / counts).tolist())
+
+
+def flops_of_a_view(lesson: Lesson, network: nn.Module, device: torch.device) -> dict[str, int]:
+    """Return the FLOPs that its label and the student take for one view."""
+    view = torch.zeros(1, 3, lesson.views.size, lesson.views.size, dtype=torch.uint8, device=device)
+    return {
+        "labels": flops(lesson.labels, view) if lesson.labels else 0,
+        "student": 3 * flops(network.eval(), prepared(lesson, view)),  # a backward pass costs two forward ones
+    }
 
 
 def pilot(lesson: Lesson, device: torch.device, precision: torch.dtype) -> float:
@@ -152,9 +167,7 @@ def pilot(lesson: Lesson, device: torch.device, precision: torch.dtype) -> float
         feed = Feed(few, 0, device, timed)
         batches = list(islice(feed, steps))
         squared(lesson, some)
-    network = create(protocol.student, len(lesson.held_out.classes), lesson.views.size).to(device)
-    network = network.to(memory_format=torch.channels_last)
-    spent = []
+    network, spent = new_student(lesson, 0, device), list[float]()
     for _ in range(2):  # the first time is longer: memory is had, kernels are chosen
         start = time.monotonic()
         train(
@@ -169,7 +182,7 @@ def pilot(lesson: Lesson, device: torch.device, precision: torch.dtype) -> float
         )
         spent.append(time.monotonic() - start)
     with clock("check"):
-        predict(network, [prepared(lesson, squared(lesson, some).to(device))], precision)
+        right(network, lesson, some, precision)
     all_steps = protocol.epochs * lesson.steps
     views = all_steps * (protocol.batch_size or 1)
     checked = CHECKS * min(SAMPLE, len(lesson.held_out)) + len(lesson.held_out)
@@ -214,11 +227,6 @@ def squared(lesson: Lesson, indices: Tensor) -> Tensor:
     size = lesson.views.size
     middle: Tensor = TF.center_crop(squares(lesson.held_out, indices, max(size, size // 7 * 8)), [size, size])
     return middle
-
-
-def share(hits: Tensor) -> float:
-    """Return the share of true values."""
-    return round(hits.double().mean().item(), 6)
 
 
 @torch.no_grad()
