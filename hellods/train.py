@@ -24,12 +24,10 @@ MULTIPLIERS: Final[dict[str, Callable[[int, int, int], float]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How fast to learn: by AdamW unless another optimizer is chosen, with a learning rate that falls."""
+    """How the rates of all optimizers fall, together, from where each begins."""
 
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01  # of matrices only, as in RDED
     multiplier: Literal["cosine", "half-cosine"] = "cosine"
-    epochs: int | None = None  # over which it falls; None: all that are trained
+    epochs: int | None = None  # over which they fall; None: all that are trained
 
 
 class Checkpoint:
@@ -61,9 +59,9 @@ def train(
     *,
     epochs: int,
     steps: int,
+    optimizers: Sequence[Optimizer],
     schedule: Schedule,
     stage: str,
-    optimizers: Sequence[Optimizer] | None = None,
     seed: int = 0,
     precision: torch.dtype = torch.float32,
     after: Callable[[int], None] = lambda epochs: None,
@@ -81,9 +79,9 @@ def train(
         loss: (logits, targets) -> a scalar.
         epochs: how often `batches` is called.
         steps: per epoch.
-        schedule: how the learning rate falls, and where it begins unless there are `optimizers`.
+        optimizers: of the parts that learn, such as one `adamw`.
+        schedule: how their learning rates fall.
         stage: names the training in progress and in messages.
-        optimizers: where parts learn in ways of their own, each at rates that fall together; None: AdamW for all.
         seed: of random layers such as dropout; global random state is left as it was.
         precision: bfloat16 for autocast of the forward pass; weights, loss and optimizer stay in float32.
         after: called after every epoch with the number of epochs done.
@@ -98,7 +96,6 @@ def train(
     progress(stage, checkpoint.done, total)
     if not total:
         return
-    optimizers = [_adamw(network, schedule)] if optimizers is None else optimizers
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     rates = [group["lr"] for group in groups]
     multiplier, falling = MULTIPLIERS[schedule.multiplier], schedule.epochs or epochs
@@ -127,6 +124,16 @@ def train(
                     after(done // steps)  # may change what is kept
                 checkpoint.save(done, total, partial(_state, done, network, optimizers))
                 progress(stage, done, total)
+
+
+def adamw(network: nn.Module, *, learning_rate: float = 1e-3, weight_decay: float = 0.01) -> Optimizer:
+    """Return AdamW for what learns in a network, with decay of matrices and convolutions alone, as in RDED."""
+    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [parameter for parameter in learned if parameter.ndim > 1], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in learned if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return AdamW(groups, lr=learning_rate)
 
 
 @torch.no_grad()
@@ -191,15 +198,6 @@ def _changing(network: nn.Module) -> dict[str, Tensor]:
 def _learned(optimizers: Sequence[Optimizer]) -> list[tuple[Optimizer, Tensor]]:
     """Return each parameter, after who moves it."""
     return [(one, parameter) for one in optimizers for group in one.param_groups for parameter in group["params"]]
-
-
-def _adamw(network: nn.Module, schedule: Schedule) -> Optimizer:
-    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for parameter in learned if parameter.ndim > 1], "weight_decay": schedule.weight_decay},
-        {"params": [parameter for parameter in learned if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return AdamW(groups, lr=schedule.learning_rate)
 
 
 @contextmanager

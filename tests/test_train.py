@@ -1,7 +1,7 @@
 """The loop follows its schedule to the step, repeats exactly, and leaves nothing behind."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Literal
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Muon, Optimizer
 
 from hellods.errors import RecipeError
-from hellods.train import Checkpoint, Schedule, predict, train
+from hellods.train import Checkpoint, Schedule, adamw, predict, train
 
 EPOCHS, STEPS = 3, 4
 
@@ -25,8 +25,15 @@ def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield images, (images[:, 0] > 0).long()
 
 
-def run(network: nn.Module, loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy, **schedule: object) -> None:
-    train(network, batches, loss, epochs=EPOCHS, steps=STEPS, schedule=Schedule(**schedule), stage="Test")  # type: ignore[arg-type]
+def run(
+    network: nn.Module,
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    given: Callable[[int], Iterable[tuple[Tensor, object]]] = batches,
+    **options: object,
+) -> None:
+    """Train by AdamW, unless told otherwise for a few epochs of the batches above."""
+    usual = {"epochs": EPOCHS, "steps": STEPS, "optimizers": [adamw(network)], "schedule": Schedule(), "stage": "Test"}
+    train(network, given, loss, **usual | options)  # type: ignore[arg-type]
 
 
 def half_cosine(step: int) -> float:
@@ -48,11 +55,13 @@ def test_learning_rate_follows_the_published_curve_at_every_step(
         path.append(network.weight.item())
         return network.weight.sum()  # a gradient of one: Adam moves by the learning rate itself
 
-    train(
-        network, lambda epoch: ((images[:, :1].double(), targets) for images, targets in batches(epoch)), loss,
-        epochs=EPOCHS, steps=STEPS, stage="Test",
-        schedule=Schedule(learning_rate=0.1, weight_decay=0.0, multiplier=name),
-    )  # fmt: skip
+    run(
+        network,
+        loss,
+        lambda epoch: ((images[:, :1].double(), targets) for images, targets in batches(epoch)),
+        optimizers=[adamw(network, learning_rate=0.1, weight_decay=0.0)],
+        schedule=Schedule(multiplier=name),
+    )
     path.append(network.weight.item())
     rates = [before - after for before, after in pairwise(path)]
     assert rates == pytest.approx([0.1 * formula(step) for step in range(EPOCHS * STEPS)], rel=1e-6)
@@ -67,7 +76,7 @@ def test_each_optimizer_begins_at_its_own_rate_and_they_fall_together() -> None:
         seen.append((one.param_groups[0]["lr"], other.param_groups[0]["lr"]))
         return F.cross_entropy(logits, targets)
 
-    train(network, batches, loss, epochs=2, steps=STEPS, schedule=Schedule(), optimizers=[one, other], stage="Test")
+    run(network, loss, epochs=2, optimizers=[one, other])
     assert seen[0] == (0.5, 0.1)
     assert [second / first for first, second in seen] == pytest.approx([0.2] * 2 * STEPS)
     assert seen[-1][0] < 0.1
@@ -77,7 +86,7 @@ def test_each_optimizer_begins_at_its_own_rate_and_they_fall_together() -> None:
 def test_decay_shrinks_matrices_alone() -> None:
     network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     before = {name: value.clone() for name, value in network.named_parameters()}
-    run(network, lambda logits, targets: 0 * logits.sum(), weight_decay=0.5)
+    run(network, lambda logits, targets: 0 * logits.sum(), optimizers=[adamw(network, weight_decay=0.5)])
     changed = {name for name, value in network.named_parameters() if not torch.equal(value, before[name])}
     assert changed == {"0.weight"}
 
@@ -86,7 +95,7 @@ def test_network_learns() -> None:
     network = nn.Linear(2, 2)
     for parameter in network.parameters():
         nn.init.zeros_(parameter)
-    run(network, learning_rate=0.3)
+    run(network, optimizers=[adamw(network, learning_rate=0.3)])
     images, targets = map(torch.cat, zip(*batches(99), strict=True))
     assert (predict(network, images.split(8)) == targets).double().mean() > 0.8
 
@@ -131,23 +140,20 @@ def test_frozen_parameters_stay() -> None:
 
 def test_every_step_is_reported() -> None:
     calls: list[tuple[str, int, int]] = []
-    train(
-        nn.Linear(2, 2), batches, F.cross_entropy, epochs=2, steps=STEPS, schedule=Schedule(), stage="Test",
-        progress=lambda *call: calls.append(call),
-    )  # fmt: skip
+    run(nn.Linear(2, 2), epochs=2, progress=lambda *call: calls.append(call))
     assert calls == [("Test", done, 2 * STEPS) for done in range(2 * STEPS + 1)]
 
 
 def test_no_steps_leave_the_network_as_it_was() -> None:
     network = dropping()
-    train(network, batches, F.cross_entropy, epochs=EPOCHS, steps=0, schedule=Schedule(), stage="Test")
+    run(network, steps=0)
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), dropping().parameters(), strict=True))
 
 
 @pytest.mark.parametrize("steps", [STEPS - 1, STEPS + 1])
 def test_another_number_of_batches_is_an_error(steps: int) -> None:
     with pytest.raises(ValueError, match="zip"):
-        train(nn.Linear(2, 2), batches, F.cross_entropy, epochs=1, steps=steps, schedule=Schedule(), stage="Test")
+        run(nn.Linear(2, 2), epochs=1, steps=steps)
 
 
 def test_diverging_loss_names_stage_and_step() -> None:
@@ -163,16 +169,13 @@ def test_targets_reach_the_loss_as_they_are() -> None:
         return logits.sum()
 
     pair = (torch.zeros(2, 2), ("any", 1))
-    train(nn.Linear(2, 2), lambda epoch: [pair], loss, epochs=1, steps=1, schedule=Schedule(), stage="Test")
+    run(nn.Linear(2, 2), loss, lambda epoch: [pair], epochs=1, steps=1)  # type: ignore[arg-type]
     assert seen == [("any", 1)]
 
 
 def test_the_end_of_every_epoch_is_told() -> None:
     ended: list[int] = []
-    train(
-        nn.Linear(2, 2), batches, F.cross_entropy, epochs=EPOCHS, steps=STEPS, schedule=Schedule(), stage="Test",
-        after=ended.append,
-    )  # fmt: skip
+    run(nn.Linear(2, 2), after=ended.append)
     assert ended == [1, 2, 3]
 
 
@@ -206,7 +209,7 @@ def optimizers(network: nn.Module) -> list[Optimizer]:
     ]
 
 
-def learn(checkpoint: Checkpoint, by: Callable[[nn.Module], list[Optimizer] | None]) -> dict[str, Tensor]:
+def learn(checkpoint: Checkpoint, by: Callable[[nn.Module], list[Optimizer]]) -> dict[str, Tensor]:
     network = learner()
 
     def pictures(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -217,23 +220,13 @@ def learn(checkpoint: Checkpoint, by: Callable[[nn.Module], list[Optimizer] | No
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(network.scale * logits, targets)  # type: ignore[operator]
 
-    train(
-        network,
-        pictures,
-        loss,
-        epochs=EPOCHS,
-        steps=STEPS,
-        schedule=Schedule(),
-        optimizers=by(network),
-        stage="Test",
-        checkpoint=checkpoint,
-    )
+    run(network, loss, pictures, optimizers=by(network), checkpoint=checkpoint)
     return network.state_dict()
 
 
-@pytest.mark.parametrize("by", [lambda network: None, optimizers], ids=["AdamW", "two optimizers"])
+@pytest.mark.parametrize("by", [lambda network: [adamw(network)], optimizers], ids=["AdamW", "two optimizers"])
 def test_training_goes_on_from_any_step_to_the_very_same_weights(
-    by: Callable[[nn.Module], list[Optimizer] | None],
+    by: Callable[[nn.Module], list[Optimizer]],
 ) -> None:
     whole = learn(book := Notebook(), by)
     assert len(book.pages) == EPOCHS * STEPS
@@ -248,7 +241,7 @@ def test_what_is_kept_leaves_out_what_does_not_learn() -> None:
     network = nn.Sequential(nn.Linear(2, 7), nn.Linear(7, 2)).requires_grad_(False)
     network[1].requires_grad_(True)
     book = Notebook()
-    train(network, batches, F.cross_entropy, epochs=1, steps=STEPS, schedule=Schedule(), stage="Test", checkpoint=book)
+    run(network, epochs=1, checkpoint=book)
     assert {name for name in book.pages[0] if name.startswith("network")} == {"network.1.weight", "network.1.bias"}
 
 
@@ -260,7 +253,7 @@ def test_bfloat16_is_the_forward_pass_alone() -> None:
         seen.append(logits.dtype)
         return F.cross_entropy(logits, targets)
 
-    train(network, batches, loss, epochs=1, steps=STEPS, schedule=Schedule(), stage="Test", precision=torch.bfloat16)
+    run(network, loss, epochs=1, precision=torch.bfloat16)
     assert seen == [torch.bfloat16, torch.float32] * STEPS
     assert network.weight.dtype == torch.float32
 

@@ -16,7 +16,7 @@ from hellods.distill.teacher import Teacher
 from hellods.distill.trajectory import Trajectory, average
 from hellods.nets import create
 from hellods.progress import Progress, silent
-from hellods.train import NO_CHECKPOINT, Checkpoint, Schedule, train
+from hellods.train import NO_CHECKPOINT, Checkpoint, Schedule, adamw, train
 from hellods.views.draw import draw
 from hellods.views.normalize import normalize
 from hellods.views.render import render
@@ -90,6 +90,7 @@ def train_teacher(
         F.cross_entropy,
         epochs=max(training.stages),
         steps=an_epoch(len(source))[0],
+        optimizers=[adamw(trajectory)],
         schedule=Schedule(epochs=training.epochs),
         stage="Assistant" if assists else "Teacher",
         seed=training.seed,

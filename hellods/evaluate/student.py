@@ -20,7 +20,7 @@ from hellods.evaluate.fidelity import SEEN
 from hellods.evaluate.presets import Protocol
 from hellods.nets import create
 from hellods.progress import Progress, silent
-from hellods.train import Schedule, predict, train
+from hellods.train import Schedule, adamw, predict, train
 
 CHECKS: Final = 10  # points of a training curve
 SAMPLE: Final = 1000  # held-out images that a point is measured on
@@ -91,6 +91,7 @@ def learn(
         curve.note(value)
         return value
 
+    optimizer = adamw(network, learning_rate=protocol.learning_rate or 0.0, weight_decay=protocol.weight_decay)
     stream, start = iter(feed), time.monotonic()
     train(
         network,
@@ -98,11 +99,8 @@ def learn(
         loss,
         epochs=protocol.epochs,
         steps=lesson.steps,
-        schedule=Schedule(
-            learning_rate=protocol.learning_rate or 0.0,
-            weight_decay=protocol.weight_decay,
-            multiplier=protocol.multiplier,
-        ),
+        optimizers=[optimizer],
+        schedule=Schedule(multiplier=protocol.multiplier),
         stage="Student",
         seed=seed,
         precision=precision,
@@ -176,6 +174,7 @@ def pilot(lesson: Lesson, device: torch.device, precision: torch.dtype) -> float
             lambda logits, target: criterion(protocol, logits, *target),
             epochs=1,
             steps=len(batches),
+            optimizers=[adamw(network)],
             schedule=Schedule(),
             stage="Measure",
             precision=precision,

@@ -24,7 +24,7 @@ from hellods.distill.recipe import MEAN, STD
 from hellods.distill.sources import open_source, squares
 from hellods.distill.teacher import Teacher, check_teacher, load_teacher, normalize
 from hellods.nets import create
-from hellods.train import Schedule, train
+from hellods.train import Schedule, adamw, train
 from hellods.views.draw import draw
 from hellods.views.render import render
 from hellods.views.rule import Views
@@ -79,10 +79,10 @@ def main() -> None:
             print(f"epoch {epochs} of {EPOCHS}", flush=True)
 
         network = create("convnet3", 10, 32, seed=SEED).to(memory_format=torch.channels_last)
-        schedule = Schedule(learning_rate=0.002)
+        optimizer = adamw(network, learning_rate=0.002)
         train(
-            network, batches, loss, epochs=EPOCHS, steps=steps, schedule=schedule, stage="Teacher", seed=SEED,
-            precision=torch.bfloat16, after=told,
+            network, batches, loss, epochs=EPOCHS, steps=steps, optimizers=[optimizer], schedule=Schedule(),
+            stage="Teacher", seed=SEED, precision=torch.bfloat16, after=told,
         )  # fmt: skip
         accuracy = check_teacher(Teacher(network, source.classes, architecture="convnet3"), held_out, 32)
     save_file(
