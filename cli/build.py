@@ -175,12 +175,11 @@ def command(
         from hellods.distill.plan import plan
 
         draw("Load torch", 1, 1)
-        if not only_plan:
-            check_target(out, overwrite)  # before seconds go into the plan
-        setting = prepare(inputs, recipe, draw)
         if only_plan:
-            click.echo(table(plan(setting, draw)))
+            click.echo(table(plan(prepare(inputs, recipe, draw), draw)))
             return
+        check_target(out, overwrite)  # before seconds go into the plan
+        setting = prepare(inputs, recipe, draw)
         if not quiet:
             draw = whole(draw, {cost.stage: cost.seconds for cost in plan(setting, draw)})
         with kept(Path(out)):
