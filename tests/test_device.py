@@ -1,4 +1,4 @@
-"""Trainings use bfloat16 where the hardware has it, and an archive says so; work in threads is done, and done once."""
+"""Trainings use bfloat16 where the hardware has it; threads and a clock count their work once."""
 
 from collections.abc import Iterator, Mapping
 from multiprocessing import get_all_start_methods, get_context
@@ -7,7 +7,7 @@ from multiprocessing.queues import SimpleQueue
 import pytest
 import torch
 
-from hellods.device import describe_device, in_threads, training_dtype
+from hellods.device import Clock, describe_device, in_threads, training_dtype
 
 CPU = torch.device("cpu")
 
@@ -77,3 +77,13 @@ def test_forked_process_has_threads_of_its_own() -> None:
     child.kill()
     assert child.exitcode == 0
     assert answers.get() == list(range(7))
+
+
+def test_clock_adds_up_what_is_spent_under_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    clock = Clock(torch.device("cpu"))
+    for name, spent in (("views", 2.0), ("labels", 0.5), ("views", 1.0)):
+        with clock(name):
+            now += spent
+    assert clock.seconds == {"views": 3.0, "labels": 0.5}
