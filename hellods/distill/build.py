@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from hellods.data.probe import make_probe
+from hellods.data.probe import Probe, make_probe
 from hellods.device import describe_device
 from hellods.distill.apart import check_apart
 from hellods.distill.arrange import Setting, class_by_class, lessons, prepare
@@ -171,7 +171,7 @@ def fitted(setting: Setting, mentor: Teacher, images: Tensor, work: Work, progre
 
 def measured(
     setting: Setting, mentors: Sequence[Teacher], images: Tensor, progress: Progress
-) -> tuple[dict[str, float], dict[str, Tensor]]:
+) -> tuple[dict[str, float], Probe]:
     """Return what is measured of the projector, which goes to the CPU, and answers that a reader's must come near."""
     held_out, views = setting.held_out, setting.views
     metrics, shown = measure(setting.projector.label, mentors, held_out, images, views, progress)
