@@ -195,11 +195,13 @@ def kept(out: Path) -> Iterator[None]:
     try:
         yield
     except (HelloError, OSError, KeyboardInterrupt):
-        folder = Work(out, {}).folder
-        if size := sum(file.stat().st_size for file in folder.glob("*")):
+        work = Work(out, {})
+        if files := work.kept:
+            stages = dict.fromkeys(file.name.partition("-")[0] for file in files)
+            size = megabytes(sum(file.stat().st_size for file in files))
             click.echo(
-                f"What was done is kept in {escape(str(folder))} ({megabytes(size)}): the same command goes on from "
-                "there. Delete it where that is not wanted.",
+                f"Of what was done, {' and '.join(stages)} are kept in {escape(str(work.folder))} ({size}): the same "
+                "command goes on from there. Delete it where that is not wanted.",
                 err=True,
             )
         raise

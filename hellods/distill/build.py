@@ -83,21 +83,22 @@ def carry_out(
     clock = setting.clock
     with clock("data"):
         check_data(setting, progress)
-    mentors, known, work = get_mentors(setting, Work(out, beginnings(setting)), progress)
-    with clock("images"):
-        chosen = initial_images(setting, mentors[0], work.stage("images"), progress)
-        streams, images = as_stored(chosen, setting.recipe.codec, setting.recipe.quality, progress)
-    with clock("projector"):
-        sections = fitted(setting, mentors[-1], images, work, progress)
-    with clock("check"):
-        metrics, probe = measured(setting, mentors, images, progress)
-    with clock("write"):
-        header = replace(outline(setting), teacher=known, metrics=to_json(metrics))
-        targets = class_by_class(setting.source, setting.recipe).numpy().astype("<u4").tobytes()
-        sections |= image_sections(streams)
-        sections |= {"targets": targets, "probe": save(vars(probe)), "card": card(header).encode()}
-        content_id = write(out, header, sections, overwrite=overwrite, progress=progress)
-        work.remove()
+    with Work(out, beginnings(setting)) as kept:
+        mentors, known, work = get_mentors(setting, kept, progress)
+        with clock("images"):
+            chosen = initial_images(setting, mentors[0], work.stage("images"), progress)
+            streams, images = as_stored(chosen, setting.recipe.codec, setting.recipe.quality, progress)
+        with clock("projector"):
+            sections = fitted(setting, mentors[-1], images, work, progress)
+        with clock("check"):
+            metrics, probe = measured(setting, mentors, images, progress)
+        with clock("write"):
+            header = replace(outline(setting), teacher=known, metrics=to_json(metrics))
+            targets = class_by_class(setting.source, setting.recipe).numpy().astype("<u4").tobytes()
+            sections |= image_sections(streams)
+            sections |= {"targets": targets, "probe": save(vars(probe)), "card": card(header).encode()}
+            content_id = write(out, header, sections, overwrite=overwrite, progress=progress)
+            kept.remove()
     seconds = {stage: round(value, 2) for stage, value in clock.seconds.items()}
     return Report(path=Path(out), content_id=content_id, seconds=seconds)
 

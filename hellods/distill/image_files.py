@@ -22,6 +22,7 @@ CONVERTED: Final = {
     "LA": "grayscale with transparency (dropped)",
     "I;16": "16-bit grayscale",
     "I;16B": "16-bit grayscale",
+    "I": "16-bit grayscale",  # in a PGM, whose values Pillow brings to 0..65535
     "P": "palette",
     "PA": "palette",
     "RGBA": "RGB with transparency (dropped)",
@@ -60,12 +61,13 @@ def _require_usable(picture: Image.Image, where: str) -> None:
     # MPO is a JPEG photograph, followed by previews or a second eye's view.
     if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
         raise _refused(where, f"animated, or of several pages ({picture.n_frames})")  # type: ignore[attr-defined]
-    if picture.mode not in CONVERTED and picture.mode != "RGB":
+    unknown = picture.mode not in CONVERTED and picture.mode != "RGB"
+    if unknown or (picture.mode == "I" and picture.format != "PPM"):
         raise _refused(where, f"pixels of mode {picture.mode}, which have no fixed range; convert it to 8-bit RGB")
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I;16"):
+    if picture.mode.startswith("I"):
         # Pillow clips 16 bits to 8; this scales them.
         pixels = (np.asarray(picture).astype(np.uint32) + 128) // 257
         picture = Image.fromarray(pixels.astype(np.uint8))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,8 @@ from hellods.distill.sources import Source, squares
 from hellods.distill.teacher import Teacher
 from hellods.errors import SourceError
 from hellods.progress import Progress, track
+
+BATCH: Final = 100  # real images whose crops are held and scored at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +58,14 @@ def patches(source: Source, teacher: Teacher, layout: Layout, generator: torch.G
     for label in track(range(count), count, "Images", progress):
         available = min(layout.candidates, int((source.targets == label).sum()))
         chosen = pick(source, label, max(available, layout.patches), generator)
-        crops = torch.stack([random_crops(source.image(int(i)), layout, generator) for i in chosen])  # (M, C, 3, s, s)
-        scores = torch.stack([score(teacher, crop, label, layout.side) for crop in crops.unbind(1)], dim=1)  # (M, C)
-        best = crops[torch.arange(len(crops)), scores.argmin(1)]
-        order = scores.amin(1).argsort(stable=True)[: layout.patches]
-        images.append(tile(best[order], layout.factor))
+        found = []
+        for part in torch.split(chosen, BATCH):  # not all at once: each has several crops
+            crops = torch.stack([random_crops(source.image(int(i)), layout, generator) for i in part])
+            # (B, C, 3, s, s) -> (B, C)
+            scores = torch.stack([score(teacher, crop, label, layout.side) for crop in crops.unbind(1)], dim=1)
+            found.append((crops[torch.arange(len(crops)), scores.argmin(1)], scores.amin(1)))
+        best, scores = (torch.cat(parts) for parts in zip(*found, strict=True))  # (M, 3, s, s), (M,)
+        images.append(tile(best[scores.argsort(stable=True)[: layout.patches]], layout.factor))
     return torch.cat(images)
 
 
@@ -116,12 +122,8 @@ def random_crops(image: Tensor, layout: Layout, generator: torch.Generator) -> T
 def score(teacher: Teacher, crops: Tensor, label: int, side: int) -> Tensor:
     """Return the teacher's cross-entropy (B,) for uint8 crops (B, 3, s, s), each centered in zeros of side S."""
     before, after = (side - crops.shape[-1]) // 2, side - crops.shape[-1] - (side - crops.shape[-1]) // 2
-    losses = []
-    for batch in torch.split(crops, 100):
-        padded = F.pad(teacher.normalize(batch), (before, after, before, after))
-        logits = teacher.classify(padded)
-        losses.append(F.cross_entropy(logits, torch.full((len(batch),), label, device=logits.device), reduction="none"))
-    return torch.cat(losses).cpu()
+    logits = teacher.classify(F.pad(teacher.normalize(crops), (before, after, before, after)))
+    return F.cross_entropy(logits, torch.full((len(crops),), label, device=logits.device), reduction="none").cpu()
 
 
 def tile(patches: Tensor, factor: int) -> Tensor:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -31,15 +32,46 @@ STAGES: Final = ("teacher", "assistant", "images", "projector", "quantize")
 
 
 class Work:
-    """The folder `.NAME.build` beside an archive NAME, with a safetensors file for each stage.
+    """The folder `.NAME.build` beside an archive NAME, with a safetensors file for each stage and its facts.
 
-    A file counts only where it was made from the same facts, and where its tensors have the digest that it states.
+    A file counts only where its tensors have the digest that it states. Those of other facts, as of a build by another
+    recipe, are left alone until an archive is there. As a context the folder is of one build at a time.
     """
 
     def __init__(self, out: str | os.PathLike[str], facts: Mapping[str, Any]) -> None:
         self.out = Path(out)
         self.folder = self.out.with_name(f".{self.out.name}.build")
         self.facts = dict(facts)  # what JSON holds, and all that decides what the stages make
+        self._lock = FileLock(self.folder / "lock")
+
+    def __enter__(self) -> Self:
+        """Keep other builds from this folder.
+
+        Raises:
+            HelloError: another one is at work in it, or it cannot be made.
+        """
+        try:
+            self.folder.mkdir(exist_ok=True)
+            self._lock.acquire(blocking=False)
+        except Timeout as cause:
+            raise HelloError(f"{self.out}: another build is at work on it: wait, or give another name") from cause
+        except NotImplementedError:  # a file system without locks
+            pass
+        except OSError as cause:
+            raise HelloError(f"{self.folder}: cannot be made: {cause.strerror or cause}: give another name") from cause
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        with contextlib.suppress(OSError):  # on Windows releasing removes it
+            Path(self._lock.lock_file).unlink()
+        self._lock.release()
+        with contextlib.suppress(OSError):  # something is in it
+            self.folder.rmdir()
+
+    @property
+    def kept(self) -> list[Path]:
+        """The files of all stages, whatever they were made from."""
+        return [file for name in STAGES for file in sorted(self.folder.glob(f"{name}-*.safetensors"))]
 
     def given(self, **facts: Any) -> "Work":
         """Return the same folder, for stages that more facts decide."""
@@ -48,21 +80,24 @@ class Work:
     def stage(self, name: str) -> "Stage":
         """Return what is known of one of STAGES."""
         assert name in STAGES  # or it would not be removed
-        return Stage(self.folder / f"{name}.safetensors", self.facts)
+        key = hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:12]
+        file = self.folder / f"{name}-{key}.safetensors"
+        if not file.exists():
+            for other in self.folder.glob(f"{name}-*.safetensors"):
+                logger.info("%s: of another build (%s), so this stage begins anew", other, _unlike(other, self.facts))
+        return Stage(file, self.facts)
 
     def remove(self) -> None:
-        """Delete what the stages saved, and the folder if nothing else is in it."""
-        for file in (*(self.folder / f"{name}.safetensors" for name in STAGES), *self.folder.glob(".*.tmp")):
+        """Delete what the stages saved."""
+        for file in (*self.kept, *self.folder.glob(".*.tmp")):
             file.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
 
 
 class Stage(Checkpoint):
     """A stage that goes on from its file, which is written at the end and now and then before."""
 
     def __init__(self, file: Path, facts: Mapping[str, Any]) -> None:
-        super().__init__(_read(file, facts))
+        super().__init__(_read(file))
         self.file, self.facts = file, facts
         self._next = time.monotonic() + INTERVAL
 
@@ -98,7 +133,17 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     return state.hexdigest()
 
 
-def _read(file: Path, facts: Mapping[str, Any]) -> dict[str, Tensor]:
+def _unlike(file: Path, facts: Mapping[str, Any]) -> str:
+    """Return which facts of a stage's file are others."""
+    try:
+        with safe_open(file, "pt") as content:
+            known = json.loads((content.metadata() or {})["facts"])
+    except (SafetensorError, OSError, ValueError, KeyError):
+        return "damaged"
+    return ", ".join(sorted(key for key in known.keys() | facts.keys() if known.get(key) != facts.get(key)))
+
+
+def _read(file: Path) -> dict[str, Tensor]:
     """Return the tensors of a stage; none if there is no file, or one that must not be used."""
     if not file.exists():
         return {}
@@ -107,16 +152,11 @@ def _read(file: Path, facts: Mapping[str, Any]) -> dict[str, Tensor]:
             metadata = content.metadata() or {}
             # A copy: the file may be replaced while its tensors are in use.
             tensors = {name: content.get_tensor(name).clone() for name in content.keys()}  # noqa: SIM118
-        known = json.loads(metadata["facts"])
         intact = digest(tensors) == metadata["sha256"]
-    except (SafetensorError, OSError, ValueError, KeyError):
+    except (SafetensorError, OSError, KeyError):
         intact = False
     if not intact:
         logger.info("%s: damaged, so this stage begins anew", file)
-        return {}
-    differ = sorted(key for key in known.keys() | facts.keys() if known.get(key) != facts.get(key))
-    if differ:
-        logger.info("%s: of another build (%s), so this stage begins anew", file, ", ".join(differ))
         return {}
     logger.info("%s: this stage goes on from there", file)
     return tensors

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, is_tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
 from hellods.distill.class_order import other_order
+from hellods.distill.folders import listed
 from hellods.distill.recipe import MEAN, STD, check_scale
 from hellods.distill.resume import digest
 from hellods.distill.sources import PER_CLASS, Source, accuracy, judges, squares
 from hellods.distill.trajectory import Average
-from hellods.distill.weights import fit_weights, own_network, published, read_weights
+from hellods.distill.weights import EXTRA, fit_weights, own_network, published, read_weights, side_of_stem
 from hellods.errors import RecipeError, SourceError
 from hellods.labels import LabelMaker
 from hellods.labels.arithmetic import in_parts
@@ -94,7 +95,7 @@ class Teacher(nn.Module):
         """Return architecture, SHA-256 and number of parameters, of how many networks, mean and deviation, side."""
         return {
             "architecture": self.architecture,
-            "sha256": digest(self.network.state_dict()),
+            "sha256": digest({name: value for name, value in self.network.state_dict().items() if is_tensor(value)}),
             "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
             "networks": len(self.network) if isinstance(self.network, Average) else 1,
             "mean": [decimal(value) for value in self.mean],
@@ -122,11 +123,13 @@ def load_teacher(
         RecipeError: an unknown name, or a mean or std that cannot be.
     """
     facts: dict[str, Any] = {"mean": mean, "std": std}
+    state: dict[str, Tensor] = {}
     if ":" in spec or spec.endswith(".py"):
         network, architecture = own_network(spec), spec.rpartition(":")[2]
         facts["code"] = sha256(Path(spec.rpartition(":")[0]).read_bytes()).hexdigest()
     elif weights:
-        network, architecture = create(spec, len(classes), side), spec
+        state = read_weights(weights)
+        network, architecture = create(spec, len(classes), side_of_stem(spec, state, side)), spec
     elif (tuple(mean), tuple(std)) != (MEAN, STD):
         raise RecipeError(f"{spec}: published weights bring the mean and std that they expect: leave yours out")
     else:
@@ -144,8 +147,13 @@ def load_teacher(
     if shape[1] != len(classes):
         raise SourceError(f"{spec}: a teacher of {shape[1]} classes, the data has {len(classes)}; give another teacher")
     if weights:
-        fit_weights(network, read_weights(weights), weights, len(classes))
-    return Teacher(network, classes, architecture=architecture, **facts)
+        fit_weights(network, state or read_weights(weights), weights, len(classes))
+    if odd := [name for name, value in network.state_dict().items() if not (is_tensor(value) or EXTRA in name)]:
+        raise SourceError(f"{spec}: its state_dict has {listed(odd)}, no tensor; give the network before quantization")
+    try:
+        return Teacher(network, classes, architecture=architecture, **facts)
+    except RuntimeError as cause:  # of a ScriptModule, whose parameters cannot be frozen
+        raise SourceError(f"{spec}: cannot be used as it is: {cause}; return the plain network") from cause
 
 
 def check_teacher(
@@ -170,7 +178,8 @@ def check_teacher(
         who: what it is called.
 
     Raises:
-        SourceError: the accuracy is near chance, or the teacher has its classes in another order than the data.
+        SourceError: the accuracy is near chance, the teacher has its classes in another order than the data, or not all
+            logits are finite.
     """
     targets, predicted, chosen = classified(teacher, source, side, more, f"{who.capitalize()} check", progress)
     score = accuracy(source, chosen, (targets == predicted)[: len(chosen)])
@@ -199,15 +208,20 @@ def classified(
         more: as many of its images follow when `source` has fewer than 50 of a class.
         stage: names the work in progress.
         progress: told of every batch.
+
+    Raises:
+        SourceError: it answers with what is no number.
     """
     chosen = judges(source)
     work = [(source, indices) for indices in torch.split(chosen, BATCH)]
     if more is not None and torch.bincount(source.targets, minlength=len(source.classes)).min() < PER_CLASS:
         work += [(more, indices) for indices in torch.split(judges(more), BATCH)]
-    predicted = [
-        label_maker(squares(origin, indices, side)).argmax(1).cpu()
-        for origin, indices in track(work, len(work), stage, progress)
-    ]
+    predicted = []
+    for origin, indices in track(work, len(work), stage, progress):
+        logits = label_maker(squares(origin, indices, side))
+        if not logits.isfinite().all():
+            raise SourceError(f"{source.name}: {stage}: not all of its logits are finite; check its weights")
+        predicted.append(logits.argmax(1).cpu())
     targets = torch.cat([origin.targets[indices] for origin, indices in work])
     return targets, torch.cat(predicted), chosen
 

@@ -12,11 +12,15 @@ import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from hellods.device import float32_on_cpu
 from hellods.distill.folders import listed
 from hellods.errors import SourceError
+from hellods.nets import SMALL_SIDE
 
 WRAPPERS: Final = ("state_dict", "model", "net", "model_state_dict")  # under which training scripts save the weights
+EXTRA: Final = "_extra_state"  # what a module may keep beside tensors
 PREFIXES: Final = ("module.", "_orig_mod.")  # DataParallel's and torch.compile's
+STEMS: Final = {f"{prefix}conv1.weight" for prefix in ("", *PREFIXES)}
 
 
 def own_network(spec: str) -> nn.Module:
@@ -41,7 +45,8 @@ def own_network(spec: str) -> nn.Module:
             own = [key for key, value in names.items() if getattr(value, "__module__", None) == "hellods_teacher"]
             raise SourceError(f"{file}: no function {name!r}; it has {listed(own) or 'none'}")
         try:
-            network = function()
+            with float32_on_cpu():
+                network = function()
         except (Exception, SystemExit) as cause:
             raise SourceError(f"{spec}: {_described(cause)}; it is called without arguments") from cause
     if not isinstance(network, nn.Module):
@@ -67,7 +72,9 @@ def read_weights(path: str) -> dict[str, Tensor]:
         raise SourceError(f"{path}: damaged, or not tensors alone, which could run code; {remedy}") from cause
     while isinstance(content, dict) and any(isinstance(content.get(key), dict) for key in WRAPPERS):
         content = next(content[key] for key in WRAPPERS if isinstance(content.get(key), dict))
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
         raise SourceError(f"{path}: holds no state_dict; save the one of the teacher")
     return content
 
@@ -95,6 +102,14 @@ def fit_weights(network: nn.Module, weights: dict[str, Tensor], where: str, clas
         problems = "; ".join(f"{what} {listed(keys)}" for what, keys in found if keys)
         raise SourceError(f"{where}: does not fit the network: {problems}; give the weights of this architecture")
     network.load_state_dict(dict(weights))  # without what it says of versions, which may forbid that
+
+
+def side_of_stem(name: str, weights: dict[str, Tensor], side: int) -> int:
+    """Return a side of images for which `nets.create` makes a ResNet-18 with the stem of these weights; else `side`."""
+    stem = next((value for key, value in weights.items() if key in STEMS), None)
+    if name != "resnet18" or stem is None:
+        return side
+    return SMALL_SIDE if stem.shape[-1] == 3 else SMALL_SIDE + 1
 
 
 def published(name: str) -> tuple[nn.Module, dict[str, Any]]:

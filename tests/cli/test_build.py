@@ -360,10 +360,12 @@ def test_what_a_failed_build_keeps_is_said(tmp_path: Path, capsys: pytest.Captur
         raise SourceError("too early")
     assert capsys.readouterr().err == ""
     folder.mkdir()
-    (folder / "teacher.safetensors").write_bytes(bytes(2_600_000))
+    for stage, size in (("teacher-0123456789ab", 2_500_000), ("images-0123456789ab", 100_000)):
+        (folder / f"{stage}.safetensors").write_bytes(bytes(size))
     with pytest.raises(KeyboardInterrupt), kept(tmp_path / "x.hello"):
         raise KeyboardInterrupt
-    assert f"kept in {folder} (3 MB): the same command goes on from there" in capsys.readouterr().err
+    said = f"Of what was done, teacher and images are kept in {folder} (3 MB): the same command goes on from there"
+    assert said in capsys.readouterr().err
 
 
 def test_views_and_what_multiplies_their_number_exclude_each_other(asked: dict[str, Any]) -> None:

@@ -66,6 +66,13 @@ def test_sixteen_bits_are_scaled_not_clipped() -> None:
     assert image[0, 0].tolist() == [0, 1, 100, 255]
 
 
+@pytest.mark.parametrize(("most", "seen"), [(65535, [0, 1, 255]), (1000, [0, 66, 255])])
+def test_sixteen_bits_of_a_pgm_are_scaled_to_its_largest_value(most: int, seen: list[int]) -> None:
+    values = np.array([0, 257, most], dtype=">u2")
+    image, note = decode(b"P5 3 1 %d\n" % most + values.tobytes(), "x")
+    assert (image[0, 0].tolist(), note) == (seen, "16-bit grayscale")
+
+
 def test_image_is_upright_as_exif_says() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned; rotate by 270 degrees

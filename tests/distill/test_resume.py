@@ -17,6 +17,7 @@ from hellods.distill import resume
 from hellods.distill.build import build
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.resume import Work
+from hellods.errors import HelloError
 from hellods.progress import Progress
 
 RECIPE = Recipe(
@@ -188,7 +189,9 @@ def test_stage_of_other_facts_begins_anew_and_says_which(kept: Path, caplog: pyt
     caplog.set_level(logging.INFO, "hellods")
     work = Work(kept / "x.hello", {"seed": 1}).given(taught="by")
     assert (work.stage("teacher").state, work.stage("teacher").done) == ({}, 0)
-    assert "teacher.safetensors: of another build (seed, taught), so this stage begins anew" in caplog.text
+    assert "safetensors: of another build (seed, taught), so this stage begins anew" in caplog.text
+    work.stage("teacher").save(1, 1, state)
+    assert Work(kept / "x.hello", {"seed": 0}).stage("teacher").done == 3  # it lost nothing
 
 
 def bent(content: bytes) -> bytes:
@@ -200,7 +203,7 @@ def test_damaged_stage_begins_anew_and_says_so(
     kept: Path, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "hellods")
-    file = kept / ".x.hello.build" / "teacher.safetensors"
+    (file,) = (kept / ".x.hello.build").iterdir()
     file.write_bytes(damage(file.read_bytes()))
     assert Work(kept / "x.hello", {"seed": 0}).stage("teacher").state == {}
     assert "damaged, so this stage begins anew" in caplog.text
@@ -223,6 +226,27 @@ def test_stage_that_cannot_be_written_is_done_without(tmp_path: Path, caplog: py
     (tmp_path / ".x.hello.build").write_text("mine")
     Work(tmp_path / "x.hello", {}).stage("teacher").save(1, 1, state)
     assert "the next begins this stage anew" in caplog.text
+
+
+def test_builds_to_one_archive_wait_for_each_other_or_have_other_names(few_digits: Path, tmp_path: Path) -> None:
+    inputs, out = Inputs(data=str(few_digits), allow_weak_teacher=True), tmp_path / "x.hello"
+    refused = []
+
+    def second(stage: str, done: int, total: int) -> None:
+        if (stage, done) == ("Projector", 1):
+            with pytest.raises(HelloError, match=r"x\.hello: another build is at work on it") as found:
+                build(inputs, replace(RECIPE, seed=1), out=out)
+            refused.append(found)
+
+    build(inputs, RECIPE, out=out, progress=second)
+    assert len(refused) == 1
+    build(inputs, RECIPE, out=out, overwrite=True)  # nobody is at work any more
+    assert [path.name for path in tmp_path.iterdir()] == ["x.hello"]
+
+
+def test_name_that_leaves_no_room_for_what_is_kept_is_refused(few_digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(HelloError, match="cannot be made: File name too long: give another name"):
+        build(Inputs(data=str(few_digits)), RECIPE, out=tmp_path / f"{'x' * 244}.hello")
 
 
 def test_nothing_of_the_users_is_removed(kept: Path) -> None:

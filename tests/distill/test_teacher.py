@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from hellods.distill.recipe import MEAN, STD
@@ -152,6 +153,31 @@ def two():
 
 def maps():
     return nn.Conv2d(3, 10, 1)
+
+class Scripted(nn.Sequential):  # as a ScriptModule of torch.jit
+    def requires_grad_(self, wanted=True):
+        raise RuntimeError("requires_grad_ is not supported")
+
+def scripted():
+    return Scripted(nn.Flatten(), nn.Linear(48, 10))
+
+class Odd(nn.Module):
+    def get_extra_state(self):
+        return {"version": 1}
+    def set_extra_state(self, state):
+        pass
+    def forward(self, images):
+        return images
+
+def stateful():
+    return nn.Sequential(Odd(), ten())
+
+def packed():
+    import torch
+    net = ten()
+    net.register_buffer("scale", torch.ones(1))
+    net.state_dict = lambda *args, **kwargs: {"1.packed": (1, 2)}
+    return net
 """
 
 
@@ -160,6 +186,8 @@ def maps():
     [
         ("two", 4, r"nets\.py:two: a teacher of 2 classes, the data has 10; give another teacher"),
         ("maps", 4, r"nets\.py:maps: returns \(1, 10, 4, 4\) for one image, expected logits \(1, K\)"),
+        ("scripted", 4, r"nets\.py:scripted: cannot be used as it is: .*; return the plain network"),
+        ("packed", 4, r"nets\.py:packed: its state_dict has 1\.packed, no tensor; give the network before quantiz"),
         ("ten", 5, r"nets\.py:ten: cannot take images of 5 px: .*; give another teacher, or build with another --side"),
     ],
 )
@@ -167,6 +195,30 @@ def test_network_that_does_not_fit_the_data_is_refused(tmp_path: Path, function:
     (tmp_path / "nets.py").write_text(FILE)
     with pytest.raises(SourceError, match=message):
         load_teacher(f"{tmp_path / 'nets.py'}:{function}", None, MEAN, STD, CLASSES, side)
+
+
+def test_network_with_a_state_beside_tensors_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(FILE)
+    found = load_teacher(f"{tmp_path / 'nets.py'}:stateful", None, MEAN, STD, CLASSES, 4)
+    assert len(found.provenance()["sha256"]) == 64
+
+
+def test_torchvisions_own_resnet18_is_taken_for_small_images(tmp_path: Path) -> None:
+    torch.save(torchvision.models.resnet18(num_classes=len(CLASSES)).state_dict(), tmp_path / "w.pt")
+    found = load_teacher("resnet18", str(tmp_path / "w.pt"), MEAN, STD, CLASSES, 32)
+    assert found(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape == (1, len(CLASSES))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_logits_that_are_no_numbers_are_refused_as_such(value: float) -> None:
+    class Broken(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.full((len(images), 10), value)
+
+    source = shades(2)
+    broken = Teacher(Broken(), source.classes, architecture="broken")
+    with pytest.raises(SourceError, match="Teacher check: not all of its logits are finite; check its weights"):
+        check_teacher(broken, source, 8, allow_weak=True)
 
 
 def test_mean_of_published_weights_is_their_own() -> None:

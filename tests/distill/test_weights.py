@@ -10,7 +10,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hellods.distill.weights import fit_weights, own_network, published, read_weights
+from hellods.distill.weights import fit_weights, own_network, published, read_weights, side_of_stem
 from hellods.errors import SourceError
 
 FILE = """
@@ -32,6 +32,11 @@ def needs(classes):
 
 def wrong():
     return 7
+
+def doubled():
+    import torch
+    torch.set_default_dtype(torch.float64)
+    return Net(4, 3)
 """
 
 
@@ -50,6 +55,20 @@ def test_function_of_a_file_gives_its_network(file: Path) -> None:
     assert type(own_network(f"{file}:good")).__name__ == "Net"
 
 
+def test_defaults_of_torch_that_a_file_changes_are_changed_back(file: Path) -> None:
+    own_network(f"{file}:doubled")
+    assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.parametrize(("kernel", "side", "expected"), [(7, 32, 65), (3, 128, 64), (7, 128, 65), (3, 32, 64)])
+def test_stem_of_a_resnet18_is_that_of_its_weights(kernel: int, side: int, expected: int) -> None:
+    stem = torch.zeros(64, 3, kernel, kernel)
+    for prefix in ("", "module."):
+        assert side_of_stem("resnet18", {f"{prefix}conv1.weight": stem}, side) == expected
+    assert side_of_stem("resnet50", {"conv1.weight": stem}, side) == side
+    assert side_of_stem("resnet18", {"layer1.0.conv1.weight": stem}, side) == side
+
+
 def test_running_a_file_leaves_nothing_behind(file: Path) -> None:
     modules, path = set(sys.modules), list(sys.path)
     own_network(f"{file}:good")
@@ -66,7 +85,7 @@ def test_file_may_import_its_neighbors(file: Path) -> None:
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        ("bad", r"nets\.py: no function 'bad'; it has Size, Net, good and 2 more"),
+        ("bad", r"nets\.py: no function 'bad'; it has Size, Net, good and 3 more"),
         ("needs", r"nets\.py:needs: TypeError: .*'classes'; it is called without arguments"),
         ("wrong", r"nets\.py:wrong: returns int, expected a torch\.nn\.Module"),
     ],
