@@ -24,14 +24,14 @@ from hellods.distill.recipe import (
     usual_base,
     usual_network,
 )
-from hellods.distill.sources import Pixels, Source, open_source, usual_side
-from hellods.distill.training import an_epoch
 from hellods.errors import RecipeError, SourceError
 from hellods.format import wire
 from hellods.labels.config import check_descriptions, check_template
 from hellods.labels.projector import Projector
 from hellods.nets import create
 from hellods.progress import Progress, silent
+from hellods.sources.source import Pixels, Source, open_source, usual_side
+from hellods.teachers.training import an_epoch
 from hellods.views.rule import Views
 
 MANY: Final = 100  # images of a file, beyond which a fit needs more views

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hellods.data.probe import Probe, make_probe
 from hellods.device import describe_device
-from hellods.distill.apart import check_apart
+from hellods.digests import digest, software
 from hellods.distill.arrange import Setting, class_by_class, lessons, prepare
 from hellods.distill.card import card
 from hellods.distill.fit import fit_projector, quantize_projector
@@ -23,15 +23,16 @@ from hellods.distill.measure import measure
 from hellods.distill.mentors import get_mentors
 from hellods.distill.prototypes import prototypes
 from hellods.distill.recipe import Inputs, Recipe
-from hellods.distill.resume import Work, digest, software
+from hellods.distill.resume import Work
 from hellods.distill.store import as_stored
-from hellods.distill.teacher import Teacher, near_chance
 from hellods.errors import SourceError
 from hellods.format import wire
 from hellods.format.archive import check_target, image_sections, write
 from hellods.format.header import Header, Images, emit
 from hellods.progress import Progress, silent
 from hellods.record import to_json
+from hellods.sources.apart import check_apart
+from hellods.teachers.teacher import Teacher, near_chance
 from hellods.train import Checkpoint
 
 logger = logging.getLogger("hellods")

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.optim import AdamW, Muon, Optimizer
 
 from hellods.device import training_dtype
-from hellods.distill.sources import Source, squares
 from hellods.labels import LabelMaker
 from hellods.labels.projector import Projector
 from hellods.progress import Progress, silent
+from hellods.sources.source import Source, squares
 from hellods.train import NO_CHECKPOINT, Checkpoint, Schedule, train
 from hellods.views.draw import blend, draw
 from hellods.views.render import render

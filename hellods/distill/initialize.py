@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
-from hellods.distill.sources import Source, squares
-from hellods.distill.teacher import Teacher
 from hellods.errors import SourceError
 from hellods.progress import Progress, track
+from hellods.sources.source import Source, squares
+from hellods.teachers.teacher import Teacher
 
 BATCH: Final = 100  # real images whose crops are held and scored at once
 

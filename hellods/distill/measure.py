@@ -6,10 +6,10 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from hellods.distill.sources import SAMPLE, Source, accuracy, judges, squares
-from hellods.distill.teacher import Teacher
 from hellods.labels import LabelMaker
 from hellods.progress import Progress, track
+from hellods.sources.source import SAMPLE, Source, accuracy, judges, squares
+from hellods.teachers.teacher import Teacher
 from hellods.views.draw import draw
 from hellods.views.render import render
 from hellods.views.rule import Views

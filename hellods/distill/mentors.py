@@ -4,14 +4,15 @@ from typing import Any
 
 import torch
 
+from hellods.digests import digest
 from hellods.distill.arrange import Setting
-from hellods.distill.recipe import Inputs
-from hellods.distill.resume import Work, digest
-from hellods.distill.sources import squares
-from hellods.distill.teacher import Teacher, check_teacher, load_teacher
-from hellods.distill.training import Training, train_teacher
+from hellods.distill.recipe import Inputs, Recipe
+from hellods.distill.resume import Work
 from hellods.progress import Progress
 from hellods.record import to_json
+from hellods.sources.source import squares
+from hellods.teachers.teacher import Teacher, check_teacher, load_teacher
+from hellods.teachers.training import Training, train_teacher
 from hellods.train import NO_CHECKPOINT, Checkpoint
 
 
@@ -45,8 +46,22 @@ def get_teacher(setting: Setting, progress: Progress, checkpoint: Checkpoint = N
     inputs, source, side, device = setting.inputs, setting.source, setting.recipe.side, setting.device
     if inputs.trains is None:
         return given(inputs, source.classes, side).to(device)
-    training = Training.of(inputs.trains, inputs, setting.recipe, side)
+    training = training_of(inputs.trains, inputs, setting.recipe, side)
     return train_teacher(training, source, device=device, progress=progress, checkpoint=checkpoint)
+
+
+def training_of(architecture: str, inputs: Inputs, recipe: Recipe, side: int) -> Training:
+    """Return how a recipe has a network trained, for images of that side."""
+    return Training(
+        architecture=architecture,
+        side=side,
+        seed=recipe.seed,
+        epochs=recipe.epochs,
+        stages=recipe.stages,
+        flip=bool(recipe.flip),
+        mean=inputs.teacher_mean,
+        std=inputs.teacher_std,
+    )
 
 
 def given(inputs: Inputs, classes: tuple[str, ...], side: int) -> Teacher:
@@ -69,7 +84,7 @@ def get_assistant(
     Raises:
         HelloError: it does not learn.
     """
-    training = Training.of(setting.recipe.assistant, setting.inputs, setting.recipe, setting.recipe.side)
+    training = training_of(setting.recipe.assistant, setting.inputs, setting.recipe, setting.recipe.side)
     return train_teacher(
         training, setting.source, assists=teacher, device=setting.device, progress=progress, checkpoint=checkpoint
     )

@@ -16,13 +16,13 @@ from hellods.distill.arrange import Setting, lessons
 from hellods.distill.fit import fit_projector, quantize_projector
 from hellods.distill.initialize import INITIALIZERS, Layout
 from hellods.distill.measure import measure
-from hellods.distill.mentors import check_mentor, get_assistant, get_teacher
+from hellods.distill.mentors import check_mentor, get_assistant, get_teacher, training_of
 from hellods.distill.prototypes import prototypes
-from hellods.distill.sources import KEPT, squares
 from hellods.distill.store import as_stored
-from hellods.distill.teacher import Teacher
-from hellods.distill.training import Training, untrained
 from hellods.progress import Progress, silent, track
+from hellods.sources.source import KEPT, squares
+from hellods.teachers.teacher import Teacher
+from hellods.teachers.training import untrained
 
 STEPS: Final = 3  # of a stage; the first is slow, since memory and kernels are new to it, and does not count
 IMAGES: Final = 64  # where a step is one image
@@ -128,7 +128,7 @@ def schooling(setting: Setting, *, kept: bool) -> tuple[list[Teacher], list[Tria
 
 def standing_in(setting: Setting, architecture: str) -> Teacher:
     """Return a teacher that answers as fast as the one that a build trains."""
-    training = Training.of(architecture, setting.inputs, setting.recipe, setting.recipe.side)
+    training = training_of(architecture, setting.inputs, setting.recipe, setting.recipe.side)
     return untrained(training, setting.source.classes).to(setting.device)
 
 

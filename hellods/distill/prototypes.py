@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hellods.distill.sources import Source, squares
 from hellods.labels.projector import Projector
 from hellods.progress import Progress, silent, track
+from hellods.sources.source import Source, squares
 
 PER_CLASS: Final = 100  # real images at most, seen at once
 

@@ -1,20 +1,16 @@
 """Recipe: every knob of a build, checked, torch-free."""
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from math import isfinite
 from typing import Any, Final, Literal, get_args
 
 from hellods.errors import RecipeError
-from hellods.format import wire
 from hellods.format.header import Codec
 from hellods.labels.config import Head, Precision, Quantization, check_template
+from hellods.teachers.scale import MEAN, STD, check_scale
 from hellods.views.rule import Mix
-
-MEAN: Final = (0.485, 0.456, 0.406)  # ImageNet's, which most published weights expect
-STD: Final = (0.229, 0.224, 0.225)
 
 NO_ASSISTANT: Final = "none"
 RANKS: Final = {"hello-convnet": 16}  # its three convolutions need more than each of many layers,
@@ -230,16 +226,6 @@ class Inputs:
         """The network that is trained to be the teacher; None: the teacher is given."""
         kind, colon, network = self.teacher.partition(":")
         return network if colon and kind == "train" else None
-
-
-def check_scale(mean: Sequence[float], std: Sequence[float]) -> None:
-    """Raise a RecipeError where images less `mean`, divided by `std`, are not numbers that a file can state."""
-    most, least = wire.MOST_MEAN, wire.LEAST_STD
-    three = len(mean) == len(std) == 3 and all(map(isfinite, (*mean, *std)))
-    if not three or max(map(abs, mean)) > most or min(std) < least:
-        raise RecipeError(
-            f"mean {tuple(mean)} and std {tuple(std)}: give three numbers each, mean up to {most:g}, std from {least:g}"
-        )
 
 
 def usual_network(side: int) -> str:

@@ -8,17 +8,15 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, Self
 
-import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from hellods.digests import digest
 from hellods.errors import HelloError
 from hellods.format.files import replacing
 from hellods.train import Checkpoint
@@ -26,8 +24,6 @@ from hellods.train import Checkpoint
 logger = logging.getLogger("hellods")
 
 INTERVAL: Final = 30.0  # seconds between two writes of a stage; one write may take a second
-PACKAGE: Final = Path(__file__).parents[1]
-LIBRARIES: Final = ("torch", "torchvision", "open_clip_torch", "timm", "pillow")
 STAGES: Final = ("teacher", "assistant", "images", "projector", "quantize")
 
 
@@ -115,22 +111,6 @@ class Stage(Checkpoint):
         except (HelloError, OSError) as cause:  # such as a full disk
             logger.warning("%s; if this build is killed, the next begins this stage anew", cause)
             self._next = math.inf
-
-
-@cache
-def software() -> dict[str, Any]:
-    """Return what computes: the digest of this package's code, and the versions of what it rests on."""
-    code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(PACKAGE.rglob("*.py"))))
-    return {"hellods": code.hexdigest(), "libraries": {name: version(name) for name in LIBRARIES}}
-
-
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 over names, types, shapes and bytes."""
-    state = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        state.update(f"{name} {value.dtype} {tuple(value.shape)}\0".encode())
-        state.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return state.hexdigest()
 
 
 def _unlike(file: Path, facts: Mapping[str, Any]) -> str:

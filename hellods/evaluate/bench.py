@@ -9,18 +9,18 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
-from hellods.distill.mentors import given
+from hellods.digests import software
+from hellods.distill.mentors import given, training_of
 from hellods.distill.plan import Trial, cost
 from hellods.distill.recipe import Inputs, Recipe
-from hellods.distill.resume import software
-from hellods.distill.sources import Source, open_source
-from hellods.distill.teacher import Teacher, check_teacher
-from hellods.distill.training import Training, train_teacher, untrained
-from hellods.distill.weights import fit_weights, read_weights
 from hellods.evaluate.question import Question
 from hellods.format.files import replacing
 from hellods.progress import Progress
 from hellods.record import to_json
+from hellods.sources.source import Source, open_source
+from hellods.teachers.teacher import Teacher, check_teacher
+from hellods.teachers.training import Training, train_teacher, untrained
+from hellods.teachers.weights import fit_weights, read_weights
 
 
 class Bench:
@@ -89,7 +89,7 @@ class Bench:
             return None
         if recipe.assisted:  # the stages are those of its assistant; its teacher was given
             recipe = replace(recipe, teacher_stages=None)
-        training = None if inputs.trains is None else Training.of(inputs.trains, inputs, recipe, side)
+        training = None if inputs.trains is None else training_of(inputs.trains, inputs, recipe, side)
         key = (recipe.seed, side, training)
         if key not in self._teachers:
             source, held_out = self.sources(recipe.seed)

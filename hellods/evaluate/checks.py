@@ -3,17 +3,17 @@
 import torch
 from torch import Tensor
 
-from hellods.distill.apart import check_apart
-from hellods.distill.class_order import other_order
-from hellods.distill.folders import listed
-from hellods.distill.sources import Folder, Source
-from hellods.distill.teacher import classified
 from hellods.errors import RecipeError, SourceError
 from hellods.evaluate.presets import Protocol
 from hellods.format.header import Header
 from hellods.labels import LabelMaker
 from hellods.nets import create
 from hellods.progress import Progress
+from hellods.sources.apart import check_apart
+from hellods.sources.folders import listed
+from hellods.sources.source import Folder, Source
+from hellods.teachers.class_order import other_order
+from hellods.teachers.teacher import classified
 
 
 def check_classes(path: str, header: Header, source: Source) -> None:

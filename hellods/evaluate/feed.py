@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hellods.device import Clock
-from hellods.distill.sources import Source
 from hellods.evaluate.fidelity import SEEN, fidelity
 from hellods.evaluate.presets import Protocol
 from hellods.labels import LabelMaker
+from hellods.sources.source import Source
 from hellods.views.draw import blend, draw
 from hellods.views.normalize import normalize
 from hellods.views.render import render

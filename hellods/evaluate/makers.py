@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hellods.distill.teacher import Teacher
 from hellods.labels import LabelMaker
 from hellods.labels.quantize import dequantize, packed_bytes, quantize
+from hellods.teachers.teacher import Teacher
 
 LEAST_KEPT = 5  # classes of a stored label, as in FKD (Shen & Xing 2022, arXiv 2112.01528), before views are saved on
 LEVELS = 255

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hellods.distill.recipe import MEAN, STD
 from hellods.errors import RecipeError
 from hellods.evaluate.arms import ARMS
 from hellods.evaluate.presets import Protocol
+from hellods.teachers.scale import MEAN, STD
 
 Precision = Literal["fp32", "bf16"]
 

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from hellods.device import describe_device, processor
+from hellods.digests import software
 from hellods.distill.initialize import pick
-from hellods.distill.resume import software
-from hellods.distill.sources import squares
 from hellods.distill.store import as_stored
 from hellods.errors import FormatError
 from hellods.evaluate.arms import Arm
@@ -27,6 +26,7 @@ from hellods.format.files import replacing
 from hellods.labels import LabelMaker
 from hellods.progress import Progress
 from hellods.record import to_json
+from hellods.sources.source import squares
 from hellods.views.draw import draw
 from hellods.views.render import render
 

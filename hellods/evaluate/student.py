@@ -14,12 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.v2 import functional as TF
 
 from hellods.device import Clock
-from hellods.distill.sources import Source, accuracy, sample, squares
 from hellods.evaluate.feed import Feed, Lesson, prepared
 from hellods.evaluate.fidelity import SEEN
 from hellods.evaluate.presets import Protocol
 from hellods.nets import create
 from hellods.progress import Progress, silent
+from hellods.sources.source import Source, accuracy, sample, squares
 from hellods.train import Schedule, adamw, predict, train
 
 CHECKS: Final = 10  # points of a training curve

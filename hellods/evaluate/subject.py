@@ -11,8 +11,6 @@ from torch import Tensor
 from hellods.data.dataset import HelloDataset
 from hellods.data.options import archived, configured
 from hellods.distill.recipe import Recipe
-from hellods.distill.sources import Source
-from hellods.distill.teacher import Teacher
 from hellods.errors import HelloError, LabelError, RecipeError, SourceError
 from hellods.evaluate.arms import Arm
 from hellods.evaluate.bench import Bench
@@ -26,6 +24,8 @@ from hellods.labels import LabelMaker
 from hellods.labels.backbones import BACKBONES
 from hellods.labels.config import needs_base
 from hellods.record import from_json
+from hellods.sources.source import Source
+from hellods.teachers.teacher import Teacher
 from hellods.views.draw import draw
 from hellods.views.rule import Views
 

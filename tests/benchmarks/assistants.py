@@ -19,10 +19,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from hellods.distill.mentors import get_assistant, get_teacher
-from hellods.distill.teacher import Teacher, check_teacher
-from hellods.distill.trajectory import Average, average
 from hellods.nets import create
 from hellods.progress import silent
+from hellods.teachers.teacher import Teacher, check_teacher
+from hellods.teachers.trajectory import Average, average
 
 
 def networks(here: Subject, folder: Path, name: str, seed: int) -> list[nn.Module]:

@@ -20,10 +20,10 @@ from common import record, shared
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hellods.distill.recipe import MEAN, STD
-from hellods.distill.sources import open_source, squares
-from hellods.distill.teacher import Teacher, check_teacher, load_teacher, normalize
 from hellods.nets import create
+from hellods.sources.source import open_source, squares
+from hellods.teachers.scale import MEAN, STD
+from hellods.teachers.teacher import Teacher, check_teacher, load_teacher, normalize
 from hellods.train import Schedule, adamw, train
 from hellods.views.draw import draw
 from hellods.views.render import render

@@ -19,8 +19,6 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from hellods.data.options import archived
-from hellods.distill.sources import open_source, squares
-from hellods.distill.teacher import load_teacher
 from hellods.evaluate.fidelity import fidelity
 from hellods.format.archive import Archive
 from hellods.format.sections import encode
@@ -28,6 +26,8 @@ from hellods.labels.backbones import BACKBONES
 from hellods.labels.config import ProjectorConfig, Quantization
 from hellods.labels.projector import Projector
 from hellods.record import from_json
+from hellods.sources.source import open_source, squares
+from hellods.teachers.teacher import load_teacher
 from hellods.views.draw import draw
 from hellods.views.render import render
 

@@ -33,16 +33,16 @@ from hellods.device import training_dtype
 from hellods.distill.arrange import Setting, arrange, describe, lessons, make_projector, prepare
 from hellods.distill.fit import Fit, fit_projector, quantize_projector
 from hellods.distill.initialize import INITIALIZERS
-from hellods.distill.mentors import get_assistant, get_teacher
+from hellods.distill.mentors import get_assistant, get_teacher, training_of
 from hellods.distill.recipe import RANK, Recipe
-from hellods.distill.teacher import Teacher
-from hellods.distill.training import Training, untrained
 from hellods.evaluate.feed import Lesson
 from hellods.evaluate.fidelity import fidelity
 from hellods.evaluate.presets import Protocol, resolve
 from hellods.evaluate.student import learn
 from hellods.labels.projector import Projector
 from hellods.progress import silent
+from hellods.teachers.teacher import Teacher
+from hellods.teachers.training import untrained
 from hellods.views.draw import draw
 from hellods.views.render import render
 from hellods.views.rule import Views
@@ -154,7 +154,7 @@ def subject(name: str, images_per_class: int, folder: Path) -> Subject:
         save_file({"images": chosen} | {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}, kept)
     state = load_file(kept)
     images = state.pop("images")
-    training = Training.of(recipe.assistant, made_from, recipe, recipe.side)
+    training = training_of(recipe.assistant, made_from, recipe, recipe.side)
     assistant = untrained(training, setting.source.classes)
     assistant.network.load_state_dict({name.removeprefix("network."): value for name, value in state.items()})
     return Subject(setting=setting, images=images, assistant=assistant)

@@ -25,11 +25,12 @@ from safetensors.torch import save
 
 from hellods.data.probe import make_probe
 from hellods.device import describe_device
-from hellods.distill.recipe import MEAN, RANK, STD, Recipe
+from hellods.distill.recipe import RANK, Recipe
 from hellods.format.archive import Archive, image_sections, write
 from hellods.format.header import Header, Images
 from hellods.labels.projector import Projector
 from hellods.record import to_json
+from hellods.teachers.scale import MEAN, STD
 from hellods.views.rule import Views
 
 SIDE = 224

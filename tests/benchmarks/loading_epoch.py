@@ -29,7 +29,7 @@ from torchvision.models import resnet18
 
 from hellods import HelloDataset, HelloLoader
 from hellods.device import training_dtype
-from hellods.distill.recipe import MEAN, STD
+from hellods.teachers.scale import MEAN, STD
 from hellods.views.draw import draw
 
 PERIOD = 10  # views, where labels are kept

@@ -40,7 +40,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from hellods import HelloDataset, HelloLoader
-from hellods.distill.recipe import MEAN, STD
+from hellods.teachers.scale import MEAN, STD
 
 BATCH = 64
 VIEW = transforms.Compose(

@@ -21,8 +21,8 @@ from loading_labels import PRODUCT
 
 from hellods import HelloDataset, HelloLoader
 from hellods.data.memory import Batches
-from hellods.distill.recipe import MEAN, STD
 from hellods.format.archive import Archive
+from hellods.teachers.scale import MEAN, STD
 from hellods.views.draw import draw
 from hellods.views.normalize import normalize
 from hellods.views.render import render

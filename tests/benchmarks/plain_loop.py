@@ -26,13 +26,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from hellods.data.options import archived
-from hellods.distill.sources import open_source, squares
-from hellods.distill.teacher import Teacher, load_teacher
 from hellods.evaluate.feed import Lesson
 from hellods.evaluate.presets import Protocol, resolve
 from hellods.evaluate.student import learn
 from hellods.format.archive import Archive
 from hellods.nets import create
+from hellods.sources.source import open_source, squares
+from hellods.teachers.teacher import Teacher, load_teacher
 from hellods.train import predict
 
 FEW, TURNS = 30, 3  # epochs that are timed, and how often

@@ -12,16 +12,17 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from hellods.distill import arrange, training
+from hellods.distill import arrange
 from hellods.distill import build as library
 from hellods.distill import plan as planning
 from hellods.distill.build import Report
 from hellods.distill.plan import Cost
 from hellods.distill.recipe import FOLLOWS, PRESETS, Inputs, Recipe
-from hellods.distill.sources import Pixels
 from hellods.distill.toml import to_toml
 from hellods.errors import RecipeError, SourceError
 from hellods.format.archive import Archive, write
+from hellods.sources.source import Pixels
+from hellods.teachers import training
 from hellods_cli import main
 from hellods_cli.build import command, kept, made, read_names
 from hellods_cli.loop import loop

@@ -7,8 +7,8 @@ import torch
 
 from hellods.distill.arrange import arrange, describe, lessons, resolve
 from hellods.distill.recipe import Inputs, Recipe
-from hellods.distill.sources import Pixels
 from hellods.errors import RecipeError, SourceError
+from hellods.sources.source import Pixels
 
 INPUTS = Inputs(data="x")
 

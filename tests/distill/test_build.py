@@ -10,16 +10,16 @@ from PIL import Image
 from torch import Tensor
 
 from hellods import HelloDataset
-from hellods.distill import training
 from hellods.distill.build import LATER, Report, build
 from hellods.distill.measure import measure
 from hellods.distill.recipe import Inputs, Recipe
-from hellods.distill.sources import Pixels, open_source, squares
 from hellods.errors import HelloError, SourceError
 from hellods.format import wire
 from hellods.format.archive import Archive
 from hellods.labels.config import Precision
 from hellods.progress import silent
+from hellods.sources.source import Pixels, open_source, squares
+from hellods.teachers import training
 from hellods.views.rule import Views
 
 CLASSES = ("blue", "green", "red")
@@ -141,8 +141,8 @@ def test_large_file_is_measured_on_some_of_its_images(monkeypatch: pytest.Monkey
 def test_accuracy_and_agreement_are_of_all_held_out_images_though_as_many_of_each_class_are_shown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("hellods.distill.sources.SAMPLE", 3)
-    monkeypatch.setattr("hellods.distill.sources.PER_CLASS", 1)
+    monkeypatch.setattr("hellods.sources.source.SAMPLE", 3)
+    monkeypatch.setattr("hellods.sources.source.PER_CLASS", 1)
     held_out = Pixels("held out", CLASSES, [0] * 8 + [1, 2], torch.zeros(10, 3, 4, 4, dtype=torch.uint8))
 
     def blue(images: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from hellods.distill import training
 from hellods.distill.build import build
 from hellods.distill.embed import describe, embed
 from hellods.distill.recipe import Inputs, Recipe
@@ -21,6 +20,7 @@ from hellods.labels.backbones import digest, load_open_clip
 from hellods.labels.config import OWN
 from hellods.labels.projector import Projector
 from hellods.record import from_json
+from hellods.teachers import training
 
 
 def create(base: str) -> Projector:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from hellods.device import training_dtype
 from hellods.distill.fit import Fit, fit_projector, quantize_projector
-from hellods.distill.sources import Pixels
 from hellods.labels.projector import Projector
+from hellods.sources.source import Pixels
 from hellods.views.draw import draw
 from hellods.views.render import render
 from hellods.views.rule import Views

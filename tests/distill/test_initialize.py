@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from hellods.distill.initialize import INITIALIZERS, Layout, check_enough, patches, random_crops, real, score, tile
-from hellods.distill.sources import Pixels, squares
-from hellods.distill.teacher import Teacher
 from hellods.errors import SourceError
 from hellods.progress import silent
+from hellods.sources.source import Pixels, squares
+from hellods.teachers.teacher import Teacher
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 

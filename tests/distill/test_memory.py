@@ -14,7 +14,7 @@ import torch
 from hellods import Inputs, Recipe
 from hellods.distill import arrange
 from hellods.distill.build import build
-from hellods.distill.sources import Source
+from hellods.sources.source import Source
 
 NET = '''
 import torch

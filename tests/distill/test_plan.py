@@ -16,8 +16,8 @@ from hellods.distill.build import build, carry_out
 from hellods.distill.mentors import get_teacher
 from hellods.distill.plan import Cost, Trial, cost, peak, plan, warmed
 from hellods.distill.recipe import Inputs, Recipe
-from hellods.distill.sources import Folder
 from hellods.progress import Progress, track
+from hellods.sources.source import Folder
 
 RECIPE = Recipe(images_per_class=2, candidates=15, teacher_epochs=2, fit_images=256, fit_batch=64)
 

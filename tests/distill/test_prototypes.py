@@ -9,9 +9,9 @@ import torch
 from hellods import Inputs, Recipe, build
 from hellods.data.dataset import HelloDataset
 from hellods.distill.prototypes import prototypes
-from hellods.distill.sources import open_source, squares
 from hellods.errors import LabelError
 from hellods.labels.projector import Projector
+from hellods.sources.source import open_source, squares
 
 
 def test_prototypes_name_the_images_better_than_texts_that_say_nothing(few_digits: Path) -> None:

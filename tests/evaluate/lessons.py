@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hellods.distill.sources import Pixels
 from hellods.evaluate.feed import Lesson
 from hellods.evaluate.presets import Protocol, resolve
+from hellods.sources.source import Pixels
 from hellods.views.rule import Views
 
 SIDE, CLASSES, COUNT = 8, 3, 14

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from hellods.distill import sources
 from hellods.distill.recipe import Recipe
 from hellods.errors import FormatError, HelloError, RecipeError, SourceError
 from hellods.evaluate import bench, evaluate, runs, student
 from hellods.evaluate.evaluate import forecast, prepare
 from hellods.evaluate.question import Question
 from hellods.progress import silent
+from hellods.sources import source as sources
 
 from .conftest import answered, ask
 

@@ -8,9 +8,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hellods.distill.teacher import Teacher
 from hellods.evaluate.makers import Storage, ship, spread, store, stored
 from hellods.nets import create
+from hellods.teachers.teacher import Teacher
 
 CLASSES = 10
 

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from hellods.device import Clock
 from hellods.distill.initialize import Layout, real
-from hellods.distill.sources import squares
 from hellods.errors import FormatError
 from hellods.evaluate import runs
 from hellods.evaluate.arms import ARMS
@@ -28,6 +27,7 @@ from hellods.evaluate.sizes import image_bytes
 from hellods.evaluate.student import Outcome, learn
 from hellods.evaluate.subject import Subject
 from hellods.progress import silent
+from hellods.sources.source import squares
 
 CPU = torch.device("cpu")
 

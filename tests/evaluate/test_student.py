@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
-from hellods.distill.sources import Pixels
 from hellods.errors import RecipeError
 from hellods.evaluate import feed, student
 from hellods.evaluate.feed import Lesson
 from hellods.evaluate.presets import Protocol
 from hellods.evaluate.student import Outcome, criterion, learn, pilot, squared
+from hellods.sources.source import Pixels
 
 from .lessons import CLASSES, COUNT, NAMES, SIDE, brightness, lesson
 

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from hellods.distill.sources import open_source
 from hellods.errors import HelloError, RecipeError, SourceError
 from hellods.evaluate import bench, checks, subject
 from hellods.evaluate.arms import ARMS
@@ -20,6 +19,7 @@ from hellods.evaluate.evaluate import prepare
 from hellods.evaluate.presets import Protocol
 from hellods.format.archive import Archive, image_sections, write
 from hellods.format.codecs import encode
+from hellods.sources.source import open_source
 
 from .conftest import answered, ask, rewritten
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Final
 
-from hellods.distill.image_files import SUFFIXES
 from hellods.errors import SourceError
+from hellods.sources.image_files import SUFFIXES
 
 logger = logging.getLogger("hellods")
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from hellods.distill.apart import check_apart
-from hellods.distill.sources import Pixels, Source, open_source
 from hellods.errors import SourceError
+from hellods.sources.apart import check_apart
+from hellods.sources.source import Pixels, Source, open_source
 
 
 def split(root: Path, train: int, held: range) -> tuple[Source, Source]:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hellods.distill.folders import choose_held_out, listed, scan
 from hellods.errors import SourceError
+from hellods.sources.folders import choose_held_out, listed, scan
 
 
 def touch(root: Path, *files: str) -> Path:

@@ -10,8 +10,8 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hellods.distill.weights import fit_weights, own_network, published, read_weights, side_of_stem
 from hellods.errors import SourceError
+from hellods.teachers.weights import fit_weights, own_network, published, read_weights, side_of_stem
 
 FILE = """
 from dataclasses import dataclass

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from hellods.distill.image_files import decode
 from hellods.errors import SourceError
+from hellods.sources.image_files import decode
 
 RAMP = Image.linear_gradient("L").resize((12, 8))
 

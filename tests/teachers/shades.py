@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hellods.distill.sources import Pixels
-from hellods.distill.teacher import Teacher
-from hellods.distill.training import Training
+from hellods.sources.source import Pixels
+from hellods.teachers.teacher import Teacher
+from hellods.teachers.training import Training
 
 CLASSES = tuple("abcdefghij")
 

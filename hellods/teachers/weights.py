@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hellods.device import float32_on_cpu
-from hellods.distill.folders import listed
 from hellods.errors import SourceError
 from hellods.nets import SMALL_SIDE
+from hellods.sources.folders import listed
 
 WRAPPERS: Final = ("state_dict", "model", "net", "model_state_dict")  # under which training scripts save the weights
 EXTRA: Final = "_extra_state"  # what a module may keep beside tensors

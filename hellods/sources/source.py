@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
-from hellods.distill.folders import choose_held_out, listed, scan, subfolders
-from hellods.distill.image_files import decode
 from hellods.errors import SourceError
 from hellods.progress import Progress, silent, track
+from hellods.sources.folders import choose_held_out, listed, scan, subfolders
+from hellods.sources.image_files import decode
 
 S = TypeVar("S")
 T = TypeVar("T")

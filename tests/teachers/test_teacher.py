@@ -8,11 +8,11 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from hellods.distill.recipe import MEAN, STD
-from hellods.distill.sources import Pixels, open_source, squares
-from hellods.distill.teacher import Teacher, check_teacher, load_teacher, near_chance
-from hellods.distill.training import train_teacher
 from hellods.errors import RecipeError, SourceError
+from hellods.sources.source import Pixels, open_source, squares
+from hellods.teachers.scale import MEAN, STD
+from hellods.teachers.teacher import Teacher, check_teacher, load_teacher, near_chance
+from hellods.teachers.training import train_teacher
 
 from .shades import CLASSES, Shade, shades, teacher, training
 

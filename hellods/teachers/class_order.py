@@ -15,7 +15,7 @@ from typing import Final
 
 from torch import Tensor
 
-from hellods.distill.folders import listed
+from hellods.sources.folders import listed
 
 Confusion = Counter[tuple[int, int]]  # (class, what it was called) -> how often; of K² pairs few occur
 

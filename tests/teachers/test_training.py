@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from hellods.distill.arrange import best_stages
 from hellods.distill.recipe import Recipe
-from hellods.distill.sources import Pixels, open_source, squares
-from hellods.distill.teacher import Teacher, check_teacher
-from hellods.distill.training import train_teacher
+from hellods.sources.source import Pixels, open_source, squares
+from hellods.teachers.teacher import Teacher, check_teacher
+from hellods.teachers.training import train_teacher
 
 from .shades import Shade, shades, teacher, training
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hellods.distill.class_order import confusion, other_order, swapped
+from hellods.teachers.class_order import confusion, other_order, swapped
 
 
 def answers(chances: Tensor, images: int, seed: int) -> tuple[Tensor, Tensor]:

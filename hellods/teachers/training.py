@@ -3,19 +3,18 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count, islice
-from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hellods.device import training_dtype
-from hellods.distill.recipe import MEAN, STD, Inputs, Recipe
-from hellods.distill.sources import Source, squares
-from hellods.distill.teacher import Teacher
-from hellods.distill.trajectory import Trajectory, average
 from hellods.nets import create
 from hellods.progress import Progress, silent
+from hellods.sources.source import Source, squares
+from hellods.teachers.scale import MEAN, STD
+from hellods.teachers.teacher import Teacher
+from hellods.teachers.trajectory import Trajectory, average
 from hellods.train import NO_CHECKPOINT, Checkpoint, Schedule, adamw, train
 from hellods.views.draw import draw
 from hellods.views.normalize import normalize
@@ -35,20 +34,6 @@ class Training:
     flip: bool = False  # mirror half of the crops
     mean: tuple[float, ...] = MEAN  # per channel, of pixels in 0..1
     std: tuple[float, ...] = STD
-
-    @classmethod
-    def of(cls, architecture: str, inputs: Inputs, recipe: Recipe, side: int) -> Self:
-        """Return how a recipe has a network trained, for images of that side."""
-        return cls(
-            architecture=architecture,
-            side=side,
-            seed=recipe.seed,
-            epochs=recipe.epochs,
-            stages=recipe.stages,
-            flip=bool(recipe.flip),
-            mean=inputs.teacher_mean,
-            std=inputs.teacher_std,
-        )
 
 
 def an_epoch(images: int) -> tuple[int, int]:

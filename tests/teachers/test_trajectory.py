@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hellods.distill.sources import Pixels
-from hellods.distill.teacher import Teacher
-from hellods.distill.training import train_teacher
-from hellods.distill.trajectory import Average, Trajectory, average
+from hellods.sources.source import Pixels
+from hellods.teachers.teacher import Teacher
+from hellods.teachers.training import train_teacher
+from hellods.teachers.trajectory import Average, Trajectory, average
 from hellods.train import Checkpoint
 
 from .shades import training

@@ -4,9 +4,9 @@ import logging
 
 import numpy as np
 
-from hellods.distill.folders import listed
-from hellods.distill.sources import Folder, Source
 from hellods.errors import SourceError
+from hellods.sources.folders import listed
+from hellods.sources.source import Folder, Source
 
 logger = logging.getLogger("hellods")
 

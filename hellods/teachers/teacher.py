@@ -11,19 +11,19 @@ import torch
 from torch import Tensor, is_tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
-from hellods.distill.class_order import other_order
-from hellods.distill.folders import listed
-from hellods.distill.recipe import MEAN, STD, check_scale
-from hellods.distill.resume import digest
-from hellods.distill.sources import PER_CLASS, Source, accuracy, judges, squares
-from hellods.distill.trajectory import Average
-from hellods.distill.weights import EXTRA, fit_weights, own_network, published, read_weights, side_of_stem
+from hellods.digests import digest
 from hellods.errors import RecipeError, SourceError
 from hellods.labels import LabelMaker
 from hellods.labels.arithmetic import in_parts
 from hellods.nets import create, logits_shape
 from hellods.progress import Progress, silent, track
 from hellods.record import decimal
+from hellods.sources.folders import listed
+from hellods.sources.source import PER_CLASS, Source, accuracy, judges, squares
+from hellods.teachers.class_order import other_order
+from hellods.teachers.scale import MEAN, STD, check_scale
+from hellods.teachers.trajectory import Average
+from hellods.teachers.weights import EXTRA, fit_weights, own_network, published, read_weights, side_of_stem
 from hellods.views.normalize import normalize
 
 logger = logging.getLogger("hellods")

@@ -1,0 +1,1 @@
+"""Real images: folders of image files, and what is in memory."""

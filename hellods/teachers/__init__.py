@@ -1,0 +1,1 @@
+"""Networks that know the classes: given, published, or trained on real images."""
