@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from hellods.distill.recipe import PRESETS, FitOn, Initializer, Inputs, Recipe
-from hellods.errors import HelloError, RecipeError
+from hellods.errors import HelloError, OptionError
 from hellods.format.archive import Archive, check_target
 from hellods.format.header import Codec
 from hellods.labels.config import Head, Precision, Quantization, needs_base
@@ -124,13 +124,13 @@ option = options_of(Inputs, Recipe)
     click.Choice(get_args(FitOn)),
 )
 @option(
-    "fit_images",
+    "fit_views",
     "Number of views to fit the projector on.  [default: 30 per real image, at most 160,000, or 30,000 if the base "
     "model takes more than 64 px; beyond 100 synthetic images times √(images / 100)]",
     int,
 )
-@option("fit_effort", "Multiplies the default of --fit-images.")
-@option("fit_batch", "Batch size of the projector's fit.  [default: 32, fewer above 224 px]", int)
+@option("fit_effort", "Multiplies the default of --fit-views.")
+@option("fit_batch_size", "Batch size of the projector's fit.  [default: 32, fewer above 224 px]", int)
 @option("fit_learning_rate", "Learning rate of the deltas on the image tower, by Muon.")
 @option("head_learning_rate", "Learning rate of the head, by AdamW.")
 @option(
@@ -160,8 +160,8 @@ def command(
     same command goes on from there.
     """
     context = click.get_current_context()
-    if asks_for(context, "fit_images") and asks_for(context, "fit_effort"):
-        raise RecipeError("--fit-effort multiplies the default of --fit-images: give one of them")
+    if asks_for(context, "fit_views") and asks_for(context, "fit_effort"):
+        raise OptionError("--fit-effort multiplies the default of --fit-views: give one of them")
     anew = outdated(context)
     recipe = Recipe(**only(Recipe, knobs | dict.fromkeys(anew)))
     descriptions = read_names(Path(class_names)) if class_names else None
@@ -244,14 +244,14 @@ def read_names(path: Path) -> dict[str, str]:
     """Return class folder -> text from a JSON object, or from lines `folder: text`.
 
     Raises:
-        RecipeError: the file is missing, or of neither form.
+        OptionError: the file is missing, or of neither form.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")  # Notepad puts a mark before the text
     except OSError as cause:
-        raise RecipeError(f"{path}: class names cannot be read: {cause.strerror}") from cause
+        raise OptionError(f"{path}: class names cannot be read: {cause.strerror}") from cause
     except UnicodeDecodeError as cause:
-        raise RecipeError(f"{path}: class names are not UTF-8 text") from cause
+        raise OptionError(f"{path}: class names are not UTF-8 text") from cause
     return names_of_json(path, text) if text.lstrip().startswith("{") else names_of_lines(path, text)
 
 
@@ -259,10 +259,10 @@ def names_of_json(path: Path, text: str) -> dict[str, str]:
     try:
         names: dict[str, Any] = json.loads(text)
     except ValueError as cause:
-        raise RecipeError(f"{path}: not a JSON object: {cause}") from cause
+        raise OptionError(f"{path}: not a JSON object: {cause}") from cause
     for folder, name in names.items():
         if not isinstance(name, str):
-            raise RecipeError(f"{path}: {folder!r} needs a text, found {name!r}")
+            raise OptionError(f"{path}: {folder!r} needs a text, found {name!r}")
     return names
 
 
@@ -271,9 +271,9 @@ def names_of_lines(path: Path, text: str) -> dict[str, str]:
     for number, line in enumerate(text.splitlines(), start=1):
         folder, _, name = (part.strip() for part in line.partition(":"))
         if folder in names:
-            raise RecipeError(f"{path}:{number}: {folder!r} appears twice")
+            raise OptionError(f"{path}:{number}: {folder!r} appears twice")
         if folder and name:
             names[folder] = name
         elif line.strip():
-            raise RecipeError(f"{path}:{number}: found {line!r}, expected `folder: text`")
+            raise OptionError(f"{path}:{number}: found {line!r}, expected `folder: text`")
     return names

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from hellods.evaluate.arms import ARMS
-from hellods.evaluate.presets import PRESETS, Loss, Multiplier, Protocol
+from hellods.evaluate.presets import PRESETS, Loss, LRSchedule, Protocol
 from hellods.evaluate.question import Precision, Question
 from hellods.views.rule import Mix
 
@@ -50,11 +50,11 @@ def knob(name: str, text: str, kind: Any = None) -> Callable[[F], F]:
 @knob("batch_size", "Batch size of a student.", int)
 @knob("learning_rate", "AdamW's initial learning rate.", float)
 @knob("weight_decay", "AdamW's weight decay, on weight matrices only.", float)
-@knob("multiplier", "Schedule of the learning rate.", click.Choice(get_args(Multiplier)))
+@knob("lr_schedule", "Schedule of the learning rate.", click.Choice(get_args(LRSchedule)))
 @knob("loss", "Loss on soft labels: KL divergence, or MSE of logits.", click.Choice(get_args(Loss)))
 @knob("temperature", "Temperature of the loss kl.", float)
 @knob("hard_weight", "Weight of cross-entropy with the true class, beside soft labels.", float)
-@knob("least_area", "Smallest share of an image's area that a crop shows.", float)
+@knob("min_scale", "Smallest share of an image's area that a crop shows.", float)
 @knob("shuffle", "Patches per side that RDED's ShufflePatches permutes; 1 for none.", int)
 @knob("mix", "How pairs of views are mixed.", click.Choice(get_args(Mix)))
 @option("base", "Base model of the label makers, where a FILE names one that only you have.", click.STRING)

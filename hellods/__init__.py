@@ -8,7 +8,7 @@ from hellods.errors import (
     FormatError,
     HelloError,
     LabelError,
-    RecipeError,
+    OptionError,
     SourceError,
     UnsupportedError,
 )
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hellods.distill.build import build
     from hellods.distill.recipe import Inputs, Recipe
     from hellods.format.archive import Archive
+    from hellods.views.rule import Views
 
 __version__ = "0.1.0"
 
@@ -31,10 +32,11 @@ __all__ = [
     "HelloLoader",
     "Inputs",
     "LabelError",
+    "OptionError",
     "Recipe",
-    "RecipeError",
     "SourceError",
     "UnsupportedError",
+    "Views",
     "build",
 ]
 
@@ -45,6 +47,7 @@ HOMES = {
     "HelloLoader": "hellods.data.loader",
     "Inputs": "hellods.distill.recipe",
     "Recipe": "hellods.distill.recipe",
+    "Views": "hellods.views.rule",
     "build": "hellods.distill.build",
 }
 

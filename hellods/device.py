@@ -15,7 +15,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from hellods.errors import RecipeError
+from hellods.errors import OptionError
 
 CPU: Final = torch.device("cpu")
 
@@ -24,15 +24,15 @@ def get_device(device: str) -> torch.device:
     """Return the device of that name.
 
     Raises:
-        RecipeError: this machine has none, or it makes no views.
+        OptionError: this machine has none, or it makes no views.
     """
     try:
         value = torch.zeros(1, device=device)
         value.item()  # which `meta` cannot
     except (RuntimeError, AssertionError, NotImplementedError) as cause:  # a build of torch without CUDA asserts
-        raise RecipeError(f"device {device!r} cannot be used here: {str(cause).splitlines()[0]}") from cause
+        raise OptionError(f"device {device!r} cannot be used here: {str(cause).splitlines()[0]}") from cause
     if maker(value.device) != value.device:
-        raise RecipeError(f"device {device!r} cannot be used here: it has no float64; choose cpu")
+        raise OptionError(f"device {device!r} cannot be used here: it has no float64; choose cpu")
     return value.device
 
 

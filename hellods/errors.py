@@ -17,8 +17,8 @@ class UnsupportedError(HelloError):
     """The archive is valid, but this version or this machine cannot read it."""
 
 
-class RecipeError(HelloError):
-    """A knob of the build has a value that cannot be used."""
+class OptionError(HelloError):
+    """An option of a build, a data set or an evaluation has a value that cannot be used, or not beside the others."""
 
 
 class SourceError(HelloError):

@@ -8,7 +8,7 @@ import torchvision
 from torch import Tensor, nn
 
 from hellods.device import float32_on_cpu
-from hellods.errors import RecipeError
+from hellods.errors import OptionError
 
 WIDTH: Final = 128
 DEPTHS: Final = {f"convnet{depth}": depth for depth in range(3, 7)}
@@ -28,7 +28,7 @@ def create(name: str, classes: int, side: int, *, seed: int = 0) -> nn.Module:
         seed: of the initial weights, which are float32 on the CPU; global random state is left as it was.
 
     Raises:
-        RecipeError: the name is unknown, or the network cannot take images of that side.
+        OptionError: the name is unknown, or the network cannot take images of that side.
     """
     with float32_on_cpu(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -36,9 +36,9 @@ def create(name: str, classes: int, side: int, *, seed: int = 0) -> nn.Module:
     try:
         shape = logits_shape(network, side)
     except Exception as cause:  # whatever a layer of someone else's network raises
-        raise RecipeError(f"network {name!r} cannot take images of {side} px: {cause}; choose another") from cause
+        raise OptionError(f"network {name!r} cannot take images of {side} px: {cause}; choose another") from cause
     if shape != (1, classes):
-        raise RecipeError(f"network {name!r} returns {shape} instead of (1, {classes}) logits; choose a classifier")
+        raise OptionError(f"network {name!r} returns {shape} instead of (1, {classes}) logits; choose a classifier")
     return network
 
 
@@ -62,7 +62,7 @@ def convnet(depth: int, classes: int, side: int) -> nn.Sequential:
     """
     cells = side >> depth
     if not cells:
-        raise RecipeError(
+        raise OptionError(
             f"convnet{depth} halves images {depth} times: {side} px is too small, use {1 << depth} or more"
         )
     layers: list[nn.Module] = []
@@ -99,4 +99,4 @@ def _build(name: str, classes: int, side: int) -> nn.Module:
         return timm.create_model(name, num_classes=classes)
     near = difflib.get_close_matches(name, sorted({*DEPTHS, *published, *timm.list_models()}), n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise RecipeError(f"network {name!r} is unknown: use convnet3 to convnet6, or a name of torchvision or timm{hint}")
+    raise OptionError(f"network {name!r} is unknown: use convnet3 to convnet6, or a name of torchvision or timm{hint}")

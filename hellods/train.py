@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from hellods.errors import RecipeError
+from hellods.errors import OptionError
 from hellods.progress import Progress, silent
 
 # (steps done, steps per epoch, epochs) -> what the learning rate is multiplied by.
@@ -89,7 +89,7 @@ def train(
         progress: told of every step.
 
     Raises:
-        RecipeError: the loss is no longer finite.
+        OptionError: the loss is no longer finite.
         ValueError: `batches` yields more or fewer than `steps`.
     """
     total = epochs * steps
@@ -116,7 +116,7 @@ def train(
                 done += 1
                 # Now and then, since reading the loss stops a GPU.
                 if (done % 100 == 0 or done == total) and not value.isfinite():
-                    raise RecipeError(
+                    raise OptionError(
                         f"{stage}: the loss is {value.item()} after {done} steps; lower its learning rate, or choose "
                         "another network where it has none to choose"
                     )

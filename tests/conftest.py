@@ -90,7 +90,7 @@ def digits_archive(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -
     from hellods import Inputs, Recipe, build
 
     path = tmp_path_factory.mktemp("built") / "digits.hello"
-    recipe = Recipe(images_per_class=2, candidates=15, teacher_epochs=2, fit_images=256)
+    recipe = Recipe(images_per_class=2, candidates=15, teacher_epochs=2, fit_views=256)
     build(Inputs(data=str(few_digits), allow_weak_teacher=True), recipe, out=path)
     return path
 
@@ -140,6 +140,6 @@ def embedded_archive(few_digits: Path, small_base: Path, tmp_path_factory: pytes
     from hellods import Inputs, Recipe, build
 
     path = tmp_path_factory.mktemp("embedded") / "digits.hello"
-    recipe = Recipe(images_per_class=1, candidates=15, teacher_epochs=1, fit_images=128, embed_base=True)
+    recipe = Recipe(images_per_class=1, candidates=15, teacher_epochs=1, fit_views=128, embed_base=True)
     build(Inputs(data=str(few_digits), base=f"local-dir:{small_base}", allow_weak_teacher=True), recipe, out=path)
     return path

@@ -5,7 +5,7 @@ import torch
 import torchvision
 from torch import nn
 
-from hellods.errors import RecipeError
+from hellods.errors import OptionError
 from hellods.nets import convnet, create, logits_shape
 
 
@@ -30,7 +30,7 @@ def test_convnet_block_is_convolution_norm_relu_average_pool() -> None:
 
 
 def test_side_too_small_for_convnet_says_which_would_do() -> None:
-    with pytest.raises(RecipeError, match=r"convnet5 .* 16 px is too small, use 32 or more"):
+    with pytest.raises(OptionError, match=r"convnet5 .* 16 px is too small, use 32 or more"):
         create("convnet5", 10, 16)
 
 
@@ -66,12 +66,12 @@ def test_other_names_come_from_torchvision_and_timm(name: str) -> None:
 
 
 def test_unknown_name_suggests_those_that_are_close() -> None:
-    with pytest.raises(RecipeError, match=r"'resnet81' is unknown.*resnet18"):
+    with pytest.raises(OptionError, match=r"'resnet81' is unknown.*resnet18"):
         create("resnet81", 10, 32)
 
 
 def test_network_of_another_side_is_refused() -> None:
-    with pytest.raises(RecipeError, match="cannot take images of 32 px"):
+    with pytest.raises(OptionError, match="cannot take images of 32 px"):
         create("vit_tiny_patch16_224", 10, 32)
 
 

@@ -98,10 +98,11 @@ def test_public_names_are_these() -> None:
         "HelloLoader",
         "Inputs",
         "LabelError",
+        "OptionError",
         "Recipe",
-        "RecipeError",
         "SourceError",
         "UnsupportedError",
+        "Views",
         "build",
     ]
 

@@ -22,7 +22,7 @@ from hellods_cli.loop import loop
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-QUICK = ["--fit-images", "256", "--candidates", "20"]  # appended to the README's builds, which take minutes
+QUICK = ["--fit-views", "256", "--candidates", "20"]  # appended to the README's builds, which take minutes
 
 
 def blocks(language: str) -> list[str]:
@@ -49,7 +49,7 @@ def shortened(code: str) -> str:
     """Return the README's code with one epoch of each training, and a build that is soon done."""
     code = re.sub(r"(range\(|max_epochs=)100", r"\g<1>1", code)
     code = code.replace('Inputs(data="digits"', 'Inputs(data="digits", allow_weak_teacher=True')
-    return code.replace("images_per_class=1)", "images_per_class=1, fit_images=64, candidates=20)")
+    return code.replace("images_per_class=1)", "images_per_class=1, fit_views=64, candidates=20)")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hellods.distill.recipe import Recipe
-from hellods.errors import FormatError, RecipeError
+from hellods.errors import FormatError, OptionError
 from hellods.record import DECIMAL, decimal, from_json, to_json
 
 
@@ -73,8 +73,8 @@ def test_record_reads_back_as_it_was() -> None:
     ],
 )
 def test_wrong_value_is_named_with_its_place(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(RecipeError, match=message):
-        from_json(Outer, {**OUTER, **change}, "here", error=RecipeError)
+    with pytest.raises(OptionError, match=message):
+        from_json(Outer, {**OUTER, **change}, "here", error=OptionError)
 
 
 def test_missing_key_is_the_one_without_a_default() -> None:
@@ -83,8 +83,8 @@ def test_missing_key_is_the_one_without_a_default() -> None:
 
 
 def test_knob_out_of_range_is_named_with_its_place() -> None:
-    with pytest.raises(RecipeError, match=r"^x\.toml: side is 4, expected 8 to 4096$"):
-        from_json(Recipe, {"side": 4}, "x.toml", error=RecipeError)
+    with pytest.raises(OptionError, match=r"^x\.toml: side is 4, expected 8 to 4096$"):
+        from_json(Recipe, {"side": 4}, "x.toml", error=OptionError)
 
 
 def test_value_refused_by_the_class_is_named_with_its_place() -> None:

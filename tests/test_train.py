@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.optim import SGD, Muon, Optimizer
 
-from hellods.errors import RecipeError
+from hellods.errors import OptionError
 from hellods.train import Checkpoint, Schedule, adamw, predict, train
 
 EPOCHS, STEPS = 3, 4
@@ -157,7 +157,7 @@ def test_another_number_of_batches_is_an_error(steps: int) -> None:
 
 
 def test_diverging_loss_names_stage_and_step() -> None:
-    with pytest.raises(RecipeError, match="Test: the loss is nan after 12 steps"):
+    with pytest.raises(OptionError, match="Test: the loss is nan after 12 steps"):
         run(nn.Linear(2, 2), lambda logits, targets: logits.sum() * torch.nan)
 
 

@@ -16,7 +16,7 @@ from hellods.data.memory import Batches
 from hellods.data.options import Kind, Options, archived, chosen
 from hellods.data.samples import Samples
 from hellods.device import CPU, maker, sent
-from hellods.errors import LabelError
+from hellods.errors import OptionError
 from hellods.format.archive import Archive
 from hellods.format.header import Header
 from hellods.views.normalize import normalize
@@ -55,8 +55,9 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
 
     Raises:
         HelloError: not a `.hello` file that can be read.
-        LabelError: an option that cannot be used with this archive. The first label may raise it too, when the base
-            model is missing or another one than the archive was made with.
+        OptionError: an option that cannot be used with this archive.
+        LabelError: raised by the first label when the base model is missing or another one than the archive was made
+            with.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         with Archive.open(path) as archive:
             header, content_id = archive.header, archive.content_id
         if header.projector is None and labels != "hard":
-            raise LabelError(f"{path}: the archive has no projector: take labels='hard'")
+            raise OptionError(f"{path}: the archive has no projector: take labels='hard'")
         options = Options(
             path=path,
             content_id=content_id,
@@ -101,14 +102,14 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
             "options": self._samples.options,
             "transform": self.transform,
             "normalize": self.normalize,
-            "epochs": self.epochs,
+            "epochs": self._epochs,
             "memory": self._samples.memory,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # The file is opened again with the first sample: an error here would kill a worker without a message.
         self._samples = Samples.of(state["options"], state["memory"])
-        self.epochs: Epochs = state["epochs"]
+        self._epochs: Epochs = state["epochs"]
         self.transform: Callable[[Tensor], Any] | None = state["transform"]
         self.normalize: bool = state["normalize"]
         self._batches = Batches()
@@ -145,7 +146,7 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Draw every later sample from this epoch (0 to 2^31 - 1), in all workers, instead of counting draws."""
-        self.epochs.set(epoch)
+        self._epochs.set(epoch)
 
     def label_maker(self, images: Tensor) -> Tensor:
         """Return float32 (B, K) labels, as `labels=` says, of uint8 images (B, 3, H, W), on their device.
@@ -153,10 +154,11 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         For training loops that mix or transform images themselves.
 
         Raises:
-            LabelError: the base model is missing or another one, or labels="hard".
+            LabelError: the base model is missing or another one.
+            OptionError: labels="hard".
         """
         if self._samples.options.labels == "hard":
-            raise LabelError("labels='hard' makes no labels: open the archive with labels='soft' or 'logits'")
+            raise OptionError("labels='hard' makes no labels: open the archive with labels='soft' or 'logits'")
         return self._samples.answer(images)
 
     def __len__(self) -> int:
@@ -194,9 +196,9 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
 
         The images are those of `__getitem__`, collated. The labels are float32 (B, K), or int64 (B,) if they are hard.
         """
-        return self.begin(indices, torch.device(device))()
+        return self._begin(indices, torch.device(device))()
 
-    def begin(self, indices: Sequence[int], device: torch.device) -> Callable[[], tuple[Any, Tensor]]:
+    def _begin(self, indices: Sequence[int], device: torch.device) -> Callable[[], tuple[Any, Tensor]]:
         """Begin `batch`, and return what ends it: samples are drawn, images that must be decoded are on their way."""
         epochs, chosen = self._draw(indices)
         samples, coming = self._samples, self._samples.begin(epochs, chosen, device)
@@ -210,14 +212,14 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
 
         return batch
 
-    def resident(self, device: torch.device) -> bool:
+    def _resident(self, device: torch.device) -> bool:
         """Whether all images are decoded and where views for `device` are made."""
         return self._samples.images.complete(maker(device)) is not None
 
     def _draw(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         known = range(len(self))  # refuses what is out of range, takes what counts from the end
         chosen = [known[index] for index in indices]
-        epochs, period = self.epochs.take(chosen), self._samples.options.period
+        epochs, period = self._epochs.take(chosen), self._samples.options.period
         return epochs if period is None else epochs % period, torch.tensor(chosen, dtype=torch.int64, device=CPU)
 
     def _finish(self, views: Tensor) -> Any:

@@ -82,7 +82,7 @@ class HelloLoader:
         """
         this = self._own.turn
         unseen = [index for indices in this.ahead for index in indices]
-        epochs = self.dataset.epochs.state_dict(unseen)
+        epochs = self.dataset._epochs.state_dict(unseen)
         place = {"pass": this.number, "done": this.done, "sets": self._own.sets}
         return {"loader": self._facts(), **place, "epochs": epochs}
 
@@ -98,7 +98,7 @@ class HelloLoader:
         if unlike := [name for name, value in own.items() if saved.get(name) != value]:
             facts = ", ".join(f"{name} {saved.get(name)} instead of {own[name]}" for name in unlike)
             raise ValueError(f"this state is of another loader: {facts}")
-        self.dataset.epochs.load_state_dict(state["epochs"])
+        self.dataset._epochs.load_state_dict(state["epochs"])
         self._own.turn, self._own.sets = _Pass(state["pass"], state["done"]), state["sets"]
 
     def _facts(self) -> dict[str, int]:
@@ -125,9 +125,9 @@ class HelloLoader:
             this.ahead.append(indices)
             if self._own.sets:  # whatever another loader of the data set has set meanwhile
                 self.dataset.set_epoch(this.number)
-            return self.dataset.begin(indices, self.device)
+            return self.dataset._begin(indices, self.device)
 
-        resident, cpu = self.dataset.resident(self.device), self.device.type == "cpu"
+        resident, cpu = self.dataset._resident(self.device), self.device.type == "cpu"
         begun = _early(map(begin, islice(self.batch_sampler, this.done, None)), 0 if resident else 1)
         for batch in _early((finish() for finish in begun), 0 if cpu else 1):
             this.ahead.popleft()

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from hellods.errors import DigestError, FormatError, LabelError
+from hellods.errors import DigestError, FormatError, OptionError
 from hellods.format import wire
 from hellods.format.archive import Archive
 from hellods.format.header import Header
@@ -36,13 +36,13 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.labels not in ("soft", "logits", "hard"):
-            raise LabelError(f"labels is {self.labels!r}, expected 'soft', 'logits' or 'hard'")
+            raise OptionError(f"labels is {self.labels!r}, expected 'soft', 'logits' or 'hard'")
         if not self.temperature > 0 or (self.temperature != 1 and self.labels != "soft"):
-            raise LabelError(f"temperature is {self.temperature}: it must be positive, and belongs to labels='soft'")
+            raise OptionError(f"temperature is {self.temperature}: it must be positive, and belongs to labels='soft'")
         if not (isinstance(self.seed, int) and 0 <= self.seed < 1 << 63):
-            raise LabelError(f"seed is {self.seed}, expected an int, 0 to 2**63 - 1")
+            raise OptionError(f"seed is {self.seed}, expected an int, 0 to 2**63 - 1")
         if self.views is not None and not (type(self.views) is int and 1 <= self.views < 1 << 31 and self.drawn):
-            raise LabelError(f"views is {self.views}, expected 1 to 2**31 - 1 as an int, of views that are drawn")
+            raise OptionError(f"views is {self.views}, expected 1 to 2**31 - 1 as an int, of views that are drawn")
 
     @property
     def drawn(self) -> bool:
@@ -105,16 +105,16 @@ def chosen(
     """Return the rule that a user wants: the archive's `own` or another one, mixed as it says or in another way.
 
     Raises:
-        LabelError: it is not a rule, does not suit the images, or is at odds with another option.
+        OptionError: it is not a rule, does not suit the images, or is at odds with another option.
     """
     rule = own if view == "archive" else view
     if rule is not None and not isinstance(rule, Views):
-        raise LabelError(f"view is {view!r}, expected hellods.views.rule.Views, or None for images as they are stored")
+        raise OptionError(f"view is {view!r}, expected hellods.Views, or None for images as they are stored")
     if mix not in (None, "none") and (rule is None or not train):
-        raise LabelError(f"mix={mix!r} belongs to views that are drawn: leave out train=False and view=None")
+        raise OptionError(f"mix={mix!r} belongs to views that are drawn: leave out train=False and view=None")
     if labels == "hard":
         if mix not in (None, "none"):
-            raise LabelError(f"mix={mix!r} needs soft labels: one class cannot name a mixture")
+            raise OptionError(f"mix={mix!r} needs soft labels: one class cannot name a mixture")
         mix = "none"
     if rule is None:
         return None
@@ -122,7 +122,7 @@ def chosen(
         rule = rule if mix is None else replace(rule, mix=mix)
         _try(rule, header)
     except ValueError as cause:
-        raise LabelError(f"view: {cause}") from cause
+        raise OptionError(f"view: {cause}") from cause
     return rule
 
 

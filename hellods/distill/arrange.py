@@ -24,7 +24,7 @@ from hellods.distill.recipe import (
     usual_base,
     usual_network,
 )
-from hellods.errors import RecipeError, SourceError
+from hellods.errors import OptionError, SourceError
 from hellods.format import wire
 from hellods.labels.config import check_descriptions, check_template
 from hellods.labels.projector import Projector
@@ -106,28 +106,28 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Resol
         tower: side in pixels of what the base model takes; views are resized to it.
 
     Raises:
-        RecipeError: an assistant without a given teacher, epochs of no training, more texts than a reader embeds, or
+        OptionError: an assistant without a given teacher, epochs of no training, more texts than a reader embeds, or
             images that are too small or too many.
         SourceError: no image can be used.
     """
     try:
         check_template(recipe.template, len(source.classes))
     except ValueError as cause:
-        raise RecipeError(str(cause)) from cause
+        raise OptionError(str(cause)) from cause
     side, factor = side_and_factor(recipe, source)
     small = side <= SMALL
     lossless = recipe.codec == "png" or (small and recipe.codec == "webp")
     trained = inputs.trains is not None
     assistant = recipe.assistant or (NO_ASSISTANT if trained else usual_network(side))
     if trained and assistant != NO_ASSISTANT:
-        raise RecipeError(
+        raise OptionError(
             f"assistant {assistant!r} beside teacher {inputs.teacher!r}: an assistant needs a given teacher; "
             f"name a network with weights as --teacher, or choose --assistant none"
         )
     own_kind = trained or assistant != NO_ASSISTANT  # what teaches is of the students' kind
     for knob in () if own_kind else ("teacher_stages", "teacher_epochs"):
         if getattr(recipe, knob) != getattr(Recipe, knob):
-            raise RecipeError(
+            raise OptionError(
                 f"{knob} beside teacher {inputs.teacher!r} without an assistant: nothing is trained; "
                 f"leave --{knob.replace('_', '-')} out, or name an --assistant"
             )
@@ -141,9 +141,9 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Resol
         "teacher_epochs": recipe.epochs if own_kind else None,
         "teacher_stages": recipe.teacher_stages or (best_stages(recipe, len(source)) if own_kind else None),
         "fit_on": fit_on,
-        "fit_images": views_to_fit_on(recipe, source, tower) if recipe.fit_images is None else recipe.fit_images,
+        "fit_views": views_to_fit_on(recipe, source, tower) if recipe.fit_views is None else recipe.fit_views,
         "hard_weight": {"own": 0.0, "real": 0.1}[fit_on] if recipe.hard_weight is None else recipe.hard_weight,
-        "fit_batch": recipe.fit_batch or batch_within_memory(max(side, tower)),
+        "fit_batch_size": recipe.fit_batch_size or batch_within_memory(max(side, tower)),
     }
     return Resolved(**vars(recipe) | filled)
 
@@ -152,20 +152,20 @@ def side_and_factor(recipe: Recipe, source: Source) -> tuple[int, int]:
     """Return the side of the file's images in pixels, and how many patches lie along it.
 
     Raises:
-        RecipeError: the images are too small for a file, or too many.
+        OptionError: the images are too small for a file, or too many.
         SourceError: no image can be used.
     """
     side = recipe.side or min(LARGEST, usual_side(source))
     factor = recipe.factor or (2 if side >= 128 and recipe.initializer == "patches" else 1)
     side -= 0 if recipe.side else side % factor
     if side < LEAST_SIDE:
-        raise RecipeError(
+        raise OptionError(
             f"{source.name}: the images are too small for an archive ({side} px, {LEAST_SIDE} are the least): "
             f"choose a --side to enlarge them to"
         )
     count = len(source.classes) * recipe.images_per_class
     if count > wire.MAX_IMAGES or count * side * side * 3 > wire.MAX_PIXELS:
-        raise RecipeError(
+        raise OptionError(
             f"{count:,} images of {side} px are more than a file can hold: choose fewer --images-per-class, or a "
             "smaller --side"
         )
@@ -217,8 +217,8 @@ def arrange(recipe: Resolved) -> tuple[Layout, Views, Fit]:
         mix=recipe.mix,
     )
     fit = Fit(
-        images=recipe.fit_images,
-        batch_size=recipe.fit_batch,
+        views=recipe.fit_views,
+        batch_size=recipe.fit_batch_size,
         learning_rate=recipe.fit_learning_rate,
         head_learning_rate=recipe.head_learning_rate,
         hard_weight=recipe.hard_weight,

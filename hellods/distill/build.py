@@ -178,7 +178,7 @@ def measured(
     held_out, views = setting.held_out, setting.views
     metrics, shown = measure(setting.projector.label, mentors, held_out, images, views, progress)
     right = metrics["projector_held_out_accuracy"]
-    remedy = "its labels may teach nothing: try more --fit-images, or --preset best"
+    remedy = "its labels may teach nothing: try more --fit-views, or --preset best"
     if fault := near_chance("projector", right, shown, held_out, remedy):
         logger.warning("%s: %s", setting.source.name, fault)
     return metrics, make_probe(setting.projector.cpu().label, images, views)

@@ -7,7 +7,7 @@ import open_clip
 import torch
 from safetensors.torch import save
 
-from hellods.errors import HelloError, RecipeError
+from hellods.errors import HelloError, OptionError
 from hellods.format import wire
 from hellods.labels.arithmetic import TOLERANCES
 from hellods.labels.backbones import digest
@@ -27,13 +27,13 @@ def embed(projector: Projector, base: str) -> None:
         base: what it was created with.
 
     Raises:
-        RecipeError: the base model is too large, or of a kind that the file format cannot record.
+        OptionError: the base model is too large, or of a kind that the file format cannot record.
     """
     name, tensors = projector.config.base.removeprefix("given:"), projector.base()
     size = sum(value.nbytes for value in tensors.values())
     size = size if size > wire.MAX_BACKBONE else len(save(tensors))
     if size > wire.MAX_BACKBONE:
-        raise RecipeError(
+        raise OptionError(
             f"base model {name!a} has {size:,} bytes without its text tower, and at most {wire.MAX_BACKBONE:,} are "
             "embedded: leave out --embed-base, or choose a smaller --base"
         )
@@ -45,9 +45,9 @@ def embed(projector: Projector, base: str) -> None:
         with torch.no_grad():
             off = (again.features(noise) - projector.features(noise)).abs().max()
     except HelloError as cause:
-        raise RecipeError(f"base model {name!a} cannot be embedded: {cause}") from cause
+        raise OptionError(f"base model {name!a} cannot be embedded: {cause}") from cause
     if off > TOLERANCES[config.precision]:
-        raise RecipeError(f"base model {name!a} cannot be embedded: rebuilt from its config it answers otherwise")
+        raise OptionError(f"base model {name!a} cannot be embedded: rebuilt from its config it answers otherwise")
     projector.config = config
 
 
@@ -55,7 +55,7 @@ def describe(projector: Projector, base: str) -> Tower:
     """Return what a reader needs beside the tensors to build the projector's image tower.
 
     Raises:
-        RecipeError: open_clip's config of the base sets what the file format cannot record.
+        OptionError: open_clip's config of the base sets what the file format cannot record.
     """
     where = f"base model {projector.config.base.removeprefix('given:')!a} cannot be embedded"
     _, options = resolve(base)
@@ -63,11 +63,11 @@ def describe(projector: Projector, base: str) -> Tower:
         facts = open_clip.get_model_config(options["model_name"])
         vision = asdict(open_clip.CLIPVisionCfg(**facts["vision_cfg"]))
     except Exception as cause:  # the folder or the cache that it was loaded from is gone
-        raise RecipeError(f"{where}: its config cannot be read: {first_line(cause)}") from cause
+        raise OptionError(f"{where}: its config cannot be read: {first_line(cause)}") from cause
     known, usual = {field.name for field in fields(Tower)}, asdict(open_clip.CLIPVisionCfg())
     other = [key for key in vision if key not in (*known, *TRAINING) and vision[key] != usual[key]]
     if other:
-        raise RecipeError(f"{where}: its image tower sets {other[0]}, which the file format cannot record")
+        raise OptionError(f"{where}: its image tower sets {other[0]}, which the file format cannot record")
     layers = vision["layers"]
     value = {key: vision[key] for key in known & vision.keys()} | {
         "sha256": digest(projector.published),
@@ -76,4 +76,4 @@ def describe(projector: Projector, base: str) -> Tower:
         "layers": [layers] if isinstance(layers, int) else layers,
         "mlp_ratio": float(vision["mlp_ratio"]),
     }
-    return from_json(Tower, to_json(value), where, error=RecipeError)
+    return from_json(Tower, to_json(value), where, error=OptionError)

@@ -29,7 +29,7 @@ PACE: Final = 1 / 8
 class Fit:
     """How long, how fast, and how much the true classes count beside the teacher's logits."""
 
-    images: int
+    views: int
     batch_size: int
     learning_rate: float  # of the tower's deltas
     head_learning_rate: float
@@ -58,7 +58,7 @@ def fit_projector(
     device = next(projector.parameters()).device
     order = _shuffled(len(source), fit.batch_size, torch.Generator().manual_seed(fit.seed))
     order = islice(order, checkpoint.done, None)
-    steps = -(-fit.images // fit.batch_size)
+    steps = -(-fit.views // fit.batch_size)
     dtype = fit.precision or training_dtype(device)
 
     def lesson(step: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -109,7 +109,7 @@ def quantize_projector(
     rate = PACE * fit.learning_rate
     on = replace(
         fit,
-        images=round(REFIT * fit.images),
+        views=round(REFIT * fit.views),
         learning_rate=rate,
         head_learning_rate=rate,
         hard_weight=0.0,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, Literal, get_args
 
-from hellods.errors import RecipeError
+from hellods.errors import OptionError
 from hellods.format.header import Codec
 from hellods.labels.config import Head, Precision, Quantization, check_template
 from hellods.teachers.scale import MEAN, STD, check_scale
@@ -61,9 +61,9 @@ class Recipe:
     fit_on: FitOn | None = (
         None  # views of the file's own images, or of real ones; None: own if a network is trained here
     )
-    fit_images: int | None = None  # views to fit on; None: by the numbers of real images and of the file's
+    fit_views: int | None = None  # views to fit on; None: by the numbers of real images and of the file's
     fit_effort: float = 1.0  # what that default is multiplied by
-    fit_batch: int | None = None  # None: 32 up to 224 px, then as memory allows
+    fit_batch_size: int | None = None  # None: 32 up to 224 px, then as memory allows
     fit_learning_rate: float = 0.004  # of the tower's deltas, by Muon
     head_learning_rate: float = 0.01  # new classes need a head far from their texts, and soon
     # Of the cross-entropy with the true class, beside MSE on logits; None: 0.1 on real images, 0 on the file's own.
@@ -81,9 +81,9 @@ class Recipe:
             "teacher_epochs": (1, 10_000),
             "encoder_rank": (1, 4096),
             "head_rank": (1, 4096),
-            "fit_images": (0, 10**12),
+            "fit_views": (0, 10**12),
             "fit_effort": (0, 1000),
-            "fit_batch": (1, 10**6),
+            "fit_batch_size": (1, 10**6),
             "fit_learning_rate": (0, 10),
             "head_learning_rate": (0, 10),
             "hard_weight": (0, 1000),
@@ -91,7 +91,7 @@ class Recipe:
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                raise RecipeError(f"{name} is {value}, expected {low} to {high}")
+                raise OptionError(f"{name} is {value}, expected {low} to {high}")
         words = {
             "initializer": Initializer,
             "codec": Codec,
@@ -104,25 +104,25 @@ class Recipe:
         for name, kind in words.items():
             value = getattr(self, name)
             if value is not None and value not in get_args(kind):
-                raise RecipeError(f"{name} is {value!r}, expected one of {', '.join(get_args(kind))}")
+                raise OptionError(f"{name} is {value!r}, expected one of {', '.join(get_args(kind))}")
         if not _is_text(self.template):
-            raise RecipeError(f"template {self.template!a:.80} has characters that are no text")
+            raise OptionError(f"template {self.template!a:.80} has characters that are no text")
         try:
             check_template(self.template, classes=1)
         except ValueError as cause:
-            raise RecipeError(str(cause)) from cause
+            raise OptionError(str(cause)) from cause
         self._check_together()
 
     def _check_together(self) -> None:
-        """Raise a RecipeError where knobs that are well alone do not go with each other."""
+        """Raise a OptionError where knobs that are well alone do not go with each other."""
         if self.teacher_stages is not None:
             stages, last = self.teacher_stages, self.epochs
             if not stages or not all(epoch < later for epoch, later in pairwise((0, *stages, last + 1))):
-                raise RecipeError(f"teacher_stages are {list(stages)}, expected rising epochs, 1 to {last}")
+                raise OptionError(f"teacher_stages are {list(stages)}, expected rising epochs, 1 to {last}")
         if self.codec == "png" and self.quality is not None:
-            raise RecipeError("quality does not apply to png, which is lossless: leave it out, or choose another codec")
+            raise OptionError("quality does not apply to png, which is lossless: leave it out, or choose another codec")
         if self.initializer == "real" and self.factor not in (None, 1):
-            raise RecipeError(
+            raise OptionError(
                 f"factor {self.factor} does not apply to whole real images: leave it out, or choose patches"
             )
         needs = {
@@ -132,9 +132,9 @@ class Recipe:
         }
         for name, (cause, value) in needs.items():
             if getattr(self, cause) != value and getattr(self, name) != getattr(Recipe, name):
-                raise RecipeError(f"{name} does not apply to {cause} {getattr(self, cause)!r}: leave it out")
+                raise OptionError(f"{name} does not apply to {cause} {getattr(self, cause)!r}: leave it out")
         if self.side and self.factor and self.side % self.factor:
-            raise RecipeError(f"side {self.side} cannot be cut into {self.factor} patches: choose a multiple")
+            raise OptionError(f"side {self.side} cannot be cut into {self.factor} patches: choose a multiple")
 
     @property
     def assisted(self) -> bool:
@@ -161,14 +161,14 @@ class Resolved(Recipe):
     flip: bool
     assistant: str
     fit_on: FitOn
-    fit_images: int
-    fit_batch: int
+    fit_views: int
+    fit_batch_size: int
     hard_weight: float
 
 
 # Knobs whose defaults follow from others, each after its causes. Of the inputs, which a recipe lacks and which must be
 # named anew, only the kind of teacher is one: trained in the build, or given. Which base model `encoder_rank`,
-# `fit_images` and `fit_batch` were for, a recipe does not tell, so they are kept.
+# `fit_views` and `fit_batch_size` were for, a recipe does not tell, so they are kept.
 FOLLOWS: Final[Mapping[str, tuple[str, ...]]] = {
     "factor": ("side", "initializer"),
     "quality": ("codec", "side"),
@@ -177,8 +177,8 @@ FOLLOWS: Final[Mapping[str, tuple[str, ...]]] = {
     "teacher_stages": ("assistant", "teacher", "teacher_epochs", "images_per_class"),
     "encoder_rank": ("side",),
     "fit_on": ("assistant", "teacher"),
-    "fit_images": ("fit_effort", "images_per_class"),
-    "fit_batch": ("side",),
+    "fit_views": ("fit_effort", "images_per_class"),
+    "fit_batch_size": ("side",),
     "hard_weight": ("fit_on",),
 }
 
@@ -209,17 +209,17 @@ class Inputs:
 
     def __post_init__(self) -> None:
         if self.trains is not None and self.teacher_weights:
-            raise RecipeError(
+            raise OptionError(
                 f"--teacher-weights beside {self.teacher!r}, which is trained here: name the network that they are for "
                 "as --teacher"
             )
         check_scale(self.teacher_mean, self.teacher_std)
         for text in (self.name, self.license, self.source_url):
             if text and not text.isprintable():
-                raise RecipeError(f"{text!a}: name, license and source URL are printable text")
+                raise OptionError(f"{text!a}: name, license and source URL are printable text")
         for label, text in (self.descriptions or {}).items():
             if not text.strip() or not _is_text(text):
-                raise RecipeError(f"class {label!a} is described by {text!a:.80}: give it a text")
+                raise OptionError(f"class {label!a} is described by {text!a:.80}: give it a text")
 
     @property
     def trains(self) -> str | None:

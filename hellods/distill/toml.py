@@ -7,7 +7,7 @@ from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 from hellods.distill.recipe import Recipe
-from hellods.errors import RecipeError
+from hellods.errors import OptionError
 
 WORDS: Final = {
     int: "a whole number",
@@ -27,31 +27,31 @@ def read_knobs(path: Path) -> dict[str, Any]:
     """Return the knobs that a file sets, by name.
 
     Raises:
-        RecipeError: the file is missing or no TOML, or names the key that is unknown or has a value of another type
+        OptionError: the file is missing or no TOML, or names the key that is unknown or has a value of another type
             or out of range.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")  # Notepad puts a mark before the text
         knobs = tomllib.loads(text)
     except OSError as cause:
-        raise RecipeError(f"{path}: recipe cannot be read: {cause.strerror}") from cause
+        raise OptionError(f"{path}: recipe cannot be read: {cause.strerror}") from cause
     except ValueError as cause:  # not UTF-8 either
-        raise RecipeError(f"{path}: not TOML: {cause}") from cause
+        raise OptionError(f"{path}: not TOML: {cause}") from cause
     hints = get_type_hints(Recipe)
     for name, value in knobs.items():
         if name not in hints:
-            raise RecipeError(f"{path}: unknown key {name!a}; a recipe has {', '.join(hints)}")
+            raise OptionError(f"{path}: unknown key {name!a}; a recipe has {', '.join(hints)}")
         kind = _kind(hints[name])
         if type(value) is int and kind is float:
             knobs[name] = float(value)
         elif kind is tuple and isinstance(value, list) and all(type(item) is int for item in value):
             knobs[name] = tuple(value)
         elif type(value) is not kind:
-            raise RecipeError(f"{path}: {name}: found {value!a}, expected {WORDS[kind]}")
+            raise OptionError(f"{path}: {name}: found {value!a}, expected {WORDS[kind]}")
     try:
         Recipe(**knobs)
-    except RecipeError as cause:
-        raise RecipeError(f"{path}: {cause}") from cause
+    except OptionError as cause:
+        raise OptionError(f"{path}: {cause}") from cause
     return knobs
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from hellods.errors import RecipeError
+from hellods.errors import OptionError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +39,14 @@ def choose(names: Sequence[str]) -> dict[str, Arm]:
     """Return the arms of these names, in the order of the table; `random`, `shipped` and `stored` mean all of a kind.
 
     Raises:
-        RecipeError: an unknown name, or none.
+        OptionError: an unknown name, or none.
     """
     if not names:
-        raise RecipeError(f"no arm is named: choose from {', '.join(ARMS)}")
+        raise OptionError(f"no arm is named: choose from {', '.join(ARMS)}")
     chosen = set()
     for name in names:
         found = {arm for arm in ARMS if name in (arm, arm.partition("-")[0])}
         if not found:
-            raise RecipeError(f"arm {name!a} is unknown: choose from {', '.join(ARMS)}")
+            raise OptionError(f"arm {name!a} is unknown: choose from {', '.join(ARMS)}")
         chosen |= found
     return {name: arm for name, arm in ARMS.items() if name in chosen}

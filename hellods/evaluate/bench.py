@@ -38,7 +38,7 @@ class Bench:
         train: train the teacher that is to be trained; else an untrained one, which answers as fast, stands for it.
 
     Raises:
-        RecipeError: what the question says of the teacher cannot be.
+        OptionError: what the question says of the teacher cannot be.
     """
 
     def __init__(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from hellods.errors import RecipeError, SourceError
+from hellods.errors import OptionError, SourceError
 from hellods.evaluate.presets import Protocol
 from hellods.format.header import Header
 from hellods.labels import LabelMaker
@@ -43,7 +43,7 @@ def check_student(protocol: Protocol, classes: int, size: int) -> None:
     """Check that there is such a student for views of that size and for the protocol's batches.
 
     Raises:
-        RecipeError: it is unknown, cannot take the views, or cannot learn from one at a time.
+        OptionError: it is unknown, cannot take the views, or cannot learn from one at a time.
     """
     network = create(protocol.student, classes, size)
     if protocol.batch_size == 1:
@@ -51,7 +51,7 @@ def check_student(protocol: Protocol, classes: int, size: int) -> None:
             with torch.random.fork_rng(devices=[]):  # for its dropout
                 network.train()(torch.zeros(1, 3, size, size))
         except ValueError as cause:  # BatchNorm's, where maps have shrunk to one pixel
-            raise RecipeError(
+            raise OptionError(
                 f"network {protocol.student!r} cannot learn from batches of one image of {size} px: {cause}; choose "
                 "another, or larger batches"
             ) from cause

@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 
 from hellods.device import get_device, training_dtype
-from hellods.errors import HelloError, RecipeError
+from hellods.errors import HelloError, OptionError
 from hellods.evaluate.arms import choose
 from hellods.evaluate.bench import Bench
 from hellods.evaluate.presets import Protocol
@@ -86,8 +86,8 @@ def evaluate(
         # Another process may have finished it meanwhile.
         try:
             result = kept(run) or finish(run, plan.device, PRECISIONS[plan.precision], draw)
-        except RecipeError as cause:
-            raise RecipeError(
+        except OptionError as cause:
+            raise OptionError(
                 f"{run.subject.shown}: arm {run.name}, seed {run.seed}: {cause}; or leave this arm out with --arms"
             ) from cause
         done += run.views
@@ -122,7 +122,7 @@ def prepare(
     check_folder(folder)
     bench = Bench(question, device, folder / "runs", progress, train=train)
     if len({os.path.realpath(path) for path in paths}) < len(paths):
-        raise RecipeError(f"{', '.join(map(str, paths))}: an archive is named twice: name each once")
+        raise OptionError(f"{', '.join(map(str, paths))}: an archive is named twice: name each once")
     facts = [asked(path, question) for path in paths]
     old = None if overwrite else earlier(folder)
     if old:
@@ -141,7 +141,7 @@ def prepare(
         for name, why in lacking.items():
             logger.warning("%s: arm %s is left out: %s", subject.shown, name, why)
         if not possible:
-            raise RecipeError(f"{subject.path}: none of the arms {', '.join(arms)} can be run")
+            raise OptionError(f"{subject.path}: none of the arms {', '.join(arms)} can be run")
         runs += runs_of(subject, possible, question.seeds, precision, bench.folder)
         not_run.append(lacking)
     plan = Plan(runs=runs, not_run=not_run, subjects=subjects, bench=bench, device=device, precision=precision)
@@ -242,11 +242,11 @@ def check_alike(subjects: Sequence[Subject]) -> None:
     """Check that all archives are judged by the same images.
 
     Raises:
-        RecipeError: where no images are set apart, archives with different seeds hold out different ones.
+        OptionError: where no images are set apart, archives with different seeds hold out different ones.
     """
     parts = {tuple(part.provenance()["sha256"] for part in (s.source, s.held_out)) for s in subjects}
     if len(parts) > 1:
-        raise RecipeError(
+        raise OptionError(
             f"{subjects[0].source.name}: has no val/ or test/, and the archives were made with different seeds, which "
             "hold out different images: put some into val/, beside train/, or evaluate the archives one by one"
         )

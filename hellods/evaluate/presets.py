@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Final, Literal, get_args
 
-from hellods.errors import RecipeError
+from hellods.errors import OptionError
 from hellods.views.rule import Mix, Views
 
 Loss = Literal["kl", "mse"]
-Multiplier = Literal["cosine", "half-cosine"]
+LRSchedule = Literal["cosine", "half-cosine"]
 
 # RDED's published code; networks that it does not name learn at 1e-3 as its ResNets and ConvNets do.
 LEARNING_RATES: Final = {
@@ -34,11 +34,11 @@ class Protocol:
     batch_size: int | None = None  # None: 10, 50, 100 for 1, 10, 50 images a class, doubled from 100 classes
     learning_rate: float | None = None  # None: by the network, 1e-3 for ResNets and ConvNets
     weight_decay: float = 0.01
-    multiplier: Multiplier = "half-cosine"  # once per epoch, and ends at half
+    lr_schedule: LRSchedule = "half-cosine"  # once per epoch, and ends at half
     loss: Loss = "kl"  # of soft labels: KL at a temperature, or MSE on logits
     temperature: float | None = None  # of "kl"; None: 20, with mixup 4. RDED does not multiply by its square
     hard_weight: float = 0.0  # of the cross-entropy with the true classes, beside soft labels
-    least_area: float | None = None  # share of an image that a crop shows at least; None: the archive's
+    min_scale: float | None = None  # share of an image that a crop shows at least; None: the archive's
     shuffle: int | None = None  # strips along a side that views exchange; None: the archive's
     mix: Mix | None = None  # None: the archive's
 
@@ -50,25 +50,25 @@ class Protocol:
             "weight_decay": (0, 10),
             "temperature": (1e-3, 1e6),
             "hard_weight": (0, 1000),
-            "least_area": (1e-4, 1),
+            "min_scale": (1e-4, 1),
             "shuffle": (1, 16),
         }
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
             if value is not None and not (isfinite(value) and low <= value <= high):
-                raise RecipeError(f"{name} is {value}, expected {low} to {high}")
-        for name, kind in (("loss", Loss), ("multiplier", Multiplier), ("mix", Mix)):
+                raise OptionError(f"{name} is {value}, expected {low} to {high}")
+        for name, kind in (("loss", Loss), ("lr_schedule", LRSchedule), ("mix", Mix)):
             value = getattr(self, name)
             if value is not None and value not in get_args(kind):
-                raise RecipeError(f"{name} is {value!r}, expected one of {', '.join(get_args(kind))}")
+                raise OptionError(f"{name} is {value!r}, expected one of {', '.join(get_args(kind))}")
         if self.loss == "mse" and self.temperature is not None:
-            raise RecipeError("a temperature belongs to the loss kl; mse compares logits as they are")
+            raise OptionError("a temperature belongs to the loss kl; mse compares logits as they are")
 
 
 PRESETS: Final = {
     "rded": Protocol(),
     # SRe2L's published code (Yin et al. 2023, arXiv 2306.13092), which CDA (arXiv 2311.18838) uses too.
-    "sre2l": Protocol(batch_size=1024, multiplier="cosine", least_area=0.08, shuffle=1, mix="cutmix"),
+    "sre2l": Protocol(batch_size=1024, lr_schedule="cosine", min_scale=0.08, shuffle=1, mix="cutmix"),
     # HeLlO's loss; its β and all else are not published. β is that of G-VBSM (arXiv 2311.17950).
     "hello": Protocol(loss="mse", hard_weight=0.1),
 }
@@ -85,7 +85,7 @@ def resolve(protocol: Protocol, views: Views, images: int, classes: int) -> tupl
     """
     mix = protocol.mix or views.mix
     shuffle = protocol.shuffle or views.shuffle
-    least = views.scale[0] if protocol.least_area is None else protocol.least_area
+    least = views.scale[0] if protocol.min_scale is None else protocol.min_scale
     filled = replace(
         protocol,
         batch_size=min(images, protocol.batch_size or batch_size(images // classes, classes)),
@@ -93,7 +93,7 @@ def resolve(protocol: Protocol, views: Views, images: int, classes: int) -> tupl
         if protocol.learning_rate is None
         else protocol.learning_rate,
         temperature=protocol.temperature or (TEMPERATURES[mix] if protocol.loss == "kl" else None),
-        least_area=least,
+        min_scale=least,
         shuffle=shuffle,
         mix=mix,
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hellods.errors import RecipeError
+from hellods.errors import OptionError
 from hellods.evaluate.arms import ARMS
 from hellods.evaluate.presets import Protocol
 from hellods.teachers.scale import MEAN, STD
@@ -30,8 +30,8 @@ class Question:
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
-            raise RecipeError(f"seeds is {self.seeds}, expected 1 or more")
+            raise OptionError(f"seeds is {self.seeds}, expected 1 or more")
         if self.teacher is None and self.teacher_weights:
-            raise RecipeError("--teacher-weights needs --teacher: name the network that they are for")
+            raise OptionError("--teacher-weights needs --teacher: name the network that they are for")
         if self.teacher is None and (self.teacher_mean, self.teacher_std) != (MEAN, STD):
-            raise RecipeError("--teacher-mean and --teacher-std need --teacher: name the network that expects them")
+            raise OptionError("--teacher-mean and --teacher-std need --teacher: name the network that expects them")

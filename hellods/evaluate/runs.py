@@ -15,7 +15,7 @@ from hellods.device import describe_device, processor
 from hellods.digests import software
 from hellods.distill.initialize import pick
 from hellods.distill.store import as_stored
-from hellods.errors import FormatError
+from hellods.errors import HelloError
 from hellods.evaluate.arms import Arm
 from hellods.evaluate.feed import Lesson, batch_sizes
 from hellods.evaluate.makers import Storage, ship, spread, stored
@@ -104,7 +104,7 @@ def kept(run: Run) -> dict[str, Any] | None:
     """Return what is kept of a run that was finished before: its outcome and its bytes; None if it was not.
 
     Raises:
-        FormatError: the file is not one of ours.
+        HelloError: the file is not one of ours.
     """
     if not run.file.exists():
         return None
@@ -119,7 +119,7 @@ def kept(run: Run) -> dict[str, Any] | None:
             raise ValueError("without its hardware")
         return value
     except (ValueError, KeyError, TypeError, AttributeError) as cause:
-        raise FormatError(
+        raise HelloError(
             f"{run.file}: not the outcome of this run ({cause}); delete it to train this student again"
         ) from cause
 

@@ -73,7 +73,7 @@ def learn(
     """Return what became of a student with the weights, the order of images and the views of this seed.
 
     Raises:
-        RecipeError: the network is unknown, cannot take the images, or does not learn.
+        OptionError: the network is unknown, cannot take the images, or does not learn.
     """
     protocol, held_out = lesson.protocol, lesson.held_out
     network, clock = new_student(lesson, seed, device), Clock(device)
@@ -100,7 +100,7 @@ def learn(
         epochs=protocol.epochs,
         steps=lesson.steps,
         optimizers=[optimizer],
-        schedule=Schedule(multiplier=protocol.multiplier),
+        schedule=Schedule(multiplier=protocol.lr_schedule),
         stage="Student",
         seed=seed,
         precision=precision,

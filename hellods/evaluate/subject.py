@@ -11,7 +11,7 @@ from torch import Tensor
 from hellods.data.dataset import HelloDataset
 from hellods.data.options import archived, configured
 from hellods.distill.recipe import Recipe
-from hellods.errors import HelloError, LabelError, RecipeError, SourceError
+from hellods.errors import HelloError, LabelError, OptionError, SourceError
 from hellods.evaluate.arms import Arm
 from hellods.evaluate.bench import Bench
 from hellods.evaluate.checks import check_classes, check_order, check_student, check_unseen, too_few
@@ -94,7 +94,7 @@ def asked(path: str, question: Question) -> tuple[Header, str, Protocol, Views]:
     try:
         draw(views, (facts.height, facts.width), facts.count, 0, 0, torch.tensor([0]))
     except ValueError as cause:
-        raise RecipeError(f"{path}: {cause}") from cause
+        raise OptionError(f"{path}: {cause}") from cause
     return header, content_id, protocol, views
 
 

@@ -15,7 +15,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from hellods.errors import FormatError, RecipeError, UnsupportedError
+from hellods.errors import FormatError, OptionError, UnsupportedError
 from hellods.format import wire
 
 
@@ -46,13 +46,13 @@ def encode(pixels: NDArray[np.uint8], codec: str, quality: int | None) -> bytes:
         quality: 0 to 100, or None for lossless; png is always lossless.
 
     Raises:
-        RecipeError: the codec has no lossless form.
+        OptionError: the codec has no lossless form.
         UnsupportedError: this Pillow was built without the codec.
     """
     known = _codec(codec)
     options = known.lossless if quality is None or known.lossy is None else {**known.lossy, "quality": quality}
     if options is None:
-        raise RecipeError(f"{codec} is never lossless: choose a quality from 0 to 100, or webp or png")
+        raise OptionError(f"{codec} is never lossless: choose a quality from 0 to 100, or webp or png")
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, codec, **options)
     return buffer.getvalue()

@@ -12,7 +12,7 @@ from torch import Tensor, is_tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
 from hellods.digests import digest
-from hellods.errors import RecipeError, SourceError
+from hellods.errors import OptionError, SourceError
 from hellods.labels import LabelMaker
 from hellods.labels.arithmetic import in_parts
 from hellods.nets import create, logits_shape
@@ -61,7 +61,7 @@ class Teacher(nn.Module):
             code: SHA-256 of the user's file that makes the network, which its weights say nothing of.
 
         Raises:
-            RecipeError: mean or std are not three numbers that float32 can divide by.
+            OptionError: mean or std are not three numbers that float32 can divide by.
         """
         super().__init__()
         check_scale(mean, std)
@@ -120,7 +120,7 @@ def load_teacher(
 
     Raises:
         SourceError: a file or function is missing or fails, the weights do not fit, or the classes are another number.
-        RecipeError: an unknown name, or a mean or std that cannot be.
+        OptionError: an unknown name, or a mean or std that cannot be.
     """
     facts: dict[str, Any] = {"mean": mean, "std": std}
     state: dict[str, Tensor] = {}
@@ -131,7 +131,7 @@ def load_teacher(
         state = read_weights(weights)
         network, architecture = create(spec, len(classes), side_of_stem(spec, state, side)), spec
     elif (tuple(mean), tuple(std)) != (MEAN, STD):
-        raise RecipeError(f"{spec}: published weights bring the mean and std that they expect: leave yours out")
+        raise OptionError(f"{spec}: published weights bring the mean and std that they expect: leave yours out")
     else:
         (network, facts), architecture = published(spec), spec
     try:

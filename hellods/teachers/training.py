@@ -64,7 +64,7 @@ def train_teacher(
         checkpoint: told of every step.
 
     Raises:
-        RecipeError: an unknown architecture, or one that does not learn.
+        OptionError: an unknown architecture, or one that does not learn.
         SourceError: an image cannot be used.
     """
     network = create(training.architecture, len(source.classes), training.side, seed=training.seed)

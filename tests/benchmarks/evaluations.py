@@ -60,12 +60,12 @@ def imagenette(images_per_class: int, **recipe: Any) -> Measurement:
 
 
 # The teacher's own labels, learnt on real images, as builds did before there were assistants.
-ALONE = {"assistant": "none", "quantization": "fp16", "fit_batch": 128}
+ALONE = {"assistant": "none", "quantization": "fp16", "fit_batch_size": 128}
 
 
 def convnet(images_per_class: int, arms: tuple[str, ...], seeds: int) -> Measurement:
     """RDED's own setting; its label maker is the teacher, so the projector is hardly fitted."""
-    recipe = {"images_per_class": images_per_class, "fit_images": 128, "assistant": "none"}
+    recipe = {"images_per_class": images_per_class, "fit_views": 128, "assistant": "none"}
     return Measurement(images="cifar10", recipe=recipe, arms=arms, seeds=seeds, teacher="convnet3")
 
 
@@ -96,8 +96,8 @@ MEASUREMENTS = {
     "cifar10-alone-ipc1": Measurement(images="cifar10", recipe={"images_per_class": 1, **ALONE}),
     "cifar10-alone-ipc10": Measurement(images="cifar10", recipe={"images_per_class": 10, **ALONE}),
     "cifar10-alone-ipc50": Measurement(images="cifar10", recipe={"images_per_class": 50, **ALONE}, arms=FOUR, seeds=1),
-    "imagenette-alone-ipc1": imagenette(1, **ALONE, fit_images=3072),
-    "imagenette-alone-ipc10": imagenette(10, **ALONE, fit_images=3072),
+    "imagenette-alone-ipc1": imagenette(1, **ALONE, fit_views=3072),
+    "imagenette-alone-ipc10": imagenette(10, **ALONE, fit_views=3072),
     "imagenette-ipc10": replace(imagenette(10), arms=("hello",)),
     "imagenette-tiny-ipc1": replace(imagenette(1), base="hello-tiny", arms=("hello", "teacher"), seeds=3),
     "imagenette-tiny-ipc10": replace(imagenette(10), base="hello-tiny", arms=("hello",)),

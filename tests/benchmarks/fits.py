@@ -83,7 +83,7 @@ VARIANTS = {
     **{f"rank {rank}": Variant(recipe={"encoder_rank": rank}) for rank in (2, 3, 4, 6, 8)},
     **{f"rate {rate}": Variant(recipe={"fit_learning_rate": rate}) for rate in (0.002, 0.004, 0.006, 0.008, 0.016)},
     **{f"head's rate {rate}": Variant(recipe={"head_learning_rate": rate}) for rate in (0.003, 0.03)},
-    **{f"batch {size}": Variant(recipe={"fit_batch": size}) for size in (8, 16, 64)},
+    **{f"batch {size}": Variant(recipe={"fit_batch_size": size}) for size in (8, 16, 64)},
     "momentum 0.9": Variant(way=Way(momentum=0.9)),
     "warmed up": Variant(way=Way(warm=60)),
     "up twice as fast": Variant(way=Way(up=2.0)),
@@ -100,10 +100,10 @@ VARIANTS = {
     "three templates": Variant(recipe={"template": "a photo of a {}|a low resolution photo of a {}|a {}"}),
     "prototypes": Variant(recipe={"head": "prototypes"}),
     "statistics of own views": Variant(recipe={"label_precision": "bf16"}, statistics=True),  # so no norm is folded
-    **{f"{views} views": Variant(recipe={"fit_images": views}) for views in (8_000, 40_000, 80_000, 160_000, 320_000)},
+    **{f"{views} views": Variant(recipe={"fit_views": views}) for views in (8_000, 40_000, 80_000, 160_000, 320_000)},
     **{
         f"80000 views, rank {rank}, rate {rate}": Variant(
-            recipe={"fit_images": 80_000, "encoder_rank": rank, "fit_learning_rate": rate}
+            recipe={"fit_views": 80_000, "encoder_rank": rank, "fit_learning_rate": rate}
         )
         for rank in (4, 6)
         for rate in (0.002, 0.004, 0.006, 0.008)
@@ -114,18 +114,17 @@ VARIANTS = {
     },
     **{
         f"hello-convnet, 160000 views, rank {rank}": Variant(
-            recipe={"fit_images": 160_000, "encoder_rank": rank}, base="hello-convnet"
+            recipe={"fit_views": 160_000, "encoder_rank": rank}, base="hello-convnet"
         )
         for rank in (8, 16)
     },
-    "16000 views": Variant(recipe={"fit_images": 16_000}),
-    "16000 views, rate 0.008": Variant(recipe={"fit_images": 16_000, "fit_learning_rate": 0.008}),
+    "16000 views": Variant(recipe={"fit_views": 16_000}),
+    "16000 views, rate 0.008": Variant(recipe={"fit_views": 16_000, "fit_learning_rate": 0.008}),
     **{
-        f"160000 views, rank {rank}": Variant(recipe={"fit_images": 160_000, "encoder_rank": rank})
-        for rank in (2, 6, 8)
+        f"160000 views, rank {rank}": Variant(recipe={"fit_views": 160_000, "encoder_rank": rank}) for rank in (2, 6, 8)
     },
-    "160000 views, rate 0.002": Variant(recipe={"fit_images": 160_000, "fit_learning_rate": 0.002}),
-    "80000 views, AdamW": Variant(recipe={"fit_images": 80_000}, way=Way(optimizer="adamw", rates=(0.002, 0.01))),
+    "160000 views, rate 0.002": Variant(recipe={"fit_views": 160_000, "fit_learning_rate": 0.002}),
+    "80000 views, AdamW": Variant(recipe={"fit_views": 80_000}, way=Way(optimizer="adamw", rates=(0.002, 0.01))),
 }
 
 
@@ -143,7 +142,7 @@ def subject(name: str, images_per_class: int, folder: Path) -> Subject:
     subprocess.run(unpack, check=True)
     made_from = inputs(name, folder)
     side = 128 if name == "imagenette" else None
-    asked = Recipe(images_per_class=images_per_class, fit_images=VIEWS, encoder_rank=4, side=side)
+    asked = Recipe(images_per_class=images_per_class, fit_views=VIEWS, encoder_rank=4, side=side)
     setting = prepare(made_from, asked)
     recipe = setting.recipe
     kept = folder / f"{prefix(name)}fits-{images_per_class}.safetensors"
@@ -234,7 +233,7 @@ def fit_otherwise(projector: Projector, subject: Subject, views: Views, fit: Fit
     every = [group for optimizer in optimizers for group in optimizer.param_groups]
     rates, learned = [group["lr"] for group in every], [*tower, *head]
     mean = [value.detach().clone() for value in learned]
-    steps, generator = -(-fit.images // fit.batch_size), torch.Generator().manual_seed(fit.seed)
+    steps, generator = -(-fit.views // fit.batch_size), torch.Generator().manual_seed(fit.seed)
     order = torch.cat([torch.randperm(count, generator=generator) for _ in range(-(-steps * fit.batch_size // count))])
     for step in range(steps):
         indices = order[step * fit.batch_size : (step + 1) * fit.batch_size]

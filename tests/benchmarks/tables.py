@@ -73,8 +73,7 @@ def builds() -> str:
         "real images, and side of the stored ones": lambda r: f"{r['real_images']:,}, {r['side']} px",
         "base model of the projector": lambda r: f"`{r['base']}`",
         "fitted on": lambda r: (
-            f"{int(r['recipe']['fit_images']):,} views of {'its own' if r['recipe'].get('fit_on') == 'own' else 'real'}"
-            " images"
+            f"{views_of(r['recipe']):,} views of {'its own' if r['recipe'].get('fit_on') == 'own' else 'real'} images"
         ),
         "its deltas: rank, stored as": lambda r: (
             f"{r['recipe']['encoder_rank']}, {r['recipe'].get('quantization', 'fp16')}"
@@ -96,6 +95,11 @@ def builds() -> str:
         ["10 images a class", *made],
         [[label, *map(cell, made.values())] for label, cell in lines.items()],
     )
+
+
+def views_of(recipe: dict[str, Any]) -> int:
+    """Return how many views a projector was fitted on; older builds called them images."""
+    return int(recipe["fit_views"] if "fit_views" in recipe else recipe["fit_images"])
 
 
 def evaluations(titles: Mapping[str, str], sized: str, rivals: Mapping[str, str] | None = None) -> str:

@@ -19,7 +19,7 @@ from hellods.distill.build import Report
 from hellods.distill.plan import Cost
 from hellods.distill.recipe import FOLLOWS, PRESETS, Inputs, Recipe
 from hellods.distill.toml import to_toml
-from hellods.errors import RecipeError, SourceError
+from hellods.errors import OptionError, SourceError
 from hellods.format.archive import Archive, write
 from hellods.sources.source import Pixels
 from hellods.teachers import training
@@ -111,9 +111,9 @@ FILLED = {  # as a recipe file has them, where None is a default that follows fr
     "teacher_epochs": 12,
     "teacher_stages": (12,),
     "fit_on": "own",
-    "fit_images": 160_000,
+    "fit_views": 160_000,
     "fit_effort": 1.0,
-    "fit_batch": 32,
+    "fit_batch_size": 32,
     "hard_weight": 0.0,
 }
 ASSISTED = ("assistant", "teacher_epochs", "teacher_stages", "fit_on", "hard_weight")
@@ -126,17 +126,17 @@ ASSISTED = ("assistant", "teacher_epochs", "teacher_stages", "fit_on", "hard_wei
         (["--side", "128", "--codec", "jpeg"], []),  # as it was
         (["--teacher", "t.py:net"], []),
         (["--teacher", "train:convnet3"], [*ASSISTED]),
-        (["--images-per-class", "50"], ["teacher_epochs", "teacher_stages", "fit_images"]),
+        (["--images-per-class", "50"], ["teacher_epochs", "teacher_stages", "fit_views"]),
         (["--teacher-epochs", "14"], ["teacher_stages"]),
-        (["--fit-effort", "4"], ["fit_images"]),
-        (["--preset", "best"], ["fit_images"]),
+        (["--fit-effort", "4"], ["fit_views"]),
+        (["--preset", "best"], ["fit_views"]),
         (["--initializer", "real"], ["factor"]),
         (["--codec", "avif"], ["quality"]),
         (["--assistant", "none"], ["teacher_epochs", "teacher_stages", "fit_on", "hard_weight"]),
         (["--fit-on", "real"], ["hard_weight"]),
         (
             ["--side", "32"],
-            ["factor", "quality", *ASSISTED, "fit_batch"],
+            ["factor", "quality", *ASSISTED, "fit_batch_size"],
         ),
     ],
 )
@@ -176,7 +176,7 @@ def test_no_assistant_for_a_recipe_of_a_trained_teacher_changes_what_follows(
 
 
 def test_what_stands_in_a_recipe_file_without_its_cause_is_kept(asked: dict[str, Any], tmp_path: Path) -> None:
-    written = {"codec": "jpeg", "quality": 70, "fit_batch": 16, "hard_weight": 0.5}
+    written = {"codec": "jpeg", "quality": 70, "fit_batch_size": 16, "hard_weight": 0.5}
     (tmp_path / "r.toml").write_text(to_toml(written))
     given = ["--side", "24", "--fit-on", "real", "--assistant", "none"]
     _, _, err = run("d", "--out", "x", "--recipe", str(tmp_path / "r.toml"), *given)
@@ -192,7 +192,7 @@ def test_knobs_that_are_not_taken_from_a_recipe_file_are_said_with_the_options_t
     _, _, err = run("d", "--out", "x", "--recipe", str(tmp_path / "r.toml"), "--quiet", *given)
     assert err == (
         f"Note: {tmp_path / 'r.toml'}: worked out anew because of --assistant, --fit-on, --preset: teacher_epochs, "
-        "teacher_stages, fit_images, hard_weight; to keep one, give it as an option, too\n"
+        "teacher_stages, fit_views, hard_weight; to keep one, give it as an option, too\n"
     )
 
 
@@ -285,7 +285,7 @@ def test_class_names_read_from_json(tmp_path: Path) -> None:
 )
 def test_class_names_of_another_form_are_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "names").write_text(text)
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises(OptionError, match=message):
         read_names(tmp_path / "names")
 
 
@@ -370,9 +370,9 @@ def test_what_a_failed_build_keeps_is_said(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_views_and_what_multiplies_their_number_exclude_each_other(asked: dict[str, Any]) -> None:
-    status, _, err = run("digits", "--out", "x.hello", "--fit-images", "64", "--fit-effort", "5")
+    status, _, err = run("digits", "--out", "x.hello", "--fit-views", "64", "--fit-effort", "5")
     assert (status, asked) == (1, {})
-    assert "--fit-effort multiplies the default of --fit-images: give one of them" in err
+    assert "--fit-effort multiplies the default of --fit-views: give one of them" in err
 
 
 def test_control_c_leaves_no_file_and_status_130(tmp_path: Path) -> None:

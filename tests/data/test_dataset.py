@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Subset, default_collate
 
-from hellods import DigestError, FormatError, HelloDataset, HelloError, HelloLoader, LabelError
+from hellods import DigestError, FormatError, HelloDataset, HelloError, HelloLoader, LabelError, OptionError
 from hellods.data import images as images_module
 from hellods.data import samples as samples_module
 from hellods.data.epochs import Epochs
@@ -103,7 +103,7 @@ def test_set_epoch_reaches_the_workers_of_a_process_that_was_started_with_the_da
     rank.start()
     rank.join()
     assert rank.exitcode == 0
-    assert dataset.epochs.take([0]).tolist() == [0]
+    assert dataset._epochs.take([0]).tolist() == [0]
 
 
 def test_views_and_labels_differ_from_epoch_to_epoch(archive: Path) -> None:
@@ -339,7 +339,7 @@ def test_pickle_is_small_and_goes_on_counting(archive: Path) -> None:
 def test_pickle_for_a_worker_is_small_whatever_the_images(archive: Path) -> None:
     dataset = HelloDataset(archive)
     dataset.batch(range(COUNT))
-    dataset.epochs = Epochs(1_000_000)
+    dataset._epochs = Epochs(1_000_000)
     assert len(ForkingPickler.dumps(dataset)) < 2000
 
 
@@ -464,7 +464,7 @@ def test_archive_without_probe_gives_labels(make: Callable[..., Path], tmp_path:
 def test_archive_without_projector_has_hard_labels_only(make: Callable[..., Path], tmp_path: Path) -> None:
     path = make(tmp_path / "x.hello", sections={"probe": b"", "projector": b""}, projector=None)
     assert HelloDataset(path, labels="hard")[3][1] == 3
-    with pytest.raises(LabelError, match="no projector: take labels='hard'"):
+    with pytest.raises(OptionError, match="no projector: take labels='hard'"):
         HelloDataset(path)
 
 
@@ -480,7 +480,7 @@ def test_archive_without_projector_has_hard_labels_only(make: Callable[..., Path
     ],
 )
 def test_option_that_cannot_be_used_is_refused(options: dict[str, Any], message: str, archive: Path) -> None:
-    with pytest.raises(LabelError, match=message):
+    with pytest.raises(OptionError, match=message):
         HelloDataset(archive, **options)
 
 
@@ -498,7 +498,7 @@ def test_rule_that_cannot_be_drawn_is_refused_at_once(
 
 
 def test_hard_labels_make_no_soft_ones(archive: Path) -> None:
-    with pytest.raises(LabelError, match="labels='hard'"):
+    with pytest.raises(OptionError, match="labels='hard'"):
         HelloDataset(archive, labels="hard").label_maker(torch.zeros(1, 3, 12, 12, dtype=torch.uint8))
 
 

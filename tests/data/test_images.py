@@ -200,7 +200,7 @@ def test_workers_decode_for_all_processes(how: str, workers: int, archive: Path,
     dataset = HelloDataset(archive, labels="hard")
     for _ in DataLoader(dataset, 4, num_workers=workers, multiprocessing_context=how):
         pass
-    assert dataset.resident(CPU)
+    assert dataset._resident(CPU)
     dataset.batch(range(COUNT))
     assert [name for name in decoded if str(archive) in name] == []
 
@@ -211,7 +211,7 @@ def test_copy_in_another_program_keeps_its_own_images(archive: Path, pixels: Ten
     dataset.batch(range(COUNT))
     del dataset
     copied = pickle.loads(data)
-    assert not copied.resident(CPU)
+    assert not copied._resident(CPU)
     assert torch.equal(copied.batch(range(COUNT))[0], pixels)
 
 

@@ -74,9 +74,9 @@ def test_a_data_set_that_was_copied_in_inference_mode_takes_an_epoch_after_it(ar
     with torch.inference_mode():
         dataset = copy.deepcopy(HelloDataset(archive))
     dataset.set_epoch(3)
-    state = dataset.epochs.state_dict()
-    dataset.epochs.load_state_dict(state)
-    assert dataset.epochs.state_dict()["set"].item() == 3
+    state = dataset._epochs.state_dict()
+    dataset._epochs.load_state_dict(state)
+    assert dataset._epochs.state_dict()["set"].item() == 3
 
 
 def test_a_first_batch_in_inference_mode_leaves_the_rest_for_later(archive: Path) -> None:
@@ -159,7 +159,7 @@ def test_resumed_loader_still_begins_the_next_epoch_with_the_next_pass(archive: 
     assert len(rest) == len(others) == len(first) - 1
     for ours, theirs in zip(first, second, strict=True):
         assert torch.equal(ours[0], theirs[0])
-    assert first.dataset.epochs.state_dict()["set"].item() == second.dataset.epochs.state_dict()["set"].item() == 6
+    assert first.dataset._epochs.state_dict()["set"].item() == second.dataset._epochs.state_dict()["set"].item() == 6
 
 
 def test_set_epoch_of_the_sampler_sets_order_and_views(archive: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from hellods import HelloDataset, HelloLoader, LabelError
+from hellods import HelloDataset, HelloLoader, OptionError
 from hellods.data.samples import Samples
 from hellods.labels.projector import Projector
 from hellods.views.draw import Draw, draw
@@ -186,5 +186,5 @@ def test_views_that_are_not_mixed_anyway_may_be_asked_not_to_be(options: dict[st
     ],
 )
 def test_option_without_a_meaning_is_refused(options: dict[str, Any], message: str, archive: Path) -> None:
-    with pytest.raises(LabelError, match=message):
+    with pytest.raises(OptionError, match=message):
         HelloDataset(archive, **options)

@@ -7,7 +7,7 @@ import torch
 
 from hellods.distill.arrange import arrange, describe, lessons, resolve
 from hellods.distill.recipe import Inputs, Recipe
-from hellods.errors import RecipeError, SourceError
+from hellods.errors import OptionError, SourceError
 from hellods.sources.source import Pixels
 
 INPUTS = Inputs(data="x")
@@ -39,14 +39,14 @@ def test_side_and_factor_follow_the_images(pixels: int, knobs: dict[str, Any], s
 @pytest.mark.parametrize(("pixels", "knobs"), [(7, {}), (9, {"factor": 5})])
 def test_images_too_small_for_an_archive_need_a_side(pixels: int, knobs: dict[str, Any]) -> None:
     source = Pixels("black", ("a", "b"), [0, 1], torch.zeros(2, 3, pixels, pixels, dtype=torch.uint8))
-    with pytest.raises(RecipeError, match=r"black: the images are too small .*\(\d px, 8 are .*--side"):
+    with pytest.raises(OptionError, match=r"black: the images are too small .*\(\d px, 8 are .*--side"):
         resolve(Recipe(**knobs), INPUTS, source, 32)
     assert resolve(Recipe(side=40, **knobs), INPUTS, source, 32).side == 40
 
 
 @pytest.mark.parametrize(("count", "side"), [(100_000, 4096), (100_000, 300)])
 def test_more_images_than_a_file_can_hold_are_refused_before_any_work(count: int, side: int) -> None:
-    with pytest.raises(RecipeError, match=rf"200,000 images of {side} px are more .*--images-per-class"):
+    with pytest.raises(OptionError, match=rf"200,000 images of {side} px are more .*--images-per-class"):
         resolve(Recipe(images_per_class=count, side=side), INPUTS, black(4), 32)
 
 
@@ -85,8 +85,8 @@ def test_a_text_that_is_too_long_is_refused_before_anything_is_made() -> None:
 )
 def test_batches_of_a_fit_hold_no_more_pixels_on_large_images_or_towers(side: int, tower: int, batch: int) -> None:
     source = Pixels("black", ("a", "b"), [0, 1], torch.zeros(2, 3, side, side, dtype=torch.uint8))
-    assert resolve(Recipe(), INPUTS, source, tower).fit_batch == batch
-    assert resolve(Recipe(fit_batch=100), INPUTS, source, tower).fit_batch == 100
+    assert resolve(Recipe(), INPUTS, source, tower).fit_batch_size == batch
+    assert resolve(Recipe(fit_batch_size=100), INPUTS, source, tower).fit_batch_size == 100
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_assistant_stands_between_a_given_teacher_and_students(
 
 def test_teacher_that_is_trained_here_takes_no_assistant() -> None:
     source = Pixels("black", ("a", "b"), [0, 1], torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
-    with pytest.raises(RecipeError, match=r"'resnet18'.*'train:convnet3'.*given teacher.*--assistant none"):
+    with pytest.raises(OptionError, match=r"'resnet18'.*'train:convnet3'.*given teacher.*--assistant none"):
         resolve(Recipe(assistant="resnet18"), INPUTS, source, 32)
 
 
@@ -151,7 +151,7 @@ def test_what_a_training_takes_is_refused_where_nothing_is_trained(knob: dict[st
     given = Inputs(data="x", teacher="resnet18")
     (name,) = knob
     said = f"{name} beside teacher 'resnet18'.*leave --{name.replace('_', '-')} out"
-    with pytest.raises(RecipeError, match=said):
+    with pytest.raises(OptionError, match=said):
         resolve(Recipe(assistant="none", **knob), given, black(10), 32)
     assert getattr(resolve(Recipe(**knob), given, black(10), 32), name) == knob[name]
 
@@ -162,8 +162,8 @@ def test_what_a_training_takes_is_refused_where_nothing_is_trained(knob: dict[st
 def test_more_images_are_fitted_on_more_views(images_per_class: int, effort: float, views: int) -> None:
     source = Pixels("black", ("a", "b"), [0, 1] * 20, torch.zeros(40, 3, 32, 32, dtype=torch.uint8))
     recipe = Recipe(images_per_class=images_per_class, fit_effort=effort)
-    assert resolve(recipe, INPUTS, source, 32).fit_images == views
-    assert resolve(Recipe(fit_images=7, fit_effort=2), INPUTS, source, 32).fit_images == 7
+    assert resolve(recipe, INPUTS, source, 32).fit_views == views
+    assert resolve(Recipe(fit_views=7, fit_effort=2), INPUTS, source, 32).fit_views == 7
 
 
 @pytest.mark.parametrize(("tower", "views"), [(32, 160_000), (64, 160_000), (224, 30_000)])
@@ -172,7 +172,7 @@ def test_large_towers_are_fitted_on_fewer_views(tower: int, views: int) -> None:
     source = Pixels(
         "black", ("a", "b"), targets, torch.zeros(1, 3, 128, 128, dtype=torch.uint8).expand(8000, 3, 128, 128)
     )
-    assert resolve(Recipe(), INPUTS, source, tower).fit_images == views
+    assert resolve(Recipe(), INPUTS, source, tower).fit_views == views
 
 
 def test_projector_is_fitted_on_the_images_of_the_file_as_students_see_them_or_on_crops_of_real_ones() -> None:

@@ -37,7 +37,7 @@ class Brightest(torch.nn.Module):
 def brightest():
     return Brightest()
 """
-RECIPE = Recipe(images_per_class=2, fit_images=512, fit_batch=32, candidates=10, assistant="none")
+RECIPE = Recipe(images_per_class=2, fit_views=512, fit_batch_size=32, candidates=10, assistant="none")
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_archive_says_how_it_was_made(report: Report, folder: Path) -> None:
     assert header.teacher["architecture"] == "brightest"
     assert header.teacher["held_out_accuracy"] == "1"
     assert header.recipe["side"] == 18
-    assert header.recipe["fit_images"] == 512
+    assert header.recipe["fit_views"] == 512
     assert str(folder) not in repr(header)
 
 
@@ -111,14 +111,14 @@ def test_same_inputs_and_seed_give_the_same_bytes(report: Report, inputs: Inputs
 
 
 def test_another_seed_gives_other_images(report: Report, inputs: Inputs, tmp_path: Path) -> None:
-    other = build(inputs, replace(RECIPE, seed=1, fit_images=0), out=tmp_path / "other.hello")
+    other = build(inputs, replace(RECIPE, seed=1, fit_views=0), out=tmp_path / "other.hello")
     with Archive.open(report.path) as first, Archive.open(other.path) as second:
         assert first.read("images") != second.read("images")
 
 
 @pytest.mark.parametrize("codec", ["jpeg", "avif", "png"])
 def test_labels_belong_to_the_images_as_a_reader_decodes_them(inputs: Inputs, codec: str, tmp_path: Path) -> None:
-    recipe = replace(RECIPE, codec=codec, quality=None if codec == "png" else 60, fit_images=0)
+    recipe = replace(RECIPE, codec=codec, quality=None if codec == "png" else 60, fit_views=0)
     made = build(inputs, recipe, out=tmp_path / "x.hello")
     HelloDataset(made.path).batch([0])  # the probe holds digests of views
 
@@ -165,9 +165,9 @@ def test_real_images_can_be_taken_as_they_are(inputs: Inputs, tmp_path: Path) ->
 def test_projector_that_learnt_nothing_is_said(
     inputs: Inputs, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    build(inputs, replace(RECIPE, fit_images=0), out=tmp_path / "x.hello")
+    build(inputs, replace(RECIPE, fit_views=0), out=tmp_path / "x.hello")
     assert "colors: the projector is right on" in caplog.text
-    assert "near chance (33.3%); its labels may teach nothing: try more --fit-images" in caplog.text
+    assert "near chance (33.3%); its labels may teach nothing: try more --fit-views" in caplog.text
 
 
 def test_existing_file_is_kept_before_any_work(report: Report, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_every_stage_is_reported_from_nothing_to_its_end(inputs: Inputs, tmp_pat
         first.setdefault(stage, done)
         last[stage] = done, total
 
-    build(inputs, replace(RECIPE, fit_images=64), out=tmp_path / "x.hello", progress=watch)
+    build(inputs, replace(RECIPE, fit_views=64), out=tmp_path / "x.hello", progress=watch)
     assert {"Projector", "Images", "Encode", "Check"} <= last.keys()
     assert set(first.values()) == {0}
     assert all(done == total for done, total in last.values())
@@ -215,7 +215,7 @@ def test_teacher_of_another_class_order_is_refused(folder: Path, inputs: Inputs,
 
 
 def test_assistant_learns_from_the_teacher_and_the_projector_from_it(inputs: Inputs, tmp_path: Path) -> None:
-    recipe = replace(RECIPE, assistant="convnet3", teacher_epochs=20, fit_images=768)
+    recipe = replace(RECIPE, assistant="convnet3", teacher_epochs=20, fit_views=768)
     made = build(inputs, recipe, out=tmp_path / "x.hello")
     assert "assistant" in made.seconds
     with Archive.open(made.path) as archive:
@@ -245,7 +245,7 @@ def test_cifar10_labels_come_near_the_teacher(shared: Path, cifar10: Path, tmp_p
         teacher=f"{weights / 'cifar_resnet.py'}:cifar10_resnet20",
         teacher_weights=str(weights / "cifar10_resnet20.safetensors"),
     )
-    made = build(inputs, Recipe(images_per_class=1, fit_images=20_000, assistant="none"), out=tmp_path / "c10.hello")
+    made = build(inputs, Recipe(images_per_class=1, fit_views=20_000, assistant="none"), out=tmp_path / "c10.hello")
     with Archive.open(made.path) as archive:
         assert float(archive.header.teacher["held_out_accuracy"]) > 0.9
         assert float(archive.header.metrics["agreement_on_held_out_images"]) > 0.55

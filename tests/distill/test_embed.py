@@ -13,7 +13,7 @@ from safetensors.torch import load
 from hellods.distill.build import build
 from hellods.distill.embed import describe, embed
 from hellods.distill.recipe import Inputs, Recipe
-from hellods.errors import RecipeError
+from hellods.errors import OptionError
 from hellods.format import wire
 from hellods.format.archive import Archive
 from hellods.labels.backbones import digest, load_open_clip
@@ -80,7 +80,7 @@ def test_base_that_is_too_large_is_refused_before_any_work_with_its_size(
     for limit in (1000, size):  # of which the tensors' names take some
         monkeypatch.setattr(wire, "MAX_BACKBONE", limit)
         with pytest.raises(
-            RecipeError, match=rf"base model 'small' has [\d,]+ bytes .* at most {limit:,} are embedded"
+            OptionError, match=rf"base model 'small' has [\d,]+ bytes .* at most {limit:,} are embedded"
         ):
             build(Inputs(data=str(few_digits), base=base), Recipe(embed_base=True), out=tmp_path / "x.hello")
     assert not list(tmp_path.iterdir())
@@ -93,7 +93,7 @@ def test_base_that_is_too_large_is_refused_before_any_work_with_its_size(
 def test_tower_that_an_archive_has_no_words_for_is_refused_by_the_key(own: Path, vision: dict[str, Any]) -> None:
     made = create(f"local-dir:{own}")
     configure(own, **vision)
-    with pytest.raises(RecipeError, match=f"^base model 'own' cannot be embedded.*{next(iter(vision))}"):
+    with pytest.raises(OptionError, match=f"^base model 'own' cannot be embedded.*{next(iter(vision))}"):
         describe(made, f"local-dir:{own}")
 
 
@@ -116,7 +116,7 @@ def test_what_only_training_looks_at_is_left_out(own: Path) -> None:
 def test_config_that_is_not_of_the_weights_is_found_out(own: Path, vision: dict[str, Any], words: str) -> None:
     made = create(f"local-dir:{own}")
     configure(own, **vision)
-    with pytest.raises(RecipeError, match=f"^base model 'own' cannot be embedded: .*{words}"):
+    with pytest.raises(OptionError, match=f"^base model 'own' cannot be embedded: .*{words}"):
         embed(made, f"local-dir:{own}")
     assert made.config.tower is None
 

@@ -17,7 +17,7 @@ from hellods.views.render import render
 from hellods.views.rule import Views
 
 CLASSES = ("red", "green", "blue")
-FIT = Fit(images=10_240, batch_size=16, learning_rate=0.004, head_learning_rate=0.01, hard_weight=0.1, seed=0)
+FIT = Fit(views=10_240, batch_size=16, learning_rate=0.004, head_learning_rate=0.01, hard_weight=0.1, seed=0)
 
 
 def brightest(images: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def known(precision: torch.dtype) -> Projector:
 
 def fitted(images: int, precision: torch.dtype | None = None) -> Projector:
     made = projector()
-    fit = replace(FIT, images=images, precision=precision)
+    fit = replace(FIT, views=images, precision=precision)
     fit_projector(made, brightest, source(), Views(size=32), fit)
     return made
 
@@ -78,7 +78,7 @@ def test_mean_of_the_logits_is_the_teachers_though_no_step_learns_it() -> None:
         return brightest(images) + 50
 
     made = projector()
-    fit_projector(made, far, source(), Views(size=32), replace(FIT, images=64))
+    fit_projector(made, far, source(), Views(size=32), replace(FIT, views=64))
     assert abs((made(images) - far(images)).mean().item()) < 0.5
 
 
@@ -93,7 +93,7 @@ def test_teacher_and_projector_are_shown_the_very_same_views() -> None:
         return brightest(images)
 
     views = Views(size=32, scale=(0.3, 1.0), flip=True, mix="cutmix")
-    fit_projector(made, teacher, source(), views, replace(FIT, images=5 * FIT.batch_size))
+    fit_projector(made, teacher, source(), views, replace(FIT, views=5 * FIT.batch_size))
     assert len(asked) == len(answered) == 5 + 1  # and one batch to find the mean logit on
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(asked, answered, strict=True))
     assert not torch.equal(asked[0], asked[1])
@@ -118,7 +118,7 @@ def test_quantized_to_few_bits_it_says_what_it_said_before() -> None:
     made.config = replace(made.config, quantization="int4")
     rounded = deepcopy(made)
     rounded.quantize()
-    quantize_projector(made, source(), Views(size=32), replace(FIT, images=2560, batch_size=4))
+    quantize_projector(made, source(), Views(size=32), replace(FIT, views=2560, batch_size=4))
     stored = projector()
     stored.config = made.config
     stored.load(made.state())

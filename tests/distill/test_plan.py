@@ -19,7 +19,7 @@ from hellods.distill.recipe import Inputs, Recipe
 from hellods.progress import Progress, track
 from hellods.sources.source import Folder
 
-RECIPE = Recipe(images_per_class=2, candidates=15, teacher_epochs=2, fit_images=256, fit_batch=64)
+RECIPE = Recipe(images_per_class=2, candidates=15, teacher_epochs=2, fit_views=256, fit_batch_size=64)
 
 
 @pytest.mark.parametrize("knobs", [{"quantization": "int4"}, {"head": "prototypes", "quantization": "int8"}])
@@ -51,7 +51,7 @@ def test_teacher_of_the_users_own_is_not_planned_to_be_trained(few_digits: Path,
     code = "import torch\ndef net():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10))\n"
     (tmp_path / "net.py").write_text(code)
     inputs = Inputs(data=str(few_digits), teacher=f"{tmp_path / 'net.py'}:net")
-    recipe = replace(RECIPE, fit_images=0, assistant="none", teacher_epochs=Recipe.teacher_epochs)
+    recipe = replace(RECIPE, fit_views=0, assistant="none", teacher_epochs=Recipe.teacher_epochs)
     costs = plan(prepare(inputs, recipe))
     assert [cost.stage for cost in costs] == ["Data", "Teacher check", "Images", "Encode", "Check"]
 

@@ -26,7 +26,7 @@ def test_prototypes_name_the_images_better_than_texts_that_say_nothing(few_digit
     assert (answers == held_out.targets).float().mean() > 0.3
 
 
-RECIPE = Recipe(images_per_class=1, candidates=10, teacher_epochs=2, fit_images=128, head="prototypes")
+RECIPE = Recipe(images_per_class=1, candidates=10, teacher_epochs=2, fit_views=128, head="prototypes")
 
 
 def test_archive_with_prototypes_makes_labels(few_digits: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from hellods.distill.recipe import Inputs, Recipe
-from hellods.errors import RecipeError
+from hellods.errors import OptionError
 from hellods.record import from_json, to_json
 
 
@@ -17,7 +17,7 @@ from hellods.record import from_json, to_json
         ("seed", -1),
         ("quality", 101),
         ("encoder_rank", 0),
-        ("fit_batch", 0),
+        ("fit_batch_size", 0),
         ("hard_weight", -0.1),
         ("codec", "gif"),
         ("initializer", "best"),
@@ -35,7 +35,7 @@ from hellods.record import from_json, to_json
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(knob: str, value: object) -> None:
-    with pytest.raises(RecipeError, match=knob):
+    with pytest.raises(OptionError, match=knob):
         Recipe(**{knob: value})  # type: ignore[arg-type]
 
 
@@ -52,7 +52,7 @@ def test_a_value_out_of_range_is_refused_by_name(knob: str, value: object) -> No
     ],
 )
 def test_knobs_that_do_not_go_together_are_refused(knobs: dict[str, Any], words: str) -> None:
-    with pytest.raises(RecipeError, match=words):
+    with pytest.raises(OptionError, match=words):
         Recipe(**knobs)
 
 
@@ -69,7 +69,7 @@ def test_knobs_that_do_not_go_together_are_refused(knobs: dict[str, Any], words:
     ],
 )
 def test_inputs_that_cannot_be_used_are_refused_at_once(inputs: dict[str, Any], words: str) -> None:
-    with pytest.raises(RecipeError, match=words):
+    with pytest.raises(OptionError, match=words):
         Inputs(data="digits", **inputs)
 
 
@@ -82,7 +82,7 @@ def test_inputs_that_cannot_be_used_are_refused_at_once(inputs: dict[str, Any], 
     ],
 )
 def test_knobs_that_would_be_ignored_are_refused(knobs: dict[str, Any], words: str) -> None:
-    with pytest.raises(RecipeError, match=words):
+    with pytest.raises(OptionError, match=words):
         Recipe(**knobs)
 
 
@@ -97,5 +97,5 @@ def test_texts_of_any_script_are_taken() -> None:
 
 
 def test_recipe_survives_the_header() -> None:
-    recipe = Recipe(side=32, fit_learning_rate=0.0007, quality=80, fit_images=1000, teacher_stages=(1, 2))
+    recipe = Recipe(side=32, fit_learning_rate=0.0007, quality=80, fit_views=1000, teacher_stages=(1, 2))
     assert from_json(Recipe, to_json(recipe), "recipe") == recipe

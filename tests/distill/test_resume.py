@@ -21,7 +21,7 @@ from hellods.errors import HelloError
 from hellods.progress import Progress
 
 RECIPE = Recipe(
-    images_per_class=2, candidates=15, teacher_epochs=2, teacher_stages=(1, 2), fit_images=512, fit_batch=16
+    images_per_class=2, candidates=15, teacher_epochs=2, teacher_stages=(1, 2), fit_views=512, fit_batch_size=16
 )
 MOMENTS = (
     ("Teacher", 7),
@@ -136,9 +136,7 @@ def test_another_recipe_or_another_code_of_the_teacher_begins_anew(tmp_path: Pat
     code = "import torch\ndef net():\n    return torch.nn.Sequential(torch.nn.Flatten(), Head())\n"
     head = "class Head(torch.nn.Module):\n    def forward(self, x):\n        return x[:, :10] * {}\n"
     inputs = Inputs(data=str(few_digits), teacher=f"{tmp_path / 'net.py'}:net", allow_weak_teacher=True)
-    recipe = replace(
-        RECIPE, fit_images=128, assistant="none", teacher_stages=None, teacher_epochs=Recipe.teacher_epochs
-    )
+    recipe = replace(RECIPE, fit_views=128, assistant="none", teacher_stages=None, teacher_epochs=Recipe.teacher_epochs)
 
     def both(gain: int, recipe: Recipe) -> None:
         (tmp_path / "net.py").write_text(code + head.format(gain))

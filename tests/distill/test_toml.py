@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hellods.distill.recipe import Recipe
 from hellods.distill.toml import read_knobs, to_toml
-from hellods.errors import RecipeError
+from hellods.errors import OptionError
 
 
 @given(
@@ -72,7 +72,7 @@ def test_whole_number_is_a_number_too(tmp_path: Path) -> None:
 def test_file_that_cannot_be_used_is_named_with_the_key(text: str, words: str, tmp_path: Path) -> None:
     file = tmp_path / "r.toml"
     file.write_bytes(text.encode("latin-1"))
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(OptionError) as error:
         read_knobs(file)
     assert str(error.value).startswith(f"{file}: {words}")
 
@@ -83,5 +83,5 @@ def test_mark_before_the_text_is_no_part_of_it(tmp_path: Path) -> None:
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"none\.toml: recipe cannot be read: No such file"):
+    with pytest.raises(OptionError, match=r"none\.toml: recipe cannot be read: No such file"):
         read_knobs(tmp_path / "none.toml")

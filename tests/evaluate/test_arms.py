@@ -2,7 +2,7 @@
 
 import pytest
 
-from hellods.errors import RecipeError
+from hellods.errors import OptionError
 from hellods.evaluate.arms import ARMS, choose
 
 
@@ -31,12 +31,12 @@ def test_all_kinds_are_all_arms() -> None:
 
 @pytest.mark.parametrize("name", ["", "int8", "rand", "stored-", "HELLO"])
 def test_an_unknown_arm_is_named_with_those_there_are(name: str) -> None:
-    with pytest.raises(RecipeError, match=f"arm '{name}' is unknown: choose from hello, teacher, hard, "):
+    with pytest.raises(OptionError, match=f"arm '{name}' is unknown: choose from hello, teacher, hard, "):
         choose(["hello", name])
 
 
 def test_no_arm_at_all_is_refused() -> None:
-    with pytest.raises(RecipeError, match="no arm is named: choose from hello, teacher, hard, "):
+    with pytest.raises(OptionError, match="no arm is named: choose from hello, teacher, hard, "):
         choose([])
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from hellods.distill.recipe import Recipe
-from hellods.errors import FormatError, HelloError, RecipeError, SourceError
+from hellods.errors import HelloError, OptionError, SourceError
 from hellods.evaluate import bench, evaluate, runs, student
 from hellods.evaluate.evaluate import forecast, prepare
 from hellods.evaluate.question import Question
@@ -120,7 +120,7 @@ def test_a_student_that_does_not_learn_is_named_by_its_arm(
 ) -> None:
     monkeypatch.setattr(student, "criterion", lambda protocol, logits, *others: logits.sum() * float("nan"))
     question = ask(few_digits, arms=("hard",))
-    with pytest.raises(RecipeError, match=r"^bare\.hello: arm hard, seed 0: .* the loss is .*or leave this arm out"):
+    with pytest.raises(OptionError, match=r"^bare\.hello: arm hard, seed 0: .* the loss is .*or leave this arm out"):
         answered([bare_archive], question, tmp_path / "out")
 
 
@@ -203,7 +203,7 @@ def test_a_damaged_run_is_named(bare_archive: Path, few_digits: Path, tmp_path: 
     answered([bare_archive], question, tmp_path / "out")
     (file,) = (tmp_path / "out" / "runs").iterdir()
     file.write_text("{")
-    with pytest.raises(FormatError, match=rf"{file.name}: not the outcome of this run .*delete it to train"):
+    with pytest.raises(HelloError, match=rf"{file.name}: not the outcome of this run .*delete it to train"):
         answered([bare_archive], question, tmp_path / "out")
 
 
@@ -246,7 +246,7 @@ def test_the_report_of_another_question_is_not_replaced_unless_told_to(
 
 
 def test_an_archive_is_named_once(bare_archive: Path, few_digits: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="an archive is named twice"):
+    with pytest.raises(OptionError, match="an archive is named twice"):
         prepare([str(bare_archive), os.path.relpath(bare_archive)], ask(few_digits, arms=("hard",)), tmp_path)
 
 

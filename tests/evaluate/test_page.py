@@ -89,7 +89,7 @@ def sample(
                     "batch_size": 50,
                     "learning_rate": "0.001",
                     "weight_decay": "0.01",
-                    "multiplier": "half-cosine",
+                    "lr_schedule": "half-cosine",
                     "loss": "kl",
                     "temperature": "20",
                     "hard_weight": "0",

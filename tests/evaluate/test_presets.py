@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hellods.errors import RecipeError
+from hellods.errors import OptionError
 from hellods.evaluate.presets import PRESETS, Protocol, batch_size, resolve
 from hellods.views.rule import Views
 
@@ -19,14 +19,14 @@ def resolved(images: int = 100, classes: int = 10, **knobs: Any) -> Protocol:
 def test_defaults_are_rded() -> None:
     protocol = resolve(PRESETS["rded"], VIEWS, 100, 10)[0]
     assert protocol == Protocol(
-        epochs=300, batch_size=50, learning_rate=1e-3, weight_decay=0.01, multiplier="half-cosine", loss="kl",
-        temperature=20.0, hard_weight=0.0, least_area=0.5, shuffle=2, mix="cutmix",
+        epochs=300, batch_size=50, learning_rate=1e-3, weight_decay=0.01, lr_schedule="half-cosine", loss="kl",
+        temperature=20.0, hard_weight=0.0, min_scale=0.5, shuffle=2, mix="cutmix",
     )  # fmt: skip
 
 
 def test_sre2l_sees_whole_crops_of_eight_percent_in_batches_of_1024() -> None:
     protocol, views = resolve(PRESETS["sre2l"], VIEWS, 10_000, 1000)
-    assert (protocol.batch_size, protocol.multiplier, protocol.temperature) == (1024, "cosine", 20.0)
+    assert (protocol.batch_size, protocol.lr_schedule, protocol.temperature) == (1024, "cosine", 20.0)
     assert views == Views(size=32, scale=(0.08, 1.0), shuffle=1, mix="cutmix")
 
 
@@ -65,7 +65,7 @@ def test_temperature_is_four_with_mixup_and_none_with_mse() -> None:
 
 
 def test_what_the_user_says_stays() -> None:
-    knobs = {"batch_size": 7, "learning_rate": 0.0, "temperature": 3.0, "least_area": 0.25, "shuffle": 1, "mix": "none"}
+    knobs = {"batch_size": 7, "learning_rate": 0.0, "temperature": 3.0, "min_scale": 0.25, "shuffle": 1, "mix": "none"}
     protocol, views = resolve(Protocol(**knobs), VIEWS, 100, 10)  # type: ignore[arg-type]
     assert {name: getattr(protocol, name) for name in knobs} == knobs
     assert views == Views(size=32, scale=(0.25, 1.0), shuffle=1, mix="none")
@@ -77,28 +77,28 @@ def test_views_are_the_archives_where_nothing_is_said() -> None:
 
 def test_a_crop_may_show_more_than_the_archives_largest() -> None:
     small = Views(size=32, scale=(0.1, 0.2))
-    assert resolve(Protocol(least_area=0.5), small, 100, 10)[1].scale == (0.5, 0.5)
+    assert resolve(Protocol(min_scale=0.5), small, 100, 10)[1].scale == (0.5, 0.5)
 
 
 @pytest.mark.parametrize(
     "knobs",
     [{"epochs": 0}, {"batch_size": 0}, {"learning_rate": -1.0}, {"learning_rate": float("nan")}, {"hard_weight": -0.1},
-     {"temperature": 0.0}, {"least_area": 0.0}, {"least_area": 1.5}, {"shuffle": 17}, {"weight_decay": float("inf")}],
+     {"temperature": 0.0}, {"min_scale": 0.0}, {"min_scale": 1.5}, {"shuffle": 17}, {"weight_decay": float("inf")}],
 )  # fmt: skip
 def test_a_knob_out_of_range_is_named(knobs: dict[str, Any]) -> None:
     (name,) = knobs
-    with pytest.raises(RecipeError, match=rf"{name} is .*, expected .* to "):
+    with pytest.raises(OptionError, match=rf"{name} is .*, expected .* to "):
         Protocol(**knobs)
 
 
-@pytest.mark.parametrize("knobs", [{"loss": "l1"}, {"multiplier": "step"}, {"mix": "blend"}])
+@pytest.mark.parametrize("knobs", [{"loss": "l1"}, {"lr_schedule": "step"}, {"mix": "blend"}])
 def test_an_unknown_choice_is_named(knobs: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError, match="expected one of"):
+    with pytest.raises(OptionError, match="expected one of"):
         Protocol(**knobs)
 
 
 def test_a_temperature_for_mse_is_refused() -> None:
-    with pytest.raises(RecipeError, match="belongs to the loss kl"):
+    with pytest.raises(OptionError, match="belongs to the loss kl"):
         Protocol(loss="mse", temperature=4.0)
 
 

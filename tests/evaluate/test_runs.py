@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hellods.device import Clock
 from hellods.distill.initialize import Layout, real
-from hellods.errors import FormatError
+from hellods.errors import HelloError
 from hellods.evaluate import runs
 from hellods.evaluate.arms import ARMS
 from hellods.evaluate.feed import Feed
@@ -277,7 +277,7 @@ def test_a_damaged_outcome_is_named_with_what_to_do(what: str, finished: tuple[R
     run, value = finished
     run.file.write_text(DAMAGE[what](json.loads(json.dumps(value))))
     with pytest.raises(
-        FormatError, match=rf"{run.file.name}: not the outcome of this run .*delete it to train this student again"
+        HelloError, match=rf"{run.file.name}: not the outcome of this run .*delete it to train this student again"
     ):
         kept(run)
 
@@ -294,5 +294,5 @@ def test_a_failing_student_leaves_nothing(subject: Subject, tmp_path: Path, monk
 
 def test_protocols_of_the_subject_are_resolved(subject: Subject) -> None:
     assert subject.protocol == Protocol(
-        epochs=2, batch_size=10, learning_rate=1e-3, temperature=20.0, least_area=1.0, shuffle=1, mix="cutmix"
+        epochs=2, batch_size=10, learning_rate=1e-3, temperature=20.0, min_scale=1.0, shuffle=1, mix="cutmix"
     )

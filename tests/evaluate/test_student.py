@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
-from hellods.errors import RecipeError
+from hellods.errors import OptionError
 from hellods.evaluate import feed, student
 from hellods.evaluate.feed import Lesson
 from hellods.evaluate.presets import Protocol
@@ -225,12 +225,12 @@ def test_a_student_whose_maps_shrink_to_one_pixel_learns_though_one_image_is_lef
 
 
 def test_a_student_that_cannot_take_the_images_is_named() -> None:
-    with pytest.raises(RecipeError, match="convnet4 halves images 4 times: 8 px is too small"):
+    with pytest.raises(OptionError, match="convnet4 halves images 4 times: 8 px is too small"):
         taught(lesson(student="convnet4"))
 
 
 def test_a_student_that_does_not_learn_is_named() -> None:
-    with pytest.raises(RecipeError, match="Student: the loss is nan after 9 steps; lower its learning rate"):
+    with pytest.raises(OptionError, match="Student: the loss is nan after 9 steps; lower its learning rate"):
         taught(lesson(lambda images: brightness(images) * torch.nan))
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from hellods.errors import HelloError, RecipeError, SourceError
+from hellods.errors import HelloError, OptionError, SourceError
 from hellods.evaluate import bench, checks, subject
 from hellods.evaluate.arms import ARMS
 from hellods.evaluate.evaluate import prepare
@@ -101,7 +101,7 @@ def test_with_too_few_real_images_random_ones_are_left_out(
 
 
 def test_when_nothing_can_be_run_the_arms_are_named(bare_archive: Path, few_digits: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"bare\.hello: none of the arms hello, teacher can be run"):
+    with pytest.raises(OptionError, match=r"bare\.hello: none of the arms hello, teacher can be run"):
         prepare([str(bare_archive)], ask(few_digits, arms=("hello", "teacher")), tmp_path)
 
 
@@ -240,7 +240,7 @@ def test_archives_that_are_judged_by_different_images_are_not_compared(
 ) -> None:
     data = few_digits / "train"
     paths = [str(distilled(bare_archive, tmp_path / f"{seed}.hello", data, seed)) for seed in (0, 1)]
-    with pytest.raises(RecipeError, match="were made with different seeds, which hold out different images"):
+    with pytest.raises(OptionError, match="were made with different seeds, which hold out different images"):
         prepare(paths, ask(data, arms=("hard",)), tmp_path / "out")
 
 
@@ -296,7 +296,7 @@ def test_weights_for_a_teacher_that_is_trained_are_refused_before_any_work(bare_
 
 @pytest.mark.parametrize("knobs", [{"seeds": 0}, {"teacher_weights": "w.safetensors"}])
 def test_a_question_that_makes_no_sense_is_refused(knobs: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError):
+    with pytest.raises(OptionError):
         ask("digits", **knobs)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hellods.errors import FormatError, RecipeError
+from hellods.errors import FormatError, OptionError
 from hellods.format.codecs import CODECS, decode, encode
 from hellods.format.header import Images
 
@@ -45,7 +45,7 @@ def test_lossy_codec_returns_about_the_pixels(codec: str) -> None:
 
 @pytest.mark.parametrize("codec", ["jpeg", "avif"])
 def test_lossy_codec_without_quality_is_refused(codec: str) -> None:
-    with pytest.raises(RecipeError, match=f"{codec} is never lossless"):
+    with pytest.raises(OptionError, match=f"{codec} is never lossless"):
         encode(PIXELS, codec, None)
 
 

@@ -8,7 +8,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from hellods.errors import RecipeError, SourceError
+from hellods.errors import OptionError, SourceError
 from hellods.sources.source import Pixels, open_source, squares
 from hellods.teachers.scale import MEAN, STD
 from hellods.teachers.teacher import Teacher, check_teacher, load_teacher, near_chance
@@ -48,7 +48,7 @@ def test_teacher_stays_in_eval_mode_and_learns_nothing() -> None:
 
 @pytest.mark.parametrize(("mean", "std"), [((0, 0), (1, 1, 1)), ((0, 0, 0), (1, 0, 1)), ((0, 0, 0), (1, 1, torch.nan))])
 def test_mean_and_deviation_that_cannot_be_are_refused(mean: tuple[float], std: tuple[float]) -> None:
-    with pytest.raises(RecipeError, match=r"give three numbers each, mean up to 1e\+06, std from 1e-06"):
+    with pytest.raises(OptionError, match=r"give three numbers each, mean up to 1e\+06, std from 1e-06"):
         teacher(mean=mean, std=std)
 
 
@@ -222,7 +222,7 @@ def test_logits_that_are_no_numbers_are_refused_as_such(value: float) -> None:
 
 
 def test_mean_of_published_weights_is_their_own() -> None:
-    with pytest.raises(RecipeError, match=r"resnet18: published weights bring the mean and std .*: leave yours out"):
+    with pytest.raises(OptionError, match=r"resnet18: published weights bring the mean and std .*: leave yours out"):
         load_teacher("resnet18", None, (0.5, 0.5, 0.5), STD, CLASSES, 8)
 
 
