@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from hellods.distill.recipe import PRESETS, FitOn, Initializer, Inputs, Recipe
+from hellods.distill.recipe import FitOn, Initializer, Inputs, Preset, Recipe
 from hellods.errors import HelloError, OptionError
 from hellods.format.archive import Archive, check_target
 from hellods.format.header import Codec
 from hellods.labels.config import Head, Precision, Quantization, needs_base
 from hellods.views.rule import Mix
 
-from .defaults import asks_for, choose_preset, choose_recipe, note, outdated
+from .defaults import choose_recipe, note, outdated
 from .inspect import parts, title
 from .loop import loop
 from .options import numbers, only, options_of, three
@@ -35,15 +35,10 @@ option = options_of(Inputs, Recipe)
 @click.command()
 @click.argument("data")
 @click.option("--out", metavar="FILE", required=True, help="The `.hello` file to write.")
-@click.option(
-    "--preset",
-    type=click.Choice(list(PRESETS)),
-    default="default",
-    show_default=True,
-    is_eager=True,
-    expose_value=False,
-    callback=choose_preset,
-    help="How long to fit the projector. fast: a tenth of the default, at twice the rate; best: twice the default.",
+@option(
+    "preset",
+    "How long to fit the projector. fast: a tenth of the default, at twice the rate; best: twice the default.",
+    click.Choice(get_args(Preset)),
 )
 @click.option(
     "--recipe",
@@ -126,12 +121,15 @@ option = options_of(Inputs, Recipe)
 @option(
     "fit_views",
     "Number of views to fit the projector on.  [default: 30 per real image, at most 160,000, or 30,000 if the base "
-    "model takes more than 64 px; beyond 100 synthetic images times √(images / 100)]",
+    "model takes more than 64 px; by the preset; beyond 100 synthetic images times √(images / 100)]",
     int,
 )
-@option("fit_effort", "Multiplies the default of --fit-views.")
 @option("fit_batch_size", "Batch size of the projector's fit.  [default: 32, fewer above 224 px]", int)
-@option("fit_learning_rate", "Learning rate of the deltas on the image tower, by Muon.")
+@option(
+    "fit_learning_rate",
+    "Learning rate of the deltas on the image tower, by Muon.  [default: 0.004, 0.008 with --preset fast]",
+    float,
+)
 @option("head_learning_rate", "Learning rate of the head, by AdamW.")
 @option(
     "hard_weight",
@@ -160,8 +158,6 @@ def command(
     same command goes on from there.
     """
     context = click.get_current_context()
-    if asks_for(context, "fit_views") and asks_for(context, "fit_effort"):
-        raise OptionError("--fit-effort multiplies the default of --fit-views: give one of them")
     anew = outdated(context)
     recipe = Recipe(**only(Recipe, knobs | dict.fromkeys(anew)))
     descriptions = read_names(Path(class_names)) if class_names else None

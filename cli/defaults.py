@@ -1,4 +1,4 @@
-"""What stands in for the defaults of options: a preset, a recipe file, and what follows from neither any more."""
+"""A recipe file stands in for the defaults of options, but for what does not follow from it any more."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,21 +6,14 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from hellods.distill.recipe import FOLLOWS, NO_ASSISTANT, PRESETS
+from hellods.distill.recipe import FOLLOWS, NO_ASSISTANT
 from hellods.distill.toml import read_knobs
-
-
-def choose_preset(context: click.Context, _: click.Parameter, name: str) -> None:
-    """Let a preset stand in for defaults: one that is asked for above what a recipe file says, else below it."""
-    below, above = (context.default_map or {}), PRESETS[name]
-    context.default_map = {**below, **above} if asks_for(context, "preset") else {**above, **below}
 
 
 def choose_recipe(context: click.Context, _: click.Parameter, path: str | None) -> str | None:
     """Return the path of a recipe file, which stands in for defaults."""
     if path:
-        below, above = (context.default_map or {}), read_knobs(Path(path))
-        context.default_map = {**above, **below} if asks_for(context, "preset") else {**below, **above}
+        context.default_map = read_knobs(Path(path))
     return path
 
 
@@ -37,8 +30,6 @@ def outdated(context: click.Context) -> dict[str, set[str]]:
     changed = {
         name: {f"--{name.replace('_', '-')}"} for name in held if asks_for(context, name) and given[name] != held[name]
     }
-    if asks_for(context, "preset"):
-        changed["fit_effort"] = {"--preset"}
     if asks_for(context, "teacher") and "assistant" in held:
         # Only where the teacher was trained has a file stages without an assistant.
         trained = held["assistant"] == NO_ASSISTANT and "teacher_stages" in held

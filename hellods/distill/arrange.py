@@ -15,6 +15,7 @@ from hellods.distill.initialize import Layout, check_enough
 from hellods.distill.recipe import (
     LEAST_SIDE,
     NO_ASSISTANT,
+    PRESETS,
     RANK,
     RANKS,
     SMALL,
@@ -132,6 +133,7 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Resol
                 f"leave --{knob.replace('_', '-')} out, or name an --assistant"
             )
     fit_on = recipe.fit_on or ("own" if own_kind else "real")
+    _, rate = PRESETS[recipe.preset]
     filled = {
         "side": side,
         "flip": not source.handed if recipe.flip is None else recipe.flip,
@@ -144,6 +146,7 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Resol
         "fit_views": views_to_fit_on(recipe, source, tower) if recipe.fit_views is None else recipe.fit_views,
         "hard_weight": {"own": 0.0, "real": 0.1}[fit_on] if recipe.hard_weight is None else recipe.hard_weight,
         "fit_batch_size": recipe.fit_batch_size or batch_within_memory(max(side, tower)),
+        "fit_learning_rate": rate if recipe.fit_learning_rate is None else recipe.fit_learning_rate,
     }
     return Resolved(**vars(recipe) | filled)
 
@@ -188,11 +191,12 @@ def best_stages(recipe: Recipe, images: int) -> tuple[int, ...]:
 def views_to_fit_on(recipe: Recipe, source: Source, tower: int) -> int:
     """Return 30 a real image, at most 160,000, or 30,000 if the tower takes more than 64 px and so much longer.
 
-    For a file of more than 100 images that is multiplied by √(images / 100).
+    That is multiplied as the preset says, and for a file of more than 100 images by √(images / 100).
     """
     images = len(source.classes) * recipe.images_per_class
     most = 160_000 if tower <= SMALL else 30_000
-    return round(recipe.fit_effort * min(30 * len(source), most) * max(1.0, math.sqrt(images / MANY)))
+    times, _ = PRESETS[recipe.preset]
+    return round(times * min(30 * len(source), most) * max(1.0, math.sqrt(images / MANY)))
 
 
 def batch_within_memory(side: int) -> int:

@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 from hellods.errors import OptionError
 from hellods.format.header import Codec
@@ -22,6 +22,14 @@ SMALL: Final = 64  # pixels, of images and of what a tower takes
 
 Initializer = Literal["patches", "real"]
 FitOn = Literal["own", "real"]
+Preset = Literal["fast", "default", "best"]
+
+# How many times the default's views a projector is fitted on, and the rate of the tower's deltas.
+PRESETS: Final[Mapping[Preset, tuple[float, float]]] = {
+    "fast": (0.1, 0.008),  # so few steps come farther in longer ones
+    "default": (1.0, 0.004),
+    "best": (2.0, 0.004),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +69,10 @@ class Recipe:
     fit_on: FitOn | None = (
         None  # views of the file's own images, or of real ones; None: own if a network is trained here
     )
-    fit_views: int | None = None  # views to fit on; None: by the numbers of real images and of the file's
-    fit_effort: float = 1.0  # what that default is multiplied by
+    preset: Preset = "default"  # how long to fit
+    fit_views: int | None = None  # None: by the preset, and the numbers of real images and of the file's
     fit_batch_size: int | None = None  # None: 32 up to 224 px, then as memory allows
-    fit_learning_rate: float = 0.004  # of the tower's deltas, by Muon
+    fit_learning_rate: float | None = None  # of the tower's deltas, by Muon; None: by the preset
     head_learning_rate: float = 0.01  # new classes need a head far from their texts, and soon
     # Of the cross-entropy with the true class, beside MSE on logits; None: 0.1 on real images, 0 on the file's own.
     hard_weight: float | None = None
@@ -82,7 +90,6 @@ class Recipe:
             "encoder_rank": (1, 4096),
             "head_rank": (1, 4096),
             "fit_views": (0, 10**12),
-            "fit_effort": (0, 1000),
             "fit_batch_size": (1, 10**6),
             "fit_learning_rate": (0, 10),
             "head_learning_rate": (0, 10),
@@ -100,6 +107,7 @@ class Recipe:
             "quantization": Quantization,
             "label_precision": Precision,
             "fit_on": FitOn,
+            "preset": Preset,
         }
         for name, kind in words.items():
             value = getattr(self, name)
@@ -163,6 +171,7 @@ class Resolved(Recipe):
     fit_on: FitOn
     fit_views: int
     fit_batch_size: int
+    fit_learning_rate: float
     hard_weight: float
 
 
@@ -177,16 +186,10 @@ FOLLOWS: Final[Mapping[str, tuple[str, ...]]] = {
     "teacher_stages": ("assistant", "teacher", "teacher_epochs", "images_per_class"),
     "encoder_rank": ("side",),
     "fit_on": ("assistant", "teacher"),
-    "fit_views": ("fit_effort", "images_per_class"),
+    "fit_views": ("preset", "images_per_class"),
     "fit_batch_size": ("side",),
+    "fit_learning_rate": ("preset",),
     "hard_weight": ("fit_on",),
-}
-
-# The knobs that a preset sets, each against a default of its own.
-PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "fast": {"fit_effort": 0.1, "fit_learning_rate": 0.008},  # so few steps come farther in longer ones
-    "default": {"fit_effort": Recipe.fit_effort, "fit_learning_rate": Recipe.fit_learning_rate},
-    "best": {"fit_effort": 2.0, "fit_learning_rate": Recipe.fit_learning_rate},
 }
 
 

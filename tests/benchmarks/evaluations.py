@@ -21,7 +21,7 @@ from builds import SETS, facts, inputs
 from common import RESULTS, record, shared
 
 from hellods.distill.build import build
-from hellods.distill.recipe import PRESETS, Inputs, Recipe
+from hellods.distill.recipe import Inputs, Recipe
 from hellods.evaluate.arms import ARMS
 from hellods.evaluate.evaluate import evaluate
 from hellods.evaluate.presets import Protocol
@@ -46,7 +46,7 @@ class Measurement:
 
 def cifar10(images_per_class: int, preset: str = "best", **asked: Any) -> Measurement:
     """A teacher that is given, and an assistant, which is the default for small images."""
-    return Measurement(images="cifar10", recipe={"images_per_class": images_per_class, **PRESETS[preset]}, **asked)
+    return Measurement(images="cifar10", recipe={"images_per_class": images_per_class, "preset": preset}, **asked)
 
 
 def imagenette(images_per_class: int, **recipe: Any) -> Measurement:
@@ -71,7 +71,7 @@ def convnet(images_per_class: int, arms: tuple[str, ...], seeds: int) -> Measure
 
 def best(images_per_class: int, seeds: int, arms: tuple[str, ...] = ("hello", "teacher")) -> Measurement:
     """What the package does by itself: its own teacher, of the student's kind, and the longest fit of a preset."""
-    recipe = {"images_per_class": images_per_class, **PRESETS["best"]}
+    recipe = {"images_per_class": images_per_class, "preset": "best"}
     return Measurement(images="cifar10", recipe=recipe, arms=arms, seeds=seeds, teacher="train:convnet3")
 
 
@@ -101,7 +101,7 @@ MEASUREMENTS = {
     "imagenette-ipc10": replace(imagenette(10), arms=("hello",)),
     "imagenette-tiny-ipc1": replace(imagenette(1), base="hello-tiny", arms=("hello", "teacher"), seeds=3),
     "imagenette-tiny-ipc10": replace(imagenette(10), base="hello-tiny", arms=("hello",)),
-    "imagenette-best-ipc10": replace(imagenette(10, **PRESETS["best"]), base="hello-tiny", arms=("hello", "teacher")),
+    "imagenette-best-ipc10": replace(imagenette(10, preset="best"), base="hello-tiny", arms=("hello", "teacher")),
 }
 
 

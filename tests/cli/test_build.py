@@ -17,7 +17,7 @@ from hellods.distill import build as library
 from hellods.distill import plan as planning
 from hellods.distill.build import Report
 from hellods.distill.plan import Cost
-from hellods.distill.recipe import FOLLOWS, PRESETS, Inputs, Recipe
+from hellods.distill.recipe import FOLLOWS, Inputs, Recipe
 from hellods.distill.toml import to_toml
 from hellods.errors import OptionError, SourceError
 from hellods.format.archive import Archive, write
@@ -61,7 +61,7 @@ def test_defaults_are_those_of_the_library(asked: dict[str, Any]) -> None:
 def test_every_knob_is_an_option_of_its_own_name() -> None:
     knobs = {field.name for kind in (Inputs, Recipe) for field in fields(kind)} - {"data", "descriptions"}
     options = {option.name for option in command.params if isinstance(option, click.Option)}
-    assert options == knobs | {"out", "class_names", "preset", "recipe", "only_plan", "overwrite", "quiet"}
+    assert options == knobs | {"out", "class_names", "recipe", "only_plan", "overwrite", "quiet"}
 
 
 def test_options_reach_recipe_and_inputs(asked: dict[str, Any], tmp_path: Path) -> None:
@@ -74,29 +74,14 @@ def test_options_reach_recipe_and_inputs(asked: dict[str, Any], tmp_path: Path) 
     assert asked["overwrite"] is True
 
 
-def test_presets_set_knobs_that_options_override(asked: dict[str, Any]) -> None:
-    run("d", "--out", "x", "--preset", "fast")
-    assert asked["recipe"] == Recipe(fit_effort=0.1, fit_learning_rate=0.008)
-    run("d", "--out", "x", "--preset", "fast", "--fit-effort", "2")
-    assert asked["recipe"] == Recipe(fit_effort=2, fit_learning_rate=0.008)
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_is_a_recipe(name: str, asked: dict[str, Any]) -> None:
-    run("d", "--out", "x", "--preset", name)
-    assert asked["recipe"] == Recipe(**PRESETS[name])
-
-
 @pytest.mark.parametrize("order", [1, -1])
-def test_options_and_a_preset_that_is_asked_for_override_a_recipe_file(
-    order: int, asked: dict[str, Any], tmp_path: Path
-) -> None:
-    (tmp_path / "r.toml").write_text('side = 64\nfit_effort = 0.5\nflip = false\ncodec = "png"\n')
+def test_options_override_a_recipe_file(order: int, asked: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text('side = 64\npreset = "fast"\nflip = false\ncodec = "png"\n')
     given = [["--recipe", str(tmp_path / "r.toml")], ["--preset", "best"], ["--codec", "jpeg"]][::order]
     run("d", "--out", "x", *given[0], *given[1], *given[2])
-    assert asked["recipe"] == Recipe(side=64, fit_effort=2.0, flip=False, codec="jpeg")
+    assert asked["recipe"] == Recipe(side=64, preset="best", flip=False, codec="jpeg")
     run("d", "--out", "x", "--recipe", str(tmp_path / "r.toml"))
-    assert asked["recipe"].fit_effort == 0.5
+    assert asked["recipe"].preset == "fast"
 
 
 FILLED = {  # as a recipe file has them, where None is a default that follows from others
@@ -112,8 +97,9 @@ FILLED = {  # as a recipe file has them, where None is a default that follows fr
     "teacher_stages": (12,),
     "fit_on": "own",
     "fit_views": 160_000,
-    "fit_effort": 1.0,
+    "preset": "default",
     "fit_batch_size": 32,
+    "fit_learning_rate": 0.004,
     "hard_weight": 0.0,
 }
 ASSISTED = ("assistant", "teacher_epochs", "teacher_stages", "fit_on", "hard_weight")
@@ -128,8 +114,7 @@ ASSISTED = ("assistant", "teacher_epochs", "teacher_stages", "fit_on", "hard_wei
         (["--teacher", "train:convnet3"], [*ASSISTED]),
         (["--images-per-class", "50"], ["teacher_epochs", "teacher_stages", "fit_views"]),
         (["--teacher-epochs", "14"], ["teacher_stages"]),
-        (["--fit-effort", "4"], ["fit_views"]),
-        (["--preset", "best"], ["fit_views"]),
+        (["--preset", "best"], ["fit_views", "fit_learning_rate"]),
         (["--initializer", "real"], ["factor"]),
         (["--codec", "avif"], ["quality"]),
         (["--assistant", "none"], ["teacher_epochs", "teacher_stages", "fit_on", "hard_weight"]),
@@ -192,7 +177,7 @@ def test_knobs_that_are_not_taken_from_a_recipe_file_are_said_with_the_options_t
     _, _, err = run("d", "--out", "x", "--recipe", str(tmp_path / "r.toml"), "--quiet", *given)
     assert err == (
         f"Note: {tmp_path / 'r.toml'}: worked out anew because of --assistant, --fit-on, --preset: teacher_epochs, "
-        "teacher_stages, fit_views, hard_weight; to keep one, give it as an option, too\n"
+        "teacher_stages, fit_views, fit_learning_rate, hard_weight; to keep one, give it as an option, too\n"
     )
 
 
@@ -367,12 +352,6 @@ def test_what_a_failed_build_keeps_is_said(tmp_path: Path, capsys: pytest.Captur
         raise KeyboardInterrupt
     said = f"Of what was done, teacher and images are kept in {folder} (3 MB): the same command goes on from there"
     assert said in capsys.readouterr().err
-
-
-def test_views_and_what_multiplies_their_number_exclude_each_other(asked: dict[str, Any]) -> None:
-    status, _, err = run("digits", "--out", "x.hello", "--fit-views", "64", "--fit-effort", "5")
-    assert (status, asked) == (1, {})
-    assert "--fit-effort multiplies the default of --fit-views: give one of them" in err
 
 
 def test_control_c_leaves_no_file_and_status_130(tmp_path: Path) -> None:

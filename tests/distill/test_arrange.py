@@ -1,5 +1,6 @@
 """Defaults that depend on the images and on the base model, and what the classes are called."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -157,13 +158,24 @@ def test_what_a_training_takes_is_refused_where_nothing_is_trained(knob: dict[st
 
 
 @pytest.mark.parametrize(
-    ("images_per_class", "effort", "views"), [(2, 1.0, 1200), (50, 1.0, 1200), (200, 1.0, 2400), (200, 0.5, 1200)]
+    ("images_per_class", "preset", "views", "rate"),
+    [
+        (2, "default", 1200, 0.004),
+        (50, "default", 1200, 0.004),
+        (200, "default", 2400, 0.004),
+        (200, "fast", 240, 0.008),
+        (200, "best", 4800, 0.004),
+    ],
 )
-def test_more_images_are_fitted_on_more_views(images_per_class: int, effort: float, views: int) -> None:
+def test_more_images_are_fitted_on_more_views_and_as_the_preset_says(
+    images_per_class: int, preset: Any, views: int, rate: float
+) -> None:
     source = Pixels("black", ("a", "b"), [0, 1] * 20, torch.zeros(40, 3, 32, 32, dtype=torch.uint8))
-    recipe = Recipe(images_per_class=images_per_class, fit_effort=effort)
-    assert resolve(recipe, INPUTS, source, 32).fit_views == views
-    assert resolve(Recipe(fit_views=7, fit_effort=2), INPUTS, source, 32).fit_views == 7
+    recipe = Recipe(images_per_class=images_per_class, preset=preset)
+    resolved = resolve(recipe, INPUTS, source, 32)
+    assert (resolved.fit_views, resolved.fit_learning_rate) == (views, rate)
+    asked = resolve(replace(recipe, fit_views=7, fit_learning_rate=0.1), INPUTS, source, 32)
+    assert (asked.fit_views, asked.fit_learning_rate) == (7, 0.1)
 
 
 @pytest.mark.parametrize(("tower", "views"), [(32, 160_000), (64, 160_000), (224, 30_000)])
