@@ -9,7 +9,6 @@ import click
 
 from hellods.distill.recipe import Recipe
 from hellods.distill.toml import to_toml
-from hellods.format import wire
 from hellods.format.archive import Archive
 from hellods.format.header import Header
 from hellods.labels.config import OWN
@@ -53,8 +52,7 @@ def card(archive: Archive) -> str:
 def recipe(archive: Archive) -> str:
     """Return the knobs that a file holds, as TOML; comments name those that it lacks, and those of a later version."""
     held = archive.header.recipe
-    newer = archive.header.version > (wire.MAJOR, wire.MINOR)  # its unknown keys are ignored
-    knobs = asdict(from_json(Recipe, held, f"{archive.name}: header.recipe", lenient=newer))
+    knobs = asdict(from_json(Recipe, held, f"{archive.name}: header.recipe", lenient=archive.header.newer))
     notes = {
         "not in the file": [name for name in knobs if name not in held],
         "not known to this version": [name for name in held if name not in knobs],

@@ -8,7 +8,6 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from hellods.errors import DigestError, FormatError, OptionError
-from hellods.format import wire
 from hellods.format.archive import Archive
 from hellods.format.header import Header
 from hellods.labels.config import ProjectorConfig
@@ -127,8 +126,7 @@ def chosen(
 
 
 def _part(kind: type[T], value: Any, header: Header, where: str, rule: str) -> T:
-    newer = header.version > (wire.MAJOR, wire.MINOR)  # its unknown keys are ignored
-    return from_json(kind, value, where, lenient=newer, error=lambda text: FormatError(f"{text} [{rule}]"))
+    return from_json(kind, value, where, lenient=header.newer, error=lambda text: FormatError(f"{text} [{rule}]"))
 
 
 def _try(views: Views, header: Header) -> None:

@@ -1,7 +1,6 @@
 """What an archive holds, as a pure function: (epoch, index) to view and label."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final, Self
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -169,16 +168,15 @@ class Samples:
             drawn = self._draw(rule, seed, sent(epochs, device), places)
             return lambda: _show(whole, drawn, places)
         drawn = self._draw(rule, seed, epochs, indices)
-        partner = None if drawn is None else drawn.partner
-        shown = indices if partner is None else torch.cat([indices, partner.index])
-        holding = self.images.holding(shown, device)
+        holding = self.images.holding(indices if drawn is None else drawn.shown, device)
         if holding is not None:
             return lambda: _show(holding(), drawn, indices)
-        rows, found = torch.unique(shown, return_inverse=True)
+        if drawn is None:
+            rows, places = torch.unique(indices, return_inverse=True)
+        else:
+            rows, drawn = drawn.compact()
+            places = drawn.index
         images = self.images.some(rows, device)
-        places, others = found[: len(indices)], found[len(indices) :]
-        if drawn is not None:
-            drawn = replace(drawn, index=places, partner=partner and replace(partner, index=others))
         return lambda: _show(images(), drawn, places)
 
     def label(self, epochs: Tensor, indices: Tensor, device: torch.device, views: Tensor | None = None) -> Tensor:

@@ -1,7 +1,7 @@
 """Feed: what one student learns from, made step by step."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any, Final
 
@@ -98,11 +98,7 @@ class Feed:
         epochs = epochs % lesson.repeat if lesson.repeat else epochs
         drawn = draw(lesson.views, (lesson.side, lesson.side), len(lesson.targets), self.seed, epochs, indices)
         self.views += len(indices)
-        needed = torch.cat([drawn.index, drawn.partner.index] if drawn.partner else [drawn.index])
-        images, places = torch.unique(needed, return_inverse=True)
-        here = replace(drawn, index=places[: len(indices)])
-        if drawn.partner:
-            here = replace(here, partner=replace(drawn.partner, index=places[len(indices) :]))
+        images, here = drawn.compact()
         truth = F.one_hot(lesson.targets[images], len(lesson.held_out.classes)).float()
         return render(lesson.pixels(images).to(self.device), here), blend(truth, here).to(self.device)
 

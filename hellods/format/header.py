@@ -59,6 +59,11 @@ class Header:
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def newer(self) -> bool:
+        """Whether the file is of a later minor version than this reader, which then ignores keys that it does not know."""
+        return self.version > (wire.MAJOR, wire.MINOR)
+
+    @property
     def version(self) -> tuple[int, int]:
         """Major and minor version of the file."""
         major, minor = self.format.removeprefix("hello/").split(".")

@@ -68,6 +68,17 @@ class Draw:
     patch: Tensor | None = None  # (B, 4) CutMix: top, left, height, width of the partner's part, in pixels of the view
     weight: Tensor | None = None  # (B,) mixup: the image's own weight in 1/2048ths
 
+    @property
+    def shown(self) -> Tensor:
+        """int64 (B,) or (2B,), the images that are seen, those that are mixed in last."""
+        return self.index if self.partner is None else torch.cat([self.index, self.partner.index])
+
+    def compact(self) -> tuple[Tensor, "Draw"]:
+        """Return the images that are shown, int64 (M,), each once; and the same views, counted in these."""
+        images, places = torch.unique(self.shown, return_inverse=True)
+        first, second = places[: len(self.index)], places[len(self.index) :]
+        return images, replace(self, index=first, partner=self.partner and replace(self.partner, index=second))
+
     def to(self, device: torch.device | str) -> "Draw":
         """Return the same views on `device`."""
         moved: dict[str, Any] = {name: sent(v, device) for name, v in vars(self).items() if isinstance(v, Tensor)}

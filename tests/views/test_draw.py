@@ -15,6 +15,7 @@ from torchvision.transforms import RandomResizedCrop
 
 from hellods.record import from_json, to_json
 from hellods.views.draw import RATIOS, draw, middle
+from hellods.views.render import render
 from hellods.views.rule import Views
 
 from . import views_reference as reference
@@ -234,6 +235,16 @@ def test_partner_is_seen_as_it_is_drawn_itself(mix: Any) -> None:
     assert drawn.partner is not None
     alone = draw(Views(size=8, shuffle=2), (32, 32), 50, 0, 3, drawn.partner.index)
     assert plain(drawn.partner) == plain(alone)
+
+
+@pytest.mark.parametrize("mix", ["none", "cutmix", "mixup"])
+def test_views_of_the_images_that_they_show_are_the_same(mix: Any) -> None:
+    images = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
+    drawn = draw(Views(size=6, mix=mix), (8, 8), 40, 3, 1, torch.tensor([5, 9, 5, 0]))
+    shown, here = drawn.compact()
+    assert sorted(shown.tolist()) == sorted(set(drawn.shown.tolist()))
+    assert len(shown) < 40
+    assert torch.equal(render(images[shown], here), render(images, drawn))
 
 
 @pytest.mark.parametrize("mix", ["cutmix", "mixup"])
