@@ -60,7 +60,7 @@ class Header:
 
     @property
     def newer(self) -> bool:
-        """Whether the file is of a later minor version than this reader, which then ignores keys that it does not know."""
+        """Whether the file is of a later version than this reader, which then ignores keys that it does not know."""
         return self.version > (wire.MAJOR, wire.MINOR)
 
     @property
