@@ -2,15 +2,14 @@
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from hellods.distill.recipe import FitOn, Initializer, Inputs, Preset, Recipe
-from hellods.errors import HelloError, OptionError
+from hellods.errors import OptionError
 from hellods.format.archive import Archive, check_target
 from hellods.format.header import Codec
 from hellods.labels.config import Head, Precision, Quantization, needs_base
@@ -21,7 +20,7 @@ from .inspect import parts, title
 from .loop import loop
 from .options import numbers, only, options_of, three
 from .progress import clock, progress, whole
-from .text import escape, facts, row
+from .text import facts, row
 
 if TYPE_CHECKING:
     from hellods.distill.build import Report
@@ -178,29 +177,8 @@ def command(
         setting = prepare(inputs, recipe, draw)
         if not quiet:
             draw = whole(draw, {cost.stage: cost.seconds for cost in plan(setting, draw)})
-        with kept(Path(out)):
-            report = carry_out(setting, out, overwrite=overwrite, progress=draw)
+        report = carry_out(setting, out, overwrite=overwrite, progress=draw)
     click.echo(made(report, inputs.base))
-
-
-@contextmanager
-def kept(out: Path) -> Iterator[None]:
-    """Say what a build that is interrupted, or that fails, leaves beside `out`."""
-    from hellods.distill.resume import Work
-
-    try:
-        yield
-    except (HelloError, OSError, KeyboardInterrupt):
-        work = Work(out, {})
-        if files := work.kept:
-            stages = dict.fromkeys(file.name.partition("-")[0] for file in files)
-            size = megabytes(sum(file.stat().st_size for file in files))
-            click.echo(
-                f"Of what was done, {' and '.join(stages)} are kept in {escape(str(work.folder))} ({size}): the same "
-                "command goes on from there. Delete it where that is not wanted.",
-                err=True,
-            )
-        raise
 
 
 def table(costs: Sequence["Cost"]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from hellods.distill.recipe import Recipe
+from hellods.distill.recipe import NO_ASSISTANT, Recipe
 from hellods.distill.toml import to_toml
 from hellods.format.archive import Archive
 from hellods.format.header import Header
@@ -59,6 +59,8 @@ def recipe(archive: Archive) -> str:
     }
     comments = [f"# {note}: {escape(', '.join(names))}\n" for note, names in notes.items() if names]
     base, teacher = (archive.header.projector or {}).get("base"), archive.header.teacher.get("architecture")
+    if teacher and knobs["assistant"] == NO_ASSISTANT and knobs["teacher_stages"]:
+        teacher = f"train:{teacher}"
     made_from = {"base model": base and str(base).removeprefix("given:"), "teacher": teacher}
     comments += [f"# {what}, which no recipe names: {escape(str(name))}\n" for what, name in made_from.items() if name]
     return to_toml({name: value for name, value in knobs.items() if name in held}) + "".join(comments)

@@ -36,12 +36,15 @@ class Options:
     def __post_init__(self) -> None:
         if self.labels not in ("soft", "logits", "hard"):
             raise OptionError(f"labels is {self.labels!r}, expected 'soft', 'logits' or 'hard'")
-        if not self.temperature > 0 or (self.temperature != 1 and self.labels != "soft"):
-            raise OptionError(f"temperature is {self.temperature}: it must be positive, and belongs to labels='soft'")
+        warm = isinstance(self.temperature, (int, float)) and self.temperature > 0
+        if not warm or (self.temperature != 1 and self.labels != "soft"):
+            raise OptionError(f"temperature is {self.temperature!r}: it must be positive, and belongs to labels='soft'")
+        if not isinstance(self.base, str | None):
+            raise OptionError(f"base is {self.base!r}, expected the name of a base model")
         if not (isinstance(self.seed, int) and 0 <= self.seed < 1 << 63):
-            raise OptionError(f"seed is {self.seed}, expected an int, 0 to 2**63 - 1")
+            raise OptionError(f"seed is {self.seed!r}, expected an int, 0 to 2**63 - 1")
         if self.views is not None and not (type(self.views) is int and 1 <= self.views < 1 << 31 and self.drawn):
-            raise OptionError(f"views is {self.views}, expected 1 to 2**31 - 1 as an int, of views that are drawn")
+            raise OptionError(f"views is {self.views!r}, expected 1 to 2**31 - 1 as an int, of views that are drawn")
 
     @property
     def drawn(self) -> bool:

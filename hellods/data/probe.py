@@ -19,7 +19,9 @@ from hellods.views.draw import draw
 from hellods.views.render import render
 from hellods.views.rule import Views
 
-PART: Final = 8  # views that are answered at once, since a hostile file may say that they are large
+# What is answered at once, in views and in pixel values, since a hostile file may say that views are large.
+PART: Final = 8
+VALUES: Final = 1 << 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,28 +91,28 @@ def make_probe(label_maker: LabelMaker, images: Tensor, views: Views, count: int
 
 @torch.no_grad()
 def answer_probe(
-    probe: Probe, view: Callable[[Tensor, Tensor], Tensor], label_maker: LabelMaker
-) -> tuple[Tensor, Tensor]:
-    """Return (digest, logits) of the probe's views as they are made and answered here, on the CPU.
+    probe: Probe, size: int, view: Callable[[Tensor, Tensor], Tensor], label_maker: LabelMaker
+) -> Tensor | None:
+    """Return float32 (P, K), the logits of the probe's views, on the CPU; None where a view shows other pixels.
 
     Args:
         probe: from a file.
-        view: returns uint8 (B, 3, S, S) for int64 (B,) epochs and indices, drawn as `make_probe` draws.
+        size: of the views in pixels.
+        view: returns uint8 (B, 3, size, size) for int64 (B,) epochs and indices, drawn as `make_probe` draws.
         label_maker: the restored one; it answers on the device of its images.
     """
-    digests, logits = [], []
-    for epochs, indices in zip(torch.split(probe.epochs, PART), torch.split(probe.indices, PART), strict=True):
-        seen = view(epochs, indices)
-        digests.append(_digests(seen))
+    logits = []
+    places = torch.arange(len(probe.indices), device=CPU)
+    for part in torch.split(places, max(1, min(PART, VALUES // (3 * size**2)))):
+        seen = view(probe.epochs[part], probe.indices[part])
+        if not torch.equal(_digests(seen), probe.digest[part]):
+            return None
         logits.append(label_maker(seen).float().cpu())
-    return torch.cat(digests), torch.cat(logits)
+    return torch.cat(logits)
 
 
 def probe_fault(
-    probe: Probe,
-    answer: Callable[[torch.device], tuple[Tensor, Tensor]],
-    device: torch.device,
-    precision: Precision,
+    probe: Probe, answer: Callable[[torch.device], Tensor | None], device: torch.device, precision: Precision
 ) -> str | None:
     """Return why labels made on a device would be wrong; None: they would not.
 
@@ -120,17 +122,17 @@ def probe_fault(
         device: on which labels are wanted; where it is at fault, the CPU is asked too.
         precision: of the label maker's arithmetic.
     """
-    digest, logits = answer(device)
-    if not torch.equal(digest, probe.digest):
+    logits, limit = answer(device), TOLERANCES[precision]
+    if logits is None:
         return (
             "the images decode to other pixels here than where the archive was made, so its labels would be "
             "of other images: use another release of Pillow, or the release of hellods that made it"
         )
-    off, limit = _distance(logits, probe.logits), TOLERANCES[precision]
+    off = _distance(logits, probe.logits)
     if off <= limit:
         return None
     differ = f"differ from the archive's probe by {off:.1e} of the largest (limit {limit:.0e})"
-    if device.type != "cpu" and _distance(answer(CPU)[1], probe.logits) <= limit:
+    if device.type != "cpu" and _distance(answer(CPU), probe.logits) <= limit:
         return (
             f"labels made on {device} {differ}, and those made on the CPU do not: a numerical fault of {device} or its "
             "libraries"
@@ -138,12 +140,14 @@ def probe_fault(
     if off == math.inf:
         return "the label maker's answers are not finite: a numerical fault of this machine"
     return (
-        f"labels {differ}: other base weights or another activation function; check base= and the release of open_clip"
+        f"labels {differ}: another release of open_clip or timm computes otherwise, or the file's projector is faulty"
     )
 
 
-def _distance(logits: Tensor, expected: Tensor) -> float:
+def _distance(logits: Tensor | None, expected: Tensor) -> float:
     """Return how far logits lie from the expected ones, relative to the largest; infinite if they are not finite."""
+    if logits is None:
+        return math.inf
     off = (logits - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
     return off.item() if logits.isfinite().all() else math.inf
 

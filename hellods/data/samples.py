@@ -16,7 +16,7 @@ from hellods.data.memory import Shared
 from hellods.data.options import Options, archived, configured
 from hellods.data.probe import Probe, answer_probe, probe_fault
 from hellods.device import CPU, float32_on_cpu, maker, sent
-from hellods.errors import LabelError
+from hellods.errors import HelloError, LabelError
 from hellods.format import wire
 from hellods.format.header import Header
 from hellods.labels.arithmetic import exact
@@ -112,8 +112,11 @@ class Samples:
             state = safetensors.torch.load(archive.read("projector"))
             held = config.tower is not None and base is None
             embedded = safetensors.torch.load(archive.read("backbone")) if held else None
-        with float32_on_cpu():
-            return Projector.restore(config, self.classes, state, embedded=embedded, base=base)
+        try:
+            with float32_on_cpu():
+                return Projector.restore(config, self.classes, state, embedded=embedded, base=base)
+        except HelloError as cause:
+            raise type(cause)(f"{self.options.path}: {cause}") from cause
 
     def _check(self, device: torch.device) -> None:
         """Answer the archive's probe on a device that no label was made on so far.
@@ -127,9 +130,9 @@ class Samples:
                 tensors = safetensors.torch.load(archive.read("probe"))
             probe, rule = Probe.read(tensors, header.images.count, len(header.classes), path), archived(header, path)
 
-            def answer(device: torch.device) -> tuple[Tensor, Tensor]:
+            def answer(device: torch.device) -> Tensor | None:
                 begin = partial(self._begin, rule, wire.PROBE_SEED, device=device)
-                return answer_probe(probe, lambda epochs, indices: begin(epochs, indices)(), self._logits)
+                return answer_probe(probe, rule.size, lambda epochs, indices: begin(epochs, indices)(), self._logits)
 
             if fault := probe_fault(probe, answer, device, self.projector.config.precision):
                 raise LabelError(f"{path}: {fault}")

@@ -91,14 +91,16 @@ class Recipe:
             "head_rank": (1, 4096),
             "fit_views": (0, 10**12),
             "fit_batch_size": (1, 10**6),
-            "fit_learning_rate": (0, 10),
-            "head_learning_rate": (0, 10),
-            "hard_weight": (0, 1000),
         }
-        for name, (low, high) in bounds.items():
+        rates = {"fit_learning_rate": (0, 10), "head_learning_rate": (0, 10), "hard_weight": (0, 1000)}
+        for name, (low, high) in (bounds | rates).items():
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise OptionError(f"{name} is {value}, expected {low} to {high}")
+            fits = type(value) in ((int,) if name in bounds else (int, float)) and low <= value <= high
+            if not fits and not self._unset(name):
+                raise OptionError(f"{name} is {value!r}, expected {low} to {high}{' as an int' * (name in bounds)}")
+        for name in ("flip", "embed_base"):
+            if type(getattr(self, name)) is not bool and not self._unset(name):
+                raise OptionError(f"{name} is {getattr(self, name)!r}, expected True or False")
         words = {
             "initializer": Initializer,
             "codec": Codec,
@@ -111,7 +113,7 @@ class Recipe:
         }
         for name, kind in words.items():
             value = getattr(self, name)
-            if value is not None and value not in get_args(kind):
+            if value not in get_args(kind) and not self._unset(name):
                 raise OptionError(f"{name} is {value!r}, expected one of {', '.join(get_args(kind))}")
         if not _is_text(self.template):
             raise OptionError(f"template {self.template!a:.80} has characters that are no text")
@@ -121,8 +123,12 @@ class Recipe:
             raise OptionError(str(cause)) from cause
         self._check_together()
 
+    def _unset(self, name: str) -> bool:
+        """Whether this is left to be filled in."""
+        return getattr(self, name) is None and getattr(Recipe, name) is None
+
     def _check_together(self) -> None:
-        """Raise a OptionError where knobs that are well alone do not go with each other."""
+        """Raise an OptionError where knobs that are well alone do not go with each other."""
         if self.teacher_stages is not None:
             stages, last = self.teacher_stages, self.epochs
             if not stages or not all(epoch < later for epoch, later in pairwise((0, *stages, last + 1))):

@@ -38,6 +38,7 @@ class Work:
         self.out = Path(out)
         self.folder = self.out.with_name(f".{self.out.name}.build")
         self.facts = dict(facts)  # what JSON holds, and all that decides what the stages make
+        self._files: list[Path] = []  # of the stages that were asked for
         self._lock = FileLock(self.folder / "lock")
 
     def __enter__(self) -> Self:
@@ -57,36 +58,46 @@ class Work:
             raise HelloError(f"{self.folder}: cannot be made: {cause.strerror or cause}: give another name") from cause
         return self
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *others: object) -> None:
+        files = [file for file in dict.fromkeys(self._files) if file.exists()]
+        if kind is not None and files:
+            stages = ", ".join(file.name.partition("-")[0] for file in files)
+            size = sum(file.stat().st_size for file in files) / 1e6
+            logger.warning(
+                "%s keeps what was done (%s; %.0f MB): the same build goes on from there. Delete it where that is not "
+                "wanted",
+                self.folder,
+                stages,
+                size,
+            )
         with contextlib.suppress(OSError):  # on Windows releasing removes it
             Path(self._lock.lock_file).unlink()
         self._lock.release()
         with contextlib.suppress(OSError):  # something is in it
             self.folder.rmdir()
 
-    @property
-    def kept(self) -> list[Path]:
-        """The files of all stages, whatever they were made from."""
-        return [file for name in STAGES for file in sorted(self.folder.glob(f"{name}-*.safetensors"))]
-
     def given(self, **facts: Any) -> "Work":
         """Return the same folder, for stages that more facts decide."""
-        return Work(self.out, self.facts | facts)
+        work = Work(self.out, self.facts | facts)
+        work._files = self._files
+        return work
 
     def stage(self, name: str) -> "Stage":
         """Return what is known of one of STAGES."""
         assert name in STAGES  # or it would not be removed
         key = hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:12]
         file = self.folder / f"{name}-{key}.safetensors"
+        self._files.append(file)
         if not file.exists():
             for other in self.folder.glob(f"{name}-*.safetensors"):
                 logger.info("%s: of another build (%s), so this stage begins anew", other, _unlike(other, self.facts))
         return Stage(file, self.facts)
 
     def remove(self) -> None:
-        """Delete what the stages saved."""
-        for file in (*self.kept, *self.folder.glob(".*.tmp")):
-            file.unlink(missing_ok=True)
+        """Delete what the stages saved, of other builds of this archive too."""
+        for pattern in (*(f"{name}-*.safetensors" for name in STAGES), ".*.tmp"):
+            for file in self.folder.glob(pattern):
+                file.unlink(missing_ok=True)
 
 
 class Stage(Checkpoint):

@@ -26,7 +26,9 @@ if TYPE_CHECKING:  # numpy costs a tenth of a second, and a header needs none
 
 __all__ = ["Archive", "check_target", "image_sections", "write"]
 
-BATCH = 256  # images decoded ahead
+# What is decoded ahead, in images and in bytes: those behind a slow one wait.
+BATCH = 256
+AHEAD = 1 << 27
 
 
 class Archive:
@@ -174,9 +176,11 @@ class Archive:
             stream = index.check(number, streams[index.extent(number)])
             return decode(stream, images.codec, images.height, images.width, f"{self.name}: image {number}")
 
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes without the GIL
-            for start in range(0, images.count, BATCH):
-                yield from pool.map(image, range(start, min(start + BATCH, images.count)))
+        threads = min(8, os.cpu_count() or 1)  # Pillow decodes without the GIL
+        ahead = min(BATCH, max(threads, AHEAD // (3 * images.height * images.width)))
+        with ThreadPoolExecutor(threads) as pool:
+            for start in range(0, images.count, ahead):
+                yield from pool.map(image, range(start, min(start + ahead, images.count)))
 
 
 def write(

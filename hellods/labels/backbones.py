@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from hellods.errors import FormatError, LabelError
-from hellods.labels.config import Head, Preprocess, ProjectorConfig
+from hellods.labels.config import OWN, Head, Preprocess, ProjectorConfig
 from hellods.labels.models import (
     CONFIG,
     check_texts,
@@ -105,7 +105,8 @@ def load_base(config: ProjectorConfig, base: str | None) -> Backbone:
     if backbone.sha256 != config.base_sha256:
         raise LabelError(
             f"base model {base!a} has SHA-256 {backbone.sha256[:12]}…, but the archive was made "
-            f"with {config.base_sha256[:12]}…: its labels would be wrong. {remedy(config.base)}"
+            f"with {config.base_sha256[:12]}…: its labels would be wrong. "
+            + (f"Leave --base out: {config.base} comes with hellods" if config.base in OWN else remedy(config.base))
         )
     if backbone.quick_gelu != config.quick_gelu:
         here, there = ("GELU", "QuickGELU") if config.quick_gelu else ("QuickGELU", "GELU")
@@ -122,9 +123,11 @@ def preprocessing(base: str, size: int | Sequence[int], images: Mapping[str, Any
     sides = {size} if isinstance(size, int) else set(size)
     if len(sides) > 1:
         raise LabelError(f"base model {base!r} takes images of {size}, and views are square: choose another")
-    return Preprocess(
-        side=sides.pop(), mean=tuple(images["mean"]), std=tuple(images["std"]), interpolation=images["interpolation"]
-    )
+    mean, std = (tuple(map(float, images[name])) for name in ("mean", "std"))
+    try:
+        return Preprocess(side=sides.pop(), mean=mean, std=std, interpolation=images["interpolation"])
+    except ValueError as cause:
+        raise LabelError(f"base model {base!r}: {cause}; mend its {CONFIG}, or choose another") from cause
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

@@ -46,6 +46,8 @@ class Preprocess:
     def __post_init__(self) -> None:
         if not 1 <= self.side <= 4096:
             raise ValueError(f"side {self.side} is not in 1..4096")
+        if self.interpolation not in ("bicubic", "bilinear"):
+            raise ValueError(f"interpolation is {self.interpolation!r}, expected 'bicubic' or 'bilinear'")
         most, least = 1e6, 1e-6  # which float32 can divide by
         if not (len(self.mean) == len(self.std) == 3 and max(map(abs, self.mean)) <= most and min(self.std) >= least):
             raise ValueError(f"mean and std need three channels, at most {most:g} and at least {least:g}")

@@ -12,7 +12,7 @@ STD: Final = (0.229, 0.224, 0.225)
 
 
 def check_scale(mean: Sequence[float], std: Sequence[float]) -> None:
-    """Raise a OptionError where images less `mean`, divided by `std`, are not numbers that a file can state."""
+    """Raise an OptionError where images less `mean`, divided by `std`, are not numbers that a file can state."""
     most, least = wire.MOST_MEAN, wire.LEAST_STD
     three = len(mean) == len(std) == 3 and all(map(isfinite, (*mean, *std)))
     if not three or max(map(abs, mean)) > most or min(std) < least:

@@ -28,11 +28,11 @@ class Views:
 
     def __post_init__(self) -> None:
         low, high = self.scale
-        if not 1 <= self.size <= MAX_SIDE:
-            raise ValueError(f"size is {self.size}, choose 1 to {MAX_SIDE}")
+        if not (isinstance(self.size, int) and 1 <= self.size <= MAX_SIDE):
+            raise ValueError(f"size is {self.size!r}, choose 1 to {MAX_SIDE}")
         if not 0 < low <= high <= 1:
             raise ValueError(f"scale is {low} to {high}, choose 0 < low <= high <= 1")
-        if not 1 <= self.shuffle <= MAX_SHUFFLE:
-            raise ValueError(f"shuffle is {self.shuffle}, choose 1 to {MAX_SHUFFLE}")
+        if not (isinstance(self.shuffle, int) and 1 <= self.shuffle <= MAX_SHUFFLE):
+            raise ValueError(f"shuffle is {self.shuffle!r}, choose 1 to {MAX_SHUFFLE}")
         if self.mix not in ("none", "cutmix", "mixup"):
             raise ValueError(f"mix is {self.mix!r}, choose none, cutmix or mixup")

@@ -19,12 +19,12 @@ from hellods.distill.build import Report
 from hellods.distill.plan import Cost
 from hellods.distill.recipe import FOLLOWS, Inputs, Recipe
 from hellods.distill.toml import to_toml
-from hellods.errors import OptionError, SourceError
+from hellods.errors import OptionError
 from hellods.format.archive import Archive, write
 from hellods.sources.source import Pixels
 from hellods.teachers import training
 from hellods_cli import main
-from hellods_cli.build import command, kept, made, read_names
+from hellods_cli.build import command, made, read_names
 from hellods_cli.loop import loop
 
 COSTS = (
@@ -338,20 +338,6 @@ def test_loop_of_an_archive_on_the_users_own_base_brings_it(digits_archive: Path
     )
     assert 'mine.hello", base="local-dir:here/mine")\n' in own
     assert 'digits.hello")\n' in public
-
-
-def test_what_a_failed_build_keeps_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / ".x.hello.build"
-    with pytest.raises(SourceError), kept(tmp_path / "x.hello"):
-        raise SourceError("too early")
-    assert capsys.readouterr().err == ""
-    folder.mkdir()
-    for stage, size in (("teacher-0123456789ab", 2_500_000), ("images-0123456789ab", 100_000)):
-        (folder / f"{stage}.safetensors").write_bytes(bytes(size))
-    with pytest.raises(KeyboardInterrupt), kept(tmp_path / "x.hello"):
-        raise KeyboardInterrupt
-    said = f"Of what was done, teacher and images are kept in {folder} (3 MB): the same command goes on from there"
-    assert said in capsys.readouterr().err
 
 
 def test_control_c_leaves_no_file_and_status_130(tmp_path: Path) -> None:

@@ -96,6 +96,12 @@ def test_recipe_is_toml_without_what_is_not_set(archive_file: Path, tmp_path: Pa
     assert [line for line in out.splitlines() if line.startswith("#")] == ["# teacher, which no recipe names: convnet3"]
 
 
+def test_teacher_that_was_trained_is_named_as_a_build_takes_it(archive_file: Path, tmp_path: Path) -> None:
+    recipe = Recipe(assistant="none", teacher_stages=(1, 2))
+    out = printed_recipe(archive_file, tmp_path / "x.hello", recipe=to_json(recipe))
+    assert "# teacher, which no recipe names: train:convnet3" in out.splitlines()
+
+
 def test_recipe_is_followed_by_what_it_does_not_name(archive_file: Path, tmp_path: Path) -> None:
     teacher, projector = {"architecture": "big\nnet"}, {"base": "given:mine", "base_sha256": "0" * 64}
     out = printed_recipe(archive_file, tmp_path / "x.hello", teacher=teacher, projector=projector)

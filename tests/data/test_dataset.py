@@ -477,6 +477,11 @@ def test_archive_without_projector_has_hard_labels_only(make: Callable[..., Path
         ({"labels": "logits", "temperature": 2.0}, "belongs to labels='soft'"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 2.5}, "seed is 2.5, expected an int"),
+        ({"seed": "0"}, "seed is '0', expected an int"),
+        ({"views": "10"}, "views is '10', expected"),
+        ({"temperature": "2"}, "temperature is '2'"),
+        ({"temperature": None}, "temperature is None"),
+        ({"base": 5}, "base is 5, expected the name of a base model"),
     ],
 )
 def test_option_that_cannot_be_used_is_refused(options: dict[str, Any], message: str, archive: Path) -> None:

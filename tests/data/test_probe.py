@@ -45,7 +45,10 @@ def fault(
         return render(images, draw(VIEWS, (8, 8), len(images), PROBE_SEED, epochs, indices))
 
     return probe_fault(
-        probe, lambda asked: answer_probe(probe, view, answers if asked == device else label_maker), device, precision
+        probe,
+        lambda asked: answer_probe(probe, VIEWS.size, view, answers if asked == device else label_maker),
+        device,
+        precision,
     )
 
 
@@ -73,6 +76,18 @@ def test_views_are_answered_few_at_a_time() -> None:
     assert (max(counts), sum(counts)) == (PART, 20)
 
 
+def test_large_views_are_answered_one_at_a_time_and_none_after_one_that_differs() -> None:
+    probe, counts = make_probe(label_maker, IMAGES, VIEWS, 5), []
+
+    def view(epochs: Tensor, indices: Tensor) -> Tensor:
+        counts.append(len(indices))
+        seen = render(IMAGES, draw(VIEWS, (8, 8), len(IMAGES), PROBE_SEED, epochs, indices))
+        return seen if len(counts) < 3 else seen ^ 1
+
+    assert answer_probe(probe, 4096, view, label_maker) is None
+    assert counts == [1, 1, 1]
+
+
 def test_one_level_of_one_pixel_is_an_image_decoder_that_differs() -> None:
     other = IMAGES ^ (torch.arange(12) == int(PROBE.indices[3])).view(-1, 1, 1, 1).byte()
     assert (fault(label_maker, other) or "").startswith("the images decode to other pixels")
@@ -87,7 +102,7 @@ def test_one_level_of_one_pixel_is_an_image_decoder_that_differs() -> None:
     ids=["weights", "activation"],
 )
 def test_other_logits_are_a_base_that_differs(wrong: LabelMaker) -> None:
-    assert "other base weights or another activation" in (fault(wrong) or "")
+    assert "computes otherwise, or the file's projector is faulty" in (fault(wrong) or "")
 
 
 def test_answers_that_are_right_on_the_cpu_alone_are_a_fault_of_the_device() -> None:

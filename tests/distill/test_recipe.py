@@ -32,6 +32,14 @@ from hellods.record import from_json, to_json
         ("template", "|".join(["{}"] * 129)),
         ("template", "{}" + 255 * "a"),
         ("head", "random"),
+        ("preset", None),
+        ("codec", None),
+        ("images_per_class", 2.5),
+        ("seed", 1.5),
+        ("side", "64"),
+        ("hard_weight", "0"),
+        ("flip", "no"),
+        ("embed_base", None),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(knob: str, value: object) -> None:

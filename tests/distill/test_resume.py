@@ -247,6 +247,29 @@ def test_name_that_leaves_no_room_for_what_is_kept_is_refused(few_digits: Path, 
         build(Inputs(data=str(few_digits)), RECIPE, out=tmp_path / f"{'x' * 244}.hello")
 
 
+def test_what_a_build_that_fails_keeps_is_said_and_what_another_one_did_is_not(
+    kept: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(seed: int, steps: int) -> None:
+        with Work(kept / "x.hello", {"seed": seed}) as work:
+            for part, name in ((work, "teacher"), (work.given(taught="by"), "images")):
+                stage = part.stage(name)
+                if steps:
+                    stage.save(steps, steps, state)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail(1, 0)
+    assert not caplog.messages
+    with pytest.raises(KeyboardInterrupt):
+        fail(1, 1)
+    folder = kept / ".x.hello.build"
+    assert caplog.messages == [
+        f"{folder} keeps what was done (teacher, images; 0 MB): the same build goes on from there. Delete it where "
+        "that is not wanted"
+    ]
+
+
 def test_nothing_of_the_users_is_removed(kept: Path) -> None:
     folder = kept / ".x.hello.build"
     (folder / "notes.txt").write_text("mine")

@@ -89,6 +89,30 @@ def test_activation_is_that_of_texts_alone_where_the_image_tower_has_no_choice(n
     assert [load_open_clip(name, head).quick_gelu for head in heads] == [False, False]
 
 
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"std": [0.0, 0.0, 0.0]}, "mean and std need three channels"),
+        ({"mean": [0.5]}, "mean and std need three channels"),
+        ({"interpolation": "random"}, "interpolation is 'random', expected 'bicubic' or 'bilinear'"),
+    ],
+)
+def test_preprocessing_that_cannot_be_is_refused_by_the_name_of_the_base(
+    facts: dict[str, Any], said: str, own: Path
+) -> None:
+    content = json.loads((own / CONFIG).read_text())
+    content["preprocess_cfg"] = content.get("preprocess_cfg", {}) | facts
+    (own / CONFIG).write_text(json.dumps(content))
+    with pytest.raises(LabelError, match=f"base model 'local-dir:.*own': {said}.*mend its {CONFIG}"):
+        load_open_clip(f"local-dir:{own}")
+
+
+def test_other_base_in_place_of_one_of_the_package_is_refused_with_what_to_leave_out() -> None:
+    config = Projector.create("hello-convnet", ("cat", "dog"), template="a {}", ranks=(1, 1), seed=0).config
+    with pytest.raises(LabelError, match="Leave --base out: hello-convnet comes with hellods"):
+        load_base(config, "hello-tiny")
+
+
 def test_texts_of_a_base_without_a_text_tower_are_refused_with_a_way_out(image_base: Path) -> None:
     with pytest.raises(LabelError, match=r"^base model 'local-dir:.*' has no text tower.*--head prototypes"):
         load_open_clip(f"local-dir:{image_base}")

@@ -1,0 +1,65 @@
+"""Choose the images of a file in several ways, and record what students learn from each under the same labels.
+
+    python tests/benchmarks/choices.py 10 --folder WORK [--images imagenette] [--only NAME ...] [--students 3]
+
+CIFAR-10, or Imagenette at 128 px, at so many images a class, labelled by the assistant itself; WORK keeps it. Students
+are of its kind, by RDED's protocol. Results are added to those of earlier runs.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from builds import SETS
+from common import RESULTS, record
+from fits import Subject, prefix, student, subject
+from torch import Tensor
+
+from hellods.distill.initialize import INITIALIZERS
+from hellods.distill.mentors import get_teacher
+from hellods.progress import silent
+from hellods.teachers.teacher import Teacher
+
+
+def patches(here: Subject, teacher: Teacher) -> Tensor:
+    setting, generator = here.setting, torch.Generator().manual_seed(here.setting.recipe.seed)
+    return INITIALIZERS["patches"](setting.source, teacher, setting.layout, generator, silent)
+
+
+def real(here: Subject, seed: int) -> Tensor:
+    setting, generator = here.setting, torch.Generator().manual_seed(seed)
+    return INITIALIZERS["real"](setting.source, here.assistant, setting.layout, generator, silent)
+
+
+CHOICES: dict[str, Callable[[Subject], Tensor]] = {
+    "patches, by the teacher": lambda here: patches(here, get_teacher(here.setting, silent)),
+    "patches, by the assistant": lambda here: patches(here, here.assistant),
+    **{f"random images, seed {seed}": lambda here, seed=seed: real(here, seed) for seed in range(3)},  # type: ignore[misc]
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images_per_class", type=int)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--images", choices=[*SETS], default="cifar10")
+    parser.add_argument("--only", nargs="+", default=[*CHOICES], choices=[*CHOICES])
+    parser.add_argument("--students", type=int, default=3)
+    options = parser.parse_args()
+    here = subject(options.images, options.images_per_class, options.folder)
+    name = f"{prefix(options.images)}choices_ipc{options.images_per_class}"
+    kept = RESULTS / f"{name}.json"
+    for choice in options.only:
+        chosen = replace(here, images=CHOICES[choice](here))
+        students = [student(chosen, here.assistant, seed) for seed in range(options.students)]
+        print(choice, students, file=sys.stderr, flush=True)
+        found = json.loads(kept.read_text())["students"] if kept.exists() else {}
+        record(name, {"students": found | {choice: students}})
+
+
+if __name__ == "__main__":
+    main()
