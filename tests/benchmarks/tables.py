@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from hellods.evaluate.arms import ARMS
@@ -296,6 +296,15 @@ def shapes() -> str:
     return markdown(["1,000 classes", "fp16", "int8", "int4", "int4, of full labels"], rows)
 
 
+def choices() -> str:
+    """Return a row for each way to choose images: what students learn from them."""
+    rows = [
+        [name, ", ".join(f"{100 * value:.1f}" for value in found), f"{100 * mean(found):.1f}"]
+        for name, found in results("choices_ipc1")["students"].items()
+    ]
+    return markdown(["images of CIFAR-10, one a class", "students 0 to 2", "mean"], rows)
+
+
 def fits() -> str:
     """Return a row for each change of a fit: how near the projector comes to the assistant, and its bytes."""
     rows = [
@@ -325,6 +334,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "start": start,
     "shapes": shapes,
     "fits": fits,
+    "choices": choices,
 }
 
 
