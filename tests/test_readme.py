@@ -68,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_first_build_as_written_takes_about_two_minutes(tmp_path: Path) -> None:
+def test_first_build_as_written_takes_a_few_minutes(tmp_path: Path) -> None:
     words = builds("digits")
     program = str(Path(sys.executable).with_name(words[0]))
     # In a process of its own, with all cores: the tests keep to one thread.

@@ -97,8 +97,8 @@ class Recipe:
             value = getattr(self, name)
             fits = type(value) in ((int,) if name in bounds else (int, float)) and low <= value <= high
             if not fits and not self._unset(name):
-                kind = " as an int" if name in bounds and type(value) is not int else ""
-                raise OptionError(f"{name} is {value!r}, expected {low} to {high}{kind}")
+                whole = " as an int" if name in bounds and type(value) is not int else ""
+                raise OptionError(f"{name} is {value!r}, expected {low} to {high}{whole}")
         for name in ("flip", "embed_base"):
             if type(getattr(self, name)) is not bool and not self._unset(name):
                 raise OptionError(f"{name} is {getattr(self, name)!r}, expected True or False")
