@@ -114,12 +114,8 @@ def train(
                 value = loss(logits.float(), targets)
                 _step(network, value, optimizers)
                 done += 1
-                # Now and then, since reading the loss stops a GPU.
-                if (done % 100 == 0 or done == total) and not value.isfinite():
-                    raise OptionError(
-                        f"{stage}: the loss is {value.item()} after {done} steps; lower its learning rate, or choose "
-                        "another network where it has none to choose"
-                    )
+                if done % 100 == 0 or done == total:  # now and then, since reading the loss stops a GPU
+                    _check_finite(value, stage, done)
                 if done % steps == 0:
                     after(done // steps)  # may change what is kept
                 checkpoint.save(done, total, partial(_state, done, network, optimizers))
@@ -160,6 +156,14 @@ def _step(network: nn.Module, loss: Tensor, optimizers: Sequence[Optimizer]) -> 
     loss.backward()  # type: ignore[no-untyped-call]
     for optimizer in optimizers:
         optimizer.step()
+
+
+def _check_finite(loss: Tensor, stage: str, done: int) -> None:
+    if not loss.isfinite():
+        raise OptionError(
+            f"{stage}: the loss is {loss.item()} after {done} steps; lower its learning rate, or choose another network "
+            "where it has none to choose"
+        )
 
 
 def _state(done: int, network: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:

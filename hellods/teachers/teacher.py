@@ -134,18 +134,7 @@ def load_teacher(
         raise OptionError(f"{spec}: published weights bring the mean and std that they expect: leave yours out")
     else:
         (network, facts), architecture = published(spec), spec
-    try:
-        shape = logits_shape(network, facts.get("side") or side)
-    except Exception as cause:  # whatever a layer of someone else's network raises
-        text = " ".join(str(cause).split())
-        tried = facts.get("side") or side
-        raise SourceError(
-            f"{spec}: cannot take images of {tried} px: {text}; give another teacher, or build with another --side"
-        ) from cause
-    if len(shape) != 2:
-        raise SourceError(f"{spec}: returns {shape or 'no tensor'} for one image, expected logits (1, K)")
-    if shape[1] != len(classes):
-        raise SourceError(f"{spec}: a teacher of {shape[1]} classes, the data has {len(classes)}; give another teacher")
+    check_logits(network, spec, len(classes), facts.get("side") or side)
     if weights:
         fit_weights(network, state or read_weights(weights), weights, len(classes))
     if odd := [name for name, value in network.state_dict().items() if not (is_tensor(value) or EXTRA in name)]:
@@ -154,6 +143,25 @@ def load_teacher(
         return Teacher(network, classes, architecture=architecture, **facts)
     except RuntimeError as cause:  # of a ScriptModule, whose parameters cannot be frozen
         raise SourceError(f"{spec}: cannot be used as it is: {cause}; return the plain network") from cause
+
+
+def check_logits(network: nn.Module, spec: str, classes: int, side: int) -> None:
+    """Check that a network answers an image of that side with as many logits.
+
+    Raises:
+        SourceError: it cannot take the image, or answers otherwise.
+    """
+    try:
+        shape = logits_shape(network, side)
+    except Exception as cause:  # whatever a layer of someone else's network raises
+        text = " ".join(str(cause).split())
+        raise SourceError(
+            f"{spec}: cannot take images of {side} px: {text}; give another teacher, or build with another --side"
+        ) from cause
+    if len(shape) != 2:
+        raise SourceError(f"{spec}: returns {shape or 'no tensor'} for one image, expected logits (1, K)")
+    if shape[1] != classes:
+        raise SourceError(f"{spec}: a teacher of {shape[1]} classes, the data has {classes}; give another teacher")
 
 
 def check_teacher(

@@ -25,6 +25,11 @@ def named(samples: list[Any]) -> dict[str, Any]:
     return {"images": images, "labels": labels}
 
 
+def arguments(folder: Path, **options: Any) -> Any:
+    """Return arguments of a Trainer that works on the CPU and tells nobody."""
+    return transformers.TrainingArguments(str(folder), report_to=[], disable_tqdm=True, use_cpu=True, **options)
+
+
 class Student(nn.Module):
     def __init__(self, network: nn.Module, witness: Witness) -> None:
         super().__init__()
@@ -40,21 +45,18 @@ class Student(nn.Module):
 def test_trainer(
     workers: int, archive: Path, tmp_path: Path, witness: Witness, student: nn.Module, learns: Callable[[], None]
 ) -> None:
-    arguments = transformers.TrainingArguments(
-        output_dir=str(tmp_path),
+    plan = arguments(
+        tmp_path,
         num_train_epochs=2,
         per_device_train_batch_size=5,
         learning_rate=0.01,
         gradient_accumulation_steps=2,
         dataloader_num_workers=workers,
         save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        use_cpu=True,
     )
     optimizer = torch.optim.Adam(student.parameters(), lr=0.01)
     trainer = transformers.Trainer(
-        Student(student, witness), arguments, named, HelloDataset(archive), optimizers=(optimizer, None)
+        Student(student, witness), plan, named, HelloDataset(archive), optimizers=(optimizer, None)
     )
     trainer.train()
     learns()
@@ -71,14 +73,11 @@ def readme(text: str, **names: Any) -> dict[str, Any]:
 def test_resumed_trainer_shows_what_is_left_by_the_callback_that_the_readme_gives(
     step: int, archive: Path, tmp_path: Path, witness: Witness
 ) -> None:
-    arguments = transformers.TrainingArguments(
-        output_dir=str(tmp_path),
+    plan = arguments(
+        tmp_path,
         num_train_epochs=3,
         per_device_train_batch_size=5,
         save_steps=2,
-        report_to="none",
-        disable_tqdm=True,
-        use_cpu=True,
     )
 
     def fit(saved: str | None) -> list[tuple[int, int]]:
@@ -86,7 +85,7 @@ def test_resumed_trainer_shows_what_is_left_by_the_callback_that_the_readme_give
         callback = readme("class SetEpoch", dataset=dataset)["SetEpoch"]()
         witness.seen = []
         student = Student(make_student(), witness)
-        trainer = transformers.Trainer(student, arguments, named, dataset, callbacks=[callback])
+        trainer = transformers.Trainer(student, plan, named, dataset, callbacks=[callback])
         trainer.train(resume_from_checkpoint=saved)
         return witness.seen
 
@@ -104,21 +103,18 @@ def test_model_of_transformers_learns_by_the_collator_and_the_loss_that_the_read
     side, classes = dataset[0][0].shape[-1], len(dataset.classes)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     config = transformers.ViTConfig(image_size=side, patch_size=side // 2, num_labels=classes, **sizes)
-    arguments = transformers.TrainingArguments(
-        output_dir=str(tmp_path),
+    plan = arguments(
+        tmp_path,
         max_steps=1,
         learning_rate=0.0,
         per_device_train_batch_size=len(dataset) // steps,
         gradient_accumulation_steps=steps,
         logging_steps=1,
         save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        use_cpu=True,
     )
     model = transformers.ViTForImageClassification(config)
     trainer = transformers.Trainer(
-        model, arguments, given["collate"], dataset, eval_dataset=dataset, compute_loss_func=given["soft_loss"]
+        model, plan, given["collate"], dataset, eval_dataset=dataset, compute_loss_func=given["soft_loss"]
     )
     trainer.train()
     images, labels = dataset.batch(range(len(dataset)))
