@@ -161,8 +161,8 @@ def _step(network: nn.Module, loss: Tensor, optimizers: Sequence[Optimizer]) -> 
 def _check_finite(loss: Tensor, stage: str, done: int) -> None:
     if not loss.isfinite():
         raise OptionError(
-            f"{stage}: the loss is {loss.item()} after {done} steps; lower its learning rate, or choose another network "
-            "where it has none to choose"
+            f"{stage}: the loss is {loss.item()} after {done} steps; lower its learning rate, or choose another "
+            "network where it has none to choose"
         )
 
 
