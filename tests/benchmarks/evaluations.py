@@ -83,8 +83,8 @@ MEASUREMENTS = {
         protocol=Protocol(epochs=100),  # enough for all of them
     ),
     "cifar10-ipc1": cifar10(1, "default", arms=(*FOUR, "shipped-int4", "stored-1x")),
-    "cifar10-ipc10": cifar10(10, arms=("hello", "teacher")),
-    "cifar10-ipc50": cifar10(50, "default", arms=("hello",), seeds=2),
+    "cifar10-ipc10": cifar10(10, arms=FOUR),
+    "cifar10-ipc50": cifar10(50, "default", arms=("hello", "teacher"), seeds=2),
     "cifar10-resnet18-ipc10": cifar10(
         10, archive="cifar10-ipc10", arms=("hello", "teacher", "hard"), protocol=Protocol(student="resnet18")
     ),
@@ -99,7 +99,7 @@ MEASUREMENTS = {
     "imagenette-alone-ipc1": imagenette(1, **ALONE, fit_views=3072),
     "imagenette-alone-ipc10": imagenette(10, **ALONE, fit_views=3072),
     "imagenette-ipc10": replace(imagenette(10), arms=("hello",)),
-    "imagenette-tiny-ipc1": replace(imagenette(1), base="hello-tiny", arms=("hello", "teacher")),
+    "imagenette-tiny-ipc1": replace(imagenette(1), base="hello-tiny", seeds=3),
     "imagenette-tiny-ipc10": replace(imagenette(10), base="hello-tiny", arms=("hello",)),
     "imagenette-best-ipc10": replace(imagenette(10, preset="best"), base="hello-tiny", arms=("hello", "teacher")),
 }

@@ -28,6 +28,7 @@ from hellods.device import describe_device
 from hellods.distill.recipe import RANK, Recipe
 from hellods.format.archive import Archive, image_sections, write
 from hellods.format.header import Header, Images
+from hellods.labels.config import Precision
 from hellods.labels.projector import Projector
 from hellods.record import to_json
 from hellods.teachers.scale import MEAN, STD
@@ -41,9 +42,11 @@ ENCODERS: Mapping[str, dict[str, Any]] = {"jpeg": {"quality": 90}, "avif": {"qua
 T = TypeVar("T")
 
 
-def archive(work: Path, count: int, codec: str = "jpeg", base: str = "hello-tiny") -> Path:
+def archive(
+    work: Path, count: int, codec: str = "jpeg", base: str = "hello-tiny", precision: Precision = "fp32"
+) -> Path:
     """Return an archive of that many images at 224 px, their classes by turns, with a projector on that base model."""
-    path = work / f"{codec}-{count}{'' if base == 'hello-tiny' else '-' + Path(base).name}.hello"
+    path = work / f"{codec}-{count}-{Path(base).name}-{precision}.hello"
     if path.exists():
         return path
     work.mkdir(parents=True, exist_ok=True)
@@ -56,7 +59,7 @@ def archive(work: Path, count: int, codec: str = "jpeg", base: str = "hello-tiny
         streams = list(pool.map(lambda pixels: encoded(pixels, codec), pictures))
     recipe = Recipe()
     ranks = (RANK, recipe.head_rank)
-    projector = Projector.create(base, classes, template=recipe.template, ranks=ranks, seed=0)
+    projector = Projector.create(base, classes, template=recipe.template, ranks=ranks, seed=0, precision=precision)
     header = Header(
         name=path.stem,
         created_by="tests/benchmarks/loading_data.py",
@@ -72,9 +75,11 @@ def archive(work: Path, count: int, codec: str = "jpeg", base: str = "hello-tiny
     seen = torch.from_numpy(np.zeros((count, 3, SIDE, SIDE), np.uint8))  # the probe looks at eight
     for index in (torch.arange(8) * count // 8).tolist():
         seen[index] = torch.tensor(np.asarray(Image.open(io.BytesIO(streams[index])))).permute(2, 0, 1)
+    state = projector.state()
+    projector.merge()  # the probe holds answers in the precision of a reader's labels
     sections = image_sections(streams) | {
         "targets": (np.arange(count) % len(classes)).astype("<u4").tobytes(),
-        "projector": save(projector.state()),
+        "projector": save(state),
         "probe": save(vars(make_probe(projector.label, seen, VIEWS))),
     }
     write(path, header, sections)

@@ -5,8 +5,9 @@
 Files are as FKD and SRe2L store labels: for each batch the crops, the flips and float16 probabilities, here as tensors
 alone, so that reading runs no code; the images are JPEG files that workers decode. Kept labels are those of views=10
 after the tenth epoch. All see views of one rule, unmixed. Fresh labels are made by a projector on `hello-tiny`, which
-sees 64 px, and by one on a MobileNetV2 of 224 px. An epoch is compared with that of hard labels in the same turn; the
-same loaders without a student tell what labels cost by themselves.
+sees 64 px, and by one on a MobileNetV2 of 224 px; where students learn in bfloat16, once more in that. An epoch is
+compared with that of hard labels in the same turn; the same loaders without a student tell what labels cost by
+themselves.
 """
 
 import os
@@ -29,6 +30,7 @@ from torchvision.models import resnet18
 
 from hellods import HelloDataset, HelloLoader
 from hellods.device import training_dtype
+from hellods.labels.config import Precision
 from hellods.teachers.scale import MEAN, STD
 from hellods.views.draw import draw
 
@@ -146,8 +148,11 @@ def main() -> None:
     path = archive(chosen.folder, count)
     dataset = HelloDataset(path)
     given = f"local-dir:{shared() / 'data' / 'clip' / 'mobilenetv2-in1k'}"
-    larger = HelloDataset(archive(chosen.folder, count, base=given), base=given)
-    fresh = {"fresh, hello-tiny": dataset, "fresh, mobilenetv2-in1k": larger}
+    precisions: tuple[Precision, ...] = ("fp32", "bf16") if training_dtype(device) == torch.bfloat16 else ("fp32",)
+    fresh = {"fresh, hello-tiny": dataset}
+    for precision in precisions:
+        larger = archive(chosen.folder, count, base=given, precision=precision)
+        fresh[f"fresh, mobilenetv2-in1k, {precision}"] = HelloDataset(larger, base=given)
     epochs = loaders(path, fresh, device, batch)
     student = Student(len(dataset.classes), device)
     images, labels = dataset.batch([0], device)

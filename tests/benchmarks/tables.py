@@ -226,7 +226,8 @@ def epoch() -> str:
         "hard": "hard labels",
         "kept": "soft labels, views=10, after the tenth epoch",
         "fresh, hello-tiny": "soft labels of fresh views, by a projector on `hello-tiny` at 64 px",
-        "fresh, mobilenetv2-in1k": "the same, on a MobileNetV2 at 224 px",
+        "fresh, mobilenetv2-in1k, fp32": "the same, on a MobileNetV2 at 224 px",
+        "fresh, mobilenetv2-in1k, bf16": "the same, labels in bfloat16 (`--label-precision bf16`)",
         "files": "soft labels and views read from files, images from JPEG files",
     }
     least = measured["float32"]["times_hard_by_operations"]
@@ -234,6 +235,9 @@ def epoch() -> str:
     for kind, says in kinds.items():
         row = [says]
         for found in measured.values():
+            if kind not in found["times_hard_quartiles"]:
+                row += ["", ""]
+                continue
             low, middle, high = found["times_hard_quartiles"][kind]
             row += ["1" if kind == "hard" else f"{middle:.2f} ({low:.2f} to {high:.2f})"]
             row += [f"{found['times_hard_without_student'][kind]:.2f}"]
