@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -118,6 +117,12 @@ VARIANTS = {
         )
         for rank in (8, 16)
     },
+    **{
+        f"hello-convnet, 160000 views, rank 16, {quantization}": Variant(
+            recipe={"fit_views": 160_000, "encoder_rank": 16, "quantization": quantization}, base="hello-convnet"
+        )
+        for quantization in ("int8", "fp16")
+    },
     "16000 views": Variant(recipe={"fit_views": 16_000}),
     "16000 views, rate 0.008": Variant(recipe={"fit_views": 16_000, "fit_learning_rate": 0.008}),
     **{
@@ -183,7 +188,9 @@ def fitted(subject: Subject, variant: Variant) -> tuple[Projector, float]:
     else:
         projector = fit_otherwise(projector, subject, views, fit, variant.way)
     spent = time.monotonic() - start
-    quantize_projector(projector, seen, views, fit)
+    if recipe.quantization == "int4":
+        quantize_projector(projector, seen, views, fit)
+    projector.load(projector.state())
     return projector, spent
 
 
@@ -337,8 +344,6 @@ def main() -> None:
         if variant != "assistant":
             projector, spent = fitted(here, VARIANTS[variant])
             facts = {"seconds": round(spent), "bytes": size(projector), **judged(here, projector)}
-            projector = deepcopy(projector)
-            projector.load(projector.state())
             projector.merge()
             label_maker = projector.label
         facts["students"] = done + [student(here, label_maker, seed) for seed in range(len(done), options.students)]
