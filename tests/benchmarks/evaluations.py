@@ -83,10 +83,10 @@ MEASUREMENTS = {
         protocol=Protocol(epochs=100),  # enough for all of them
     ),
     "cifar10-ipc1": cifar10(1, "default", arms=(*FOUR, "shipped-int4", "stored-1x")),
-    "cifar10-ipc10": cifar10(10, arms=FOUR),
+    "cifar10-ipc10": cifar10(10, arms=(*FOUR, "shipped-int4", "stored-1x")),
     "cifar10-ipc50": cifar10(50, "default", arms=("hello", "teacher"), seeds=2),
     "cifar10-resnet18-ipc10": cifar10(
-        10, archive="cifar10-ipc10", arms=("hello", "teacher", "hard"), protocol=Protocol(student="resnet18")
+        10, archive="cifar10-ipc10", arms=("hello", "teacher", "hard"), seeds=1, protocol=Protocol(student="resnet18")
     ),
     "cifar10-convnet-ipc10": convnet(10, ("teacher",), 3),
     "cifar10-convnet-ipc50": convnet(50, ("teacher",), 1),
