@@ -33,7 +33,7 @@ option = options_of(Inputs, Recipe)
 
 @click.command()
 @click.argument("data")
-@click.option("--out", metavar="FILE", required=True, help="The `.hello` file to write.")
+@click.option("--out", metavar="FILE", help="The `.hello` file to write; --plan needs none.")
 @option(
     "preset",
     "How long to fit the projector. fast: a tenth of the default, at twice the rate; best: twice the default.",
@@ -54,7 +54,11 @@ option = options_of(Inputs, Recipe)
     "hello-convnet up to 32 px, else hello-tiny]",
     click.STRING,
 )
-@option("teacher", "Teacher: train:NETWORK, FILE.py:FUNCTION, or a network of torchvision or timm by name.")
+@option(
+    "teacher",
+    "Teacher: train:NETWORK, FILE.py:FUNCTION, or a network of torchvision or timm by name; `train` alone trains a "
+    "convnet3 up to 64 px, else a resnet18.",
+)
 @option("teacher_weights", "The teacher's weights: safetensors, or a PyTorch checkpoint.", click.STRING)
 @option("teacher_mean", "Mean that the teacher expects, per channel, for pixels in 0..1.", three, metavar="R,G,B")
 @option("teacher_std", "Standard deviation that the teacher expects, likewise.", three, metavar="R,G,B")
@@ -146,7 +150,7 @@ option = options_of(Inputs, Recipe)
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def command(
-    data: str, out: str, class_names: str | None, only_plan: bool, overwrite: bool, quiet: bool, **knobs: Any
+    data: str, out: str | None, class_names: str | None, only_plan: bool, overwrite: bool, quiet: bool, **knobs: Any
 ) -> None:
     """Make a `.hello` file from the real images in DATA.
 
@@ -157,6 +161,8 @@ def command(
     same command goes on from there.
     """
     context = click.get_current_context()
+    if out is None and not only_plan:
+        raise click.UsageError("Missing option '--out'.")
     anew = outdated(context)
     recipe = Recipe(**only(Recipe, knobs | dict.fromkeys(anew)))
     descriptions = read_names(Path(class_names)) if class_names else None
@@ -170,7 +176,7 @@ def command(
         from hellods.distill.plan import plan
 
         draw("Load torch", 1, 1)
-        if only_plan:
+        if only_plan or out is None:
             click.echo(table(plan(prepare(inputs, recipe, draw), draw)))
             return
         check_target(out, overwrite)  # before seconds go into the plan

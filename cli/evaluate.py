@@ -59,7 +59,9 @@ def knob(name: str, text: str, kind: Any = None) -> Callable[[F], F]:
 @knob("mix", "How pairs of views are mixed.", click.Choice(get_args(Mix)))
 @option("base", "Base model of the label makers, where a FILE names one that only you have.", click.STRING)
 @option(
-    "teacher", "Teacher: train:NETWORK, FILE.py:FUNCTION, or a network of torchvision or timm by name.", click.STRING
+    "teacher",
+    "Teacher: train, train:NETWORK, FILE.py:FUNCTION, or a network of torchvision or timm by name.",
+    click.STRING,
 )
 @option("teacher_weights", "The teacher's weights: safetensors, or a PyTorch checkpoint.", click.STRING)
 @option("teacher_mean", "Mean that the teacher expects, per channel, for pixels in 0..1.", three, metavar="R,G,B")

@@ -79,7 +79,8 @@ def prepare(inputs: Inputs, recipe: Recipe, progress: Progress = silent) -> Sett
         progress("Base model", 1, 1)
     recipe = replace(recipe, side=side, encoder_rank=rank)
     resolved = resolve(recipe, inputs, source, projector.config.preprocess.side)
-    if network := inputs.trains or (resolved.assistant if resolved.assisted else None):
+    network = inputs.network(side) if inputs.trained else resolved.assistant
+    if network != NO_ASSISTANT:
         create(network, len(source.classes), resolved.side)  # a wrong name is found before any long work
     layout, views, fit = arrange(resolved)
     check_enough(source, layout, resolved.initializer)
@@ -118,14 +119,13 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Resol
     side, factor = side_and_factor(recipe, source)
     small = side <= SMALL
     lossless = recipe.codec == "png" or (small and recipe.codec == "webp")
-    trained = inputs.trains is not None
-    assistant = recipe.assistant or (NO_ASSISTANT if trained else usual_network(side))
-    if trained and assistant != NO_ASSISTANT:
+    assistant = recipe.assistant or (NO_ASSISTANT if inputs.trained else usual_network(side))
+    if inputs.trained and assistant != NO_ASSISTANT:
         raise OptionError(
             f"assistant {assistant!r} beside teacher {inputs.teacher!r}: an assistant needs a given teacher; "
             f"name a network with weights as --teacher, or choose --assistant none"
         )
-    own_kind = trained or assistant != NO_ASSISTANT  # what teaches is of the students' kind
+    own_kind = inputs.trained or assistant != NO_ASSISTANT  # what teaches is of the students' kind
     for knob in () if own_kind else ("teacher_stages", "teacher_epochs"):
         if getattr(recipe, knob) != getattr(Recipe, knob):
             raise OptionError(

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from hellods.format.header import Header
-from hellods.labels.config import needs_base
+from hellods.labels.config import OWN, needs_base
 
 SHOWN: Final = 20  # classes
 SPECIAL: Final = "\\`*_{}[]<>|#"  # what Markdown reads as more than a letter
@@ -59,7 +59,7 @@ def origin(projector: Mapping[str, Any]) -> tuple[str, str]:
         return "the CLIP model in the file", ""
     if needs_base(projector):
         return "a CLIP model that you bring", ', base="local-dir:FOLDER"'
-    return "a public CLIP model", ""
+    return "a CLIP model that comes with hellods" if projector["base"] in OWN else "a public CLIP model", ""
 
 
 def taught(facts: Mapping[str, Any]) -> str:

@@ -1,9 +1,10 @@
-"""measure(): how near the projector comes to the truth and to the teacher."""
+"""measure(): how near the projector comes to the truth, the teacher and the assistant."""
 
 from collections.abc import Sequence
 from itertools import chain
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hellods.labels import LabelMaker
@@ -25,9 +26,10 @@ def measure(
     views: Views,
     progress: Progress,
 ) -> tuple[dict[str, float], int]:
-    """Return the projector's accuracy and its agreement with the teacher, and on how many held-out images.
+    """Return the projector's accuracy, and how near it comes to its mentors; and on how many held-out images.
 
-    Agreement is the share of the same most likely classes, on held-out images and on 2,000 views.
+    Agreement is the share of the same most likely classes, on held-out images and on 2,000 views. `kl` is the mean of
+    KL(mentor ‖ projector) on these views, in nats.
 
     Args:
         projector: what is measured.
@@ -46,18 +48,24 @@ def measure(
 
     batches = chain((squares(held_out, indices, views.size) for indices in parts), (render(images, d) for d in drawn))
     work = track(batches, len(parts) + len(drawn), "Check", progress)
-    answers = [predict((projector, *mentors), batch) for batch in work]
-    real, seen = torch.cat(answers[: len(parts)], dim=1), torch.cat(answers[len(parts) :], dim=1)
+    answers = [compare(projector, mentors, batch) for batch in work]
+    real, seen = answers[: len(parts)], answers[len(parts) :]
+    classes = torch.cat([classes for classes, _ in real], dim=1)
     found = {
-        "projector_held_out_accuracy": accuracy(held_out, chosen, real[0] == held_out.targets[chosen]),
-        "agreement_on_held_out_images": accuracy(held_out, chosen, real[0] == real[1]),
+        "projector_held_out_accuracy": accuracy(held_out, chosen, classes[0] == held_out.targets[chosen]),
+        "agreement_on_held_out_images": accuracy(held_out, chosen, classes[0] == classes[1]),
     }
-    for name, theirs in zip(("agreement_on_views", "agreement_with_assistant_on_views"), seen[1:], strict=False):
-        found[name] = (seen[0] == theirs).double().mean().item()
+    classes, apart = (torch.cat(values, dim=1) for values in zip(*seen, strict=True))
+    names = ("agreement_on_views", "kl_on_views"), ("agreement_with_assistant_on_views", "kl_from_assistant_on_views")
+    for (agreement, kl), theirs, far in zip(names, classes[1:], apart, strict=False):
+        found[agreement], found[kl] = (classes[0] == theirs).double().mean().item(), far.mean().item()
     return {name: round(value, 4) for name, value in found.items()}, len(chosen)
 
 
 @torch.no_grad()
-def predict(label_makers: Sequence[LabelMaker], images: Tensor) -> Tensor:
-    """Return each label maker's most likely class of each uint8 image, int64 (label makers, B)."""
-    return torch.stack([label_maker(images).argmax(1).cpu() for label_maker in label_makers])
+def compare(projector: LabelMaker, mentors: Sequence[LabelMaker], images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the most likely class of each uint8 image, int64 (1 + M, B), the projector's first, and KL, (M, B)."""
+    logits = [label_maker(images).cpu() for label_maker in (projector, *mentors)]
+    ours, *theirs = (F.log_softmax(values.double(), dim=1) for values in logits)
+    apart = [F.kl_div(ours, mentor, reduction="none", log_target=True).sum(1) for mentor in theirs]
+    return torch.stack([values.argmax(1) for values in logits]), torch.stack(apart)

@@ -38,15 +38,15 @@ def get_mentors(setting: Setting, work: Work, progress: Progress) -> tuple[list[
 
 
 def get_teacher(setting: Setting, progress: Progress, checkpoint: Checkpoint = NO_CHECKPOINT) -> Teacher:
-    """Return the user's teacher, or one trained on the real images (`train:ARCH`), on the device.
+    """Return the user's teacher, or one trained on the real images (`train`), on the device.
 
     Raises:
         HelloError: it cannot be had, or does not learn.
     """
     inputs, source, side, device = setting.inputs, setting.source, setting.recipe.side, setting.device
-    if inputs.trains is None:
+    if not inputs.trained:
         return given(inputs, source.classes, side).to(device)
-    training = training_of(inputs.trains, inputs, setting.recipe, side)
+    training = training_of(inputs.network(side), inputs, setting.recipe, side)
     return train_teacher(training, source, device=device, progress=progress, checkpoint=checkpoint)
 
 

@@ -112,10 +112,10 @@ def schooling(setting: Setting, *, kept: bool) -> tuple[list[Teacher], list[Tria
         return Trial(warmed(begin) if kept else begin, decodes=kept)
 
     trials = []
-    if inputs.trains is None:
+    if not inputs.trained:
         teacher = get_teacher(setting, silent)
     else:
-        teacher = standing_in(setting, inputs.trains)
+        teacher = standing_in(setting, inputs.network(recipe.side))
         trials.append(training(partial(get_teacher, setting)))
     trials.append(Trial(partial(check_mentor, setting, teacher, "teacher")))
     if not recipe.assisted:

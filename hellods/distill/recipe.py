@@ -57,7 +57,7 @@ class Recipe:
     assistant: str | None = (
         None  # learns from a given teacher, and the projector from it; None: convnet3 up to 64 px, else resnet18
     )
-    teacher_epochs: int | None = None  # of `train:ARCH`, or of the assistant; None: see `epochs`
+    teacher_epochs: int | None = None  # of a teacher that is trained, or of the assistant; None: see `epochs`
     teacher_stages: tuple[int, ...] | None = None  # epochs whose logits are averaged; None: by images per class
     head: Head = "text"  # starts at embedded class names, or at mean features of real images, which are stored
     template: str = "a photo of a {}"  # CLIP's own; several, between `|`, are averaged
@@ -206,7 +206,7 @@ class Inputs:
 
     data: str  # a folder of real images, or `digits`
     base: str | None = None  # see `load_open_clip`; None: hello-convnet up to 32 px, else hello-tiny
-    teacher: str = "train:convnet3"  # `train:ARCH`, `FILE.py:FUNCTION`, or a torchvision or timm name
+    teacher: str = "train"  # or `train:NETWORK`, `FILE.py:FUNCTION`, or a torchvision or timm name
     teacher_weights: str | None = None
     teacher_mean: tuple[float, float, float] = MEAN
     teacher_std: tuple[float, float, float] = STD
@@ -218,7 +218,7 @@ class Inputs:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.trains is not None and self.teacher_weights:
+        if self.trained and self.teacher_weights:
             raise OptionError(
                 f"--teacher-weights beside {self.teacher!r}, which is trained here: name the network that they are for "
                 "as --teacher"
@@ -232,10 +232,14 @@ class Inputs:
                 raise OptionError(f"class {label!a} is described by {text!a:.80}: give it a text")
 
     @property
-    def trains(self) -> str | None:
-        """The network that is trained to be the teacher; None: the teacher is given."""
-        kind, colon, network = self.teacher.partition(":")
-        return network if colon and kind == "train" else None
+    def trained(self) -> bool:
+        """Whether a network is trained to be the teacher; else it is given."""
+        return self.teacher.partition(":")[0] == "train"
+
+    def network(self, side: int) -> str:
+        """Return the name of the network that is trained, for images of that side."""
+        _, colon, named = self.teacher.partition(":")
+        return named if colon else usual_network(side)
 
 
 def usual_network(side: int) -> str:

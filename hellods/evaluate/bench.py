@@ -89,7 +89,7 @@ class Bench:
             return None
         if recipe.assisted:  # the stages are those of its assistant; its teacher was given
             recipe = replace(recipe, teacher_stages=None)
-        training = None if inputs.trains is None else training_of(inputs.trains, inputs, recipe, side)
+        training = training_of(inputs.network(side), inputs, recipe, side) if inputs.trained else None
         key = (recipe.seed, side, training)
         if key not in self._teachers:
             source, held_out = self.sources(recipe.seed)

@@ -20,7 +20,7 @@ class Question:
     arms: tuple[str, ...] = tuple(ARMS)
     seeds: int = 3  # students per arm, with the seeds 0, 1, …
     base: str | None = None  # the base model, where an archive names one that only the user has
-    teacher: str | None = None  # `train:ARCH`, `FILE.py:FUNCTION`, or a torchvision or timm name
+    teacher: str | None = None  # `train`, `train:NETWORK`, `FILE.py:FUNCTION`, or a torchvision or timm name
     teacher_weights: str | None = None
     teacher_mean: tuple[float, float, float] = MEAN
     teacher_std: tuple[float, float, float] = STD

@@ -89,6 +89,9 @@ def builds() -> str:
         "projector agrees with assistant, the same views": lambda r: (
             percent(r["agreement_with_assistant_on_views"]) if "agreement_with_assistant_on_views" in r else ""
         ),
+        "KL from assistant to projector, the same views": lambda r: (
+            f"{r['kl_from_assistant_on_views']:.3f}" if "kl_from_assistant_on_views" in r else ""
+        ),
         "minutes to build, 2 CPU cores": lambda r: f"{sum(r['seconds'].values()) / 60:.1f}" if r["seconds"] else "",
     }
     return markdown(

@@ -221,8 +221,14 @@ def test_recipe_of_an_archive_builds_the_same_archive(digits_archive: Path, few_
     assert (status, out.read_bytes() == digits_archive.read_bytes()) == (0, True), err
 
 
+def test_build_needs_an_output(asked: dict[str, Any]) -> None:
+    status, out, err = run("digits")
+    assert (status, out, asked) == (2, "", {})
+    assert "Missing option '--out'" in err
+
+
 def test_plan_is_a_table_and_nothing_is_built(asked: dict[str, Any]) -> None:
-    status, out, _ = run("digits", "--out", "x.hello", "--plan")
+    status, out, _ = run("digits", "--plan")
     assert (status, asked) == (0, {})
     assert out.splitlines() == [
         "                   steps     time      memory",

@@ -157,6 +157,7 @@ def test_card_cannot_steer_the_terminal_and_reads_names_as_letters(digits_archiv
 @pytest.mark.parametrize(
     ("base", "tower", "said", "loop"),
     [
+        ("hello-tiny", None, "a CLIP model that comes with hellods", 'HelloDataset("FILE.hello")'),
         ("RN50/openai", None, "a public CLIP model", 'HelloDataset("FILE.hello")'),
         ("given:ours", None, "a CLIP model that you bring", 'HelloDataset("FILE.hello", base="local-dir:FOLDER")'),
         ("given:ours", {"width": 8}, "the CLIP model in the file", 'HelloDataset("FILE.hello")'),

@@ -143,7 +143,7 @@ def test_assistant_stands_between_a_given_teacher_and_students(
 
 def test_teacher_that_is_trained_here_takes_no_assistant() -> None:
     source = Pixels("black", ("a", "b"), [0, 1], torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
-    with pytest.raises(OptionError, match=r"'resnet18'.*'train:convnet3'.*given teacher.*--assistant none"):
+    with pytest.raises(OptionError, match=r"'resnet18'.*'train'.*given teacher.*--assistant none"):
         resolve(Recipe(assistant="resnet18"), INPUTS, source, 32)
 
 

@@ -1,5 +1,6 @@
 """A whole build, small: what it writes, that it repeats itself, that it stops before it harms."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hellods.distill.recipe import Inputs, Recipe
 from hellods.errors import HelloError, SourceError
 from hellods.format import wire
 from hellods.format.archive import Archive
+from hellods.labels import LabelMaker
 from hellods.labels.config import Precision
 from hellods.progress import silent
 from hellods.sources.source import Pixels, open_source, squares
@@ -152,6 +154,27 @@ def test_accuracy_and_agreement_are_of_all_held_out_images_though_as_many_of_eac
     assert (found["projector_held_out_accuracy"], found["agreement_on_held_out_images"], shown) == (0.8, 1.0, 3)
 
 
+def test_kl_and_agreement_on_views_are_each_mentor_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hellods.distill.measure.SAMPLE", 3)
+    images = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+    held_out = Pixels("held out", CLASSES, [0], images)
+
+    def sure(*shares: float) -> LabelMaker:
+        return lambda seen: torch.tensor(shares).log().expand(len(seen), 3)
+
+    mentors = [sure(0.25, 0.5, 0.25), sure(0.5, 0.25, 0.25)]
+    found, _ = measure(sure(0.25, 0.25, 0.5), mentors, held_out, images, Views(size=4), silent)  # type: ignore[arg-type]
+    kl = round(0.25 * math.log(2), 4)
+    assert found == {
+        "projector_held_out_accuracy": 0.0,
+        "agreement_on_held_out_images": 0.0,
+        "agreement_on_views": 0.0,
+        "kl_on_views": kl,
+        "agreement_with_assistant_on_views": 0.0,
+        "kl_from_assistant_on_views": kl,
+    }
+
+
 def test_real_images_can_be_taken_as_they_are(inputs: Inputs, tmp_path: Path) -> None:
     recipe = replace(RECIPE, initializer="real", candidates=Recipe.candidates)
     path = build(inputs, recipe, out=tmp_path / "x.hello").path
@@ -226,6 +249,7 @@ def test_assistant_learns_from_the_teacher_and_the_projector_from_it(inputs: Inp
     assert header.teacher["assistant"]["networks"] == 2
     assert float(header.teacher["assistant"]["held_out_accuracy"]) > 0.9
     assert float(header.metrics["agreement_with_assistant_on_views"]) > 0.6  # chance: 0.33
+    assert 0 < float(header.metrics["kl_from_assistant_on_views"]) < 0.5  # a uniform answer: about 1
 
 
 def test_assistant_that_learnt_nothing_is_refused(

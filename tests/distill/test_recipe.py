@@ -94,6 +94,15 @@ def test_knobs_that_would_be_ignored_are_refused(knobs: dict[str, Any], words: s
         Recipe(**knobs)
 
 
+@pytest.mark.parametrize(
+    ("teacher", "side", "network"),
+    [("train", 64, "convnet3"), ("train", 65, "resnet18"), ("train:resnet18", 32, "resnet18"), ("train:", 32, "")],
+)
+def test_teacher_that_is_trained_is_of_the_students_kind_unless_named(teacher: str, side: int, network: str) -> None:
+    inputs = Inputs(data="digits", teacher=teacher)
+    assert (inputs.trained, inputs.network(side)) == (True, network)
+
+
 @pytest.mark.parametrize("factor", [None, 1])
 def test_real_images_are_whole(factor: int | None) -> None:
     assert Recipe(initializer="real", factor=factor).factor == factor
