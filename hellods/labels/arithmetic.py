@@ -20,8 +20,10 @@ TOLERANCES: Final[dict[Precision, float]] = {"fp32": 1e-3, "bf16": 5e-2, "fp16":
 
 # Pixels that a network answers at once. A CPU is fastest while no activation reaches the 32 MB from which the system
 # gives fresh memory each time: a MobileNetV2's largest takes 29 MB for six images of 224 px. On two cores of a Xeon
-# it takes 8.2 ms an image in sixes, 8.5 in eights, 9.3 in tens. On a GPU it is what memory allows.
+# it takes 8.2 ms an image in sixes, 8.5 in eights, 9.3 in tens. A Vision Transformer's largest are a tenth of that, and
+# more images share a pass over its weights. On a GPU it is what memory allows.
 AT_ONCE: Final = {"cpu": 6 * 224**2, "cuda": 1 << 25}
+TOKENS_AT_ONCE: Final = AT_ONCE | {"cpu": 32 * 224**2}
 
 LOCK: Final = threading.RLock()  # torch's settings hold for all threads, so one at a time sets them and sets them back
 
@@ -63,13 +65,20 @@ def lower(network: nn.Module, precision: Precision) -> None:
                     value.data = value.data.to(DTYPES[precision])
 
 
-def in_parts(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Return `network(images)`, (B, ...), for images (B, 3, H, W), of few at a time, unless gradients are wanted."""
-    limit = AT_ONCE.get(images.device.type)
+def in_parts(answer: Callable[[Tensor], Tensor], images: Tensor, network: nn.Module) -> Tensor:
+    """Return `answer(images)`, (B, ...), for images (B, 3, H, W), of few at a time, unless gradients are wanted.
+
+    Args:
+        answer: asks the network.
+        images: any number.
+        network: says how many at a time.
+    """
+    spatial = sum(isinstance(module, nn.Conv2d) for module in network.modules()) > 1  # else its only one makes tokens
+    limit = (AT_ONCE if spatial else TOKENS_AT_ONCE).get(images.device.type)
     if limit is None or torch.is_grad_enabled():
-        return network(images)
+        return answer(images)
     if torch.is_autocast_enabled(images.device.type):
         limit = max(AT_ONCE.values())  # it casts the weights anew for every part
     count, _, height, width = images.shape
     parts = math.ceil(count / max(1, limit // (height * width)))
-    return torch.cat([network(part) for part in images.tensor_split(max(1, parts))])  # all of one size, or one less
+    return torch.cat([answer(part) for part in images.tensor_split(max(1, parts))])  # all of one size, or one less

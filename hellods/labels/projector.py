@@ -155,7 +155,7 @@ class Projector(nn.Module):
             size, mode = (facts.side, facts.side), facts.interpolation
             pixels = F.interpolate(pixels.float(), size=size, mode=mode, antialias=True)
         with parametrize.cached():  # the sum of weight and delta, for all parts
-            return in_parts(self._embed, pixels)
+            return in_parts(self._embed, pixels, self.tower)
 
     def _embed(self, pixels: Tensor) -> Tensor:
         normalized = torch.addcmul(self.shift, pixels.float(), self.gain).contiguous(memory_format=torch.channels_last)

@@ -89,7 +89,7 @@ class Teacher(nn.Module):
         """Return float32 (B, K) logits for normalized images, which are resized first if the network needs it."""
         if self.side and normalized.shape[-2:] != (self.side, self.side):
             normalized = TF.resize(normalized, [self.side, self.side], antialias=True)
-        return in_parts(self.network, normalized).float()
+        return in_parts(self.network, normalized, self.network).float()
 
     def provenance(self) -> dict[str, Any]:
         """Return architecture, SHA-256 and number of parameters, of how many networks, mean and deviation, side."""

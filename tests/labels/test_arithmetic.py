@@ -5,7 +5,7 @@ from threading import Event, Thread
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.backends import cuda, cudnn, mkldnn
 
 from hellods.labels.arithmetic import exact, in_parts
@@ -116,18 +116,22 @@ def test_products_are_float32_even_under_autocast() -> None:
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
-def test_network_answers_in_equal_parts_but_under_autocast_which_casts_its_weights_for_each() -> None:
+@pytest.mark.parametrize(("convolutions", "parts"), [(1, [20, 20]), (2, [6, 6, 6, 6, 6, 5, 5])])
+def test_network_answers_in_equal_parts_but_under_autocast_which_casts_its_weights_for_each(
+    convolutions: int, parts: list[int]
+) -> None:
     seen: list[int] = []
 
-    def network(images: Tensor) -> Tensor:
+    def answer(images: Tensor) -> Tensor:
         seen.append(len(images))
         return images.mean((1, 2, 3))
 
-    images = torch.zeros(24, 3, 224, 224)
+    network = nn.Sequential(*(nn.Conv2d(1, 1, 1) for _ in range(convolutions)))
+    images = torch.zeros(40, 3, 224, 224)
     with torch.no_grad():
-        whole = in_parts(network, images)
+        whole = in_parts(answer, images, network)
         with torch.autocast("cpu", torch.bfloat16):
-            in_parts(network, images)
-    assert (len(whole), seen) == (24, [6, 6, 6, 6, 24])
-    in_parts(network, images)  # gradients are wanted
-    assert seen[5:] == [24]
+            in_parts(answer, images, network)
+    assert (len(whole), seen) == (40, [*parts, 40])
+    in_parts(answer, images, network)  # gradients are wanted
+    assert seen[len(parts) + 1 :] == [40]
