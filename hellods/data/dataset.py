@@ -217,8 +217,10 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         return self._samples.images.complete(maker(device)) is not None
 
     def _draw(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        known = range(len(self))  # refuses what is out of range, takes what counts from the end
-        chosen = [known[index] for index in indices]
+        count = len(self)
+        if beyond := [index for index in indices if not -count <= index < count]:
+            raise IndexError(f"image {beyond[0]} of the {count} of {self.header.name!a}")
+        chosen = [range(count)[index] for index in indices]  # which takes what counts from the end
         epochs, period = self._epochs.take(chosen), self._samples.options.period
         return epochs if period is None else epochs % period, torch.tensor(chosen, dtype=torch.int64, device=CPU)
 

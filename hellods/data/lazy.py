@@ -31,6 +31,11 @@ class Labeler(Protocol):
         """The names of the K classes."""
         ...
 
+    @property
+    def kind(self) -> str:
+        """What its labels are: "soft" or "logits"."""
+        ...
+
     def label(self, epochs: Tensor, indices: Tensor, device: torch.device) -> Tensor:
         """Return float32 (B, K) on `device` for int64 (B,) epochs and indices."""
         ...
@@ -46,7 +51,8 @@ class LazyLabel(Tensor):
     What it stores are int64 handles (labeler, epoch, index), of shape (3,) or (B, 3), so it crosses workers as a few
     bytes. To torch they are bits, so that what does not ask for values, such as `torch.func.vmap`, fails instead of
     computing with them. Shape, dtype, length, `repr`, stacking and slicing leave it lazy. A row or a slice is a view,
-    as of any tensor: its values are made with those of the whole. `torch.save`, `copy` and `pickle` take the values.
+    as of any tensor: its values are made with those of the whole. `torch.save`, `copy` and `pickle` take the values;
+    `torch.tensor(label)`, which torch does not ask its argument about, needs `.to("cpu")` before it.
 
     Raises:
         LabelError: values are needed in a DataLoader worker, or the data set is gone.
@@ -145,6 +151,8 @@ def _ask(label: LazyLabel, device: torch.device) -> Tensor:
             raise LabelError("the HelloDataset of these labels is gone from this process: keep it while they are used")
         if list(labelers[key].classes) != list(label._labelers[0].classes):
             raise LabelError("one batch mixes labels of data sets whose classes differ: load them apart")
+        if labelers[key].kind != (kind := label._labelers[0].kind):
+            raise LabelError(f"one batch mixes labels={kind!r} and labels={labelers[key].kind!r}: load them apart")
     if len(keys) == 1:
         return labelers[keys[0]].label(handles[:, 1], handles[:, 2], device).view(_shape(label))
     values = torch.empty(len(handles), label._width, dtype=torch.float32, device=device)

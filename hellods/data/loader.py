@@ -53,6 +53,8 @@ class HelloLoader:
             )
         if shuffle and sampler is not None:
             raise ValueError("shuffle=True and sampler= exclude each other")
+        if isinstance(sampler, BatchSampler):
+            raise ValueError("sampler= yields single indices: give the batch sampler's own, and its batch_size")
         self.dataset = dataset
         self.device = torch.device(device)
         self._own = _Share(dataset, shuffle)

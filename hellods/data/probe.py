@@ -140,7 +140,8 @@ def probe_fault(
     if off == math.inf:
         return "the label maker's answers are not finite: a numerical fault of this machine"
     return (
-        f"labels {differ}: another release of open_clip or timm computes otherwise, or the file's projector is faulty"
+        f"labels {differ}: another release of open_clip or timm computes otherwise, the file's projector is faulty, or "
+        "this machine"
     )
 
 

@@ -13,7 +13,7 @@ from hellods.data.images import Images
 from hellods.data.label_cache import LabelCache
 from hellods.data.lazy import LABELERS, check_fork, check_worker
 from hellods.data.memory import Shared
-from hellods.data.options import Options, archived, configured
+from hellods.data.options import Kind, Options, archived, configured
 from hellods.data.probe import Probe, answer_probe, probe_fault
 from hellods.device import CPU, float32_on_cpu, maker, sent
 from hellods.errors import HelloError, LabelError
@@ -69,6 +69,10 @@ class Samples:
     @property
     def classes(self) -> tuple[str, ...]:
         return self.header.classes
+
+    @property
+    def kind(self) -> Kind:
+        return self.options.labels
 
     @cached_property
     def targets(self) -> Tensor:

@@ -11,9 +11,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from hellods.errors import FormatError, LabelError
-from hellods.labels.config import OWN, Head, Preprocess, ProjectorConfig
+from hellods.labels.config import Head, Preprocess, ProjectorConfig
 from hellods.labels.models import (
     CONFIG,
+    change,
     check_texts,
     describe,
     first_line,
@@ -105,8 +106,7 @@ def load_base(config: ProjectorConfig, base: str | None) -> Backbone:
     if backbone.sha256 != config.base_sha256:
         raise LabelError(
             f"base model {base!a} has SHA-256 {backbone.sha256[:12]}…, but the archive was made "
-            f"with {config.base_sha256[:12]}…: its labels would be wrong. "
-            + (f"Leave --base out: {config.base} comes with hellods" if config.base in OWN else remedy(config.base))
+            f"with {config.base_sha256[:12]}…: its labels would be wrong. {change(base, config.base)}"
         )
     if backbone.quick_gelu != config.quick_gelu:
         here, there = ("GELU", "QuickGELU") if config.quick_gelu else ("QuickGELU", "GELU")

@@ -151,6 +151,16 @@ def mend(options: Mapping[str, Any]) -> str:
     return f"{file.resolve()} is damaged: delete it, and it is downloaded again"  # the cache links to its files
 
 
+def change(base: str, wanted: str) -> str:
+    """Return one sentence: how to come by the base model that an archive wants, where `base` is another one."""
+    if base != wanted:
+        return f"Leave --base out: {wanted} comes with hellods" if wanted in OWN else remedy(wanted)
+    if wanted in OWN:
+        return "The one that it wants comes with another release of hellods"
+    _, options = resolve(base)
+    return f"If {weights(options).resolve()} was altered, delete it, and it is downloaded again"
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep open_clip's warnings, which `options` settles, and the hub's retries off the screen; other records pass.

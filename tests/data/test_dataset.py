@@ -207,7 +207,7 @@ def test_indices_behave_as_those_of_a_list(archive: Path) -> None:
     dataset = HelloDataset(archive, labels="hard")
     assert [label for _, label in dataset] == dataset.targets
     assert torch.equal(HelloDataset(archive)[-1][0], HelloDataset(archive)[COUNT - 1][0])
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match=f"image {COUNT} of the {COUNT}"):
         dataset[COUNT]
 
 

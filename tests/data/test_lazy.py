@@ -20,8 +20,8 @@ from hellods.errors import LabelError
 class Sines:
     """A labeler whose answers can be checked by hand; it counts the rows it was asked for."""
 
-    def __init__(self, key: int = 7, classes: tuple[str, ...] = ("cat", "dog", "frog")) -> None:
-        self.id, self.classes, self.rows = key, classes, 0
+    def __init__(self, key: int = 7, classes: tuple[str, ...] = ("cat", "dog", "frog"), kind: str = "soft") -> None:
+        self.id, self.classes, self.kind, self.rows = key, classes, kind, 0
 
     def label(self, epochs: Tensor, indices: Tensor, device: torch.device) -> Tensor:
         self.rows += len(indices)
@@ -133,6 +133,7 @@ def test_values_are_made_once_per_tensor(sines: Sines) -> None:
     assert sines.rows == 4
 
 
+@pytest.mark.filterwarnings("ignore:To copy construct from a tensor")
 @pytest.mark.parametrize(
     "read",
     [
@@ -141,8 +142,10 @@ def test_values_are_made_once_per_tensor(sines: Sines) -> None:
         lambda label: label.as_subclass(Tensor),
         lambda label: torch.utils.dlpack.to_dlpack(label),
         torch.func.vmap(lambda row: row * 1.0),
+        torch.tensor,
+        lambda label: torch.as_tensor(label, dtype=torch.float64),
     ],
-    ids=["Tensor", "Variable", "as_subclass", "dlpack", "vmap"],
+    ids=["Tensor", "Variable", "as_subclass", "dlpack", "vmap", "tensor", "as_tensor"],
 )
 def test_what_asks_for_no_values_cannot_compute_with_handles(read: Any, sines: Sines) -> None:
     with pytest.raises((RuntimeError, BufferError, NotImplementedError)):
@@ -268,6 +271,13 @@ def test_labels_of_two_data_sets_are_float32_whatever_the_default(sines: Sines) 
         assert mixed.to("cpu").dtype == mixed.dtype == torch.float32
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_labels_of_another_kind_do_not_mix(sines: Sines) -> None:
+    other = LABELERS[8] = Sines(key=8, kind="logits")
+    mixed = torch.stack([batch(other)[0], batch(sines)[1]])
+    with pytest.raises(LabelError, match="labels='logits' and labels='soft'"):
+        mixed.to("cpu")
 
 
 def test_labels_of_other_classes_do_not_mix(sines: Sines) -> None:

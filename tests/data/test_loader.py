@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.data import DataLoader, DistributedSampler, Subset
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Subset
 
 from hellods import HelloDataset, HelloLoader
 
@@ -106,6 +106,11 @@ def test_shuffle_draws_every_index_once(archive: Path) -> None:
 def test_labels_carry_no_gradient(archive: Path) -> None:
     _, labels = next(iter(HelloLoader(HelloDataset(archive), 4)))
     assert (type(labels), labels.requires_grad) == (torch.Tensor, False)
+
+
+def test_batch_sampler_is_refused_with_a_remedy(archive: Path) -> None:
+    with pytest.raises(ValueError, match="batch sampler's own"):
+        HelloLoader(HelloDataset(archive), 4, sampler=BatchSampler([1, 2], 2, drop_last=False))  # type: ignore[arg-type]
 
 
 def test_shuffle_and_sampler_exclude_each_other(archive: Path) -> None:

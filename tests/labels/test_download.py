@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -24,6 +23,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
+from hellods import HelloDataset
+from hellods.distill.build import build
+from hellods.distill.recipe import Inputs, Recipe
 from hellods.errors import LabelError
 from hellods.labels.backbones import load_open_clip
 from hellods.labels.hub import cached, fetch
@@ -208,13 +210,46 @@ def read(base: str) -> None:
     embed(["a cat"])
 
 
-def test_altered_weights_are_refused(hub: Hub) -> None:
-    projector = Projector.create("hello-tiny", ["a", "b"], template="{}", ranks=(1, 1), seed=0)
+def test_altered_weights_are_refused_and_named_and_downloaded_again_once_deleted(hub: Hub) -> None:
+    projector = Projector.create(BASE, ["a", "b"], template="{}", ranks=(1, 1), seed=0)
     weights = load_file(ASSETS / "hello-tiny" / WEIGHTS)
     weights["visual.conv1.weight"][0, 0, 0, 0] += 0.01
-    hub.files[WEIGHTS] = save(weights)
-    with pytest.raises(LabelError, match=r"hello-test/tiny.* has SHA-256 .*, but the archive was made with"):
-        Projector.restore(replace(projector.config, base=BASE), ["a", "b"], projector.state())
+    fetch(f"{ADDRESS}/").resolve().write_bytes(save(weights))
+    with pytest.raises(LabelError) as error:
+        Projector.restore(projector.config, ["a", "b"], projector.state())
+    message = re.fullmatch(
+        r"base model '(.*)' has SHA-256 .*, but the archive .* wrong\. If (/.*) was altered, delete it, .*",
+        str(error.value),
+    )
+    assert message
+    assert message[1] == BASE
+    Path(message[2]).unlink()
+    Projector.restore(projector.config, ["a", "b"], projector.state())
+
+
+def test_archive_names_its_base_which_the_first_label_downloads(hub: Hub, few_digits: Path, tmp_path: Path) -> None:
+    path, other = tmp_path / "x.hello", tmp_path / "other.hello"
+    recipe = Recipe(images_per_class=1, teacher_epochs=1, fit_views=64, initializer="real")
+    build(Inputs(data=str(few_digits), base=BASE, allow_weak_teacher=True), recipe, out=path)
+    shutil.copy(path, other)  # two files of one content have each their label maker
+    shutil.rmtree(huggingface_hub.constants.HF_HUB_CACHE)
+    hub.asked.clear()
+    dataset = HelloDataset(path)
+    HelloDataset(path, labels="hard").batch([0])
+    assert hub.asked == []
+    _, labels = dataset.batch([0])
+    assert (tuple(labels.shape), hub.downloads) == ((1, 10), [None])
+    shutil.rmtree(huggingface_hub.constants.HF_HUB_CACHE)
+    hub.files.clear()
+    with pytest.raises(LabelError, match=rf"{other}: base model 'hello-test/tiny' .*Without a network"):
+        HelloDataset(other).batch([0])
+
+
+def test_hub_that_shall_not_be_asked_is_not(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(LabelError, match=r"hello-test/tiny.*Without a network, bring"):
+        load_open_clip(BASE)
+    assert hub.asked == []
 
 
 @pytest.mark.parametrize("base", BASES)
