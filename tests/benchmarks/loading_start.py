@@ -2,7 +2,8 @@
 
     python tests/benchmarks/loading_start.py --folder WORK
 
-The first time of each way includes the import of open_clip, and is not counted. Memory is what each process of a
+The first time of each way includes the import of open_clip, and is not counted; a fresh process, which imports all,
+is timed apart, from its start. Memory is what each process of a
 DataLoader with a worker for each core holds alone (unique set size) at the end of an epoch, parent first, and what all
 of them hold (the sum of their proportional set sizes). A lazy label is set against a float32 label of as many classes:
 a batch of either is made, collated and pickled as between worker and parent, and read again; a float32 batch is
@@ -11,6 +12,8 @@ collated in shared memory, as a worker does.
 
 import os
 import pickle
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from multiprocessing import Pipe
@@ -30,6 +33,12 @@ from hellods.data.lazy import LazyLabel
 
 BATCH = 64
 CLASSES = 1000
+FRESH = """
+import sys
+from hellods import HelloDataset, HelloLoader
+images, labels = next(iter(HelloLoader(HelloDataset(sys.argv[1]), int(sys.argv[2]), shuffle=True, device=sys.argv[3])))
+labels.sum().item()
+"""
 
 
 def first_batch(path: Path, count: int, device: torch.device) -> dict[str, Callable[[], float]]:
@@ -56,7 +65,16 @@ def first_batch(path: Path, count: int, device: torch.device) -> dict[str, Calla
 
         return once
 
-    return {f"HelloLoader, {count}": timed(loader), f"DataLoader, {count}": timed(workers)}
+    def fresh() -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", FRESH, str(path), str(batch), str(device)], check=True)
+        return time.perf_counter() - start
+
+    return {
+        f"HelloLoader, {count}": timed(loader),
+        f"DataLoader, {count}": timed(workers),
+        f"HelloLoader in a fresh process, {count}": fresh,
+    }
 
 
 def memory(path: Path, epochs: int, device: torch.device) -> list[dict[str, Any]]:

@@ -276,7 +276,7 @@ def start() -> str:
     first = {name: f"{median(values):.2f} s" for name, values in measured["first_batch_seconds"].items()}
     rows = [
         [f"first batch with labels, {way}", first[f"{way}, 10"], first[f"{way}, 10000"]]
-        for way in ("HelloLoader", "DataLoader")
+        for way in ("HelloLoader", "DataLoader", "HelloLoader in a fresh process")
     ]
     sizes = measured["pickled_bytes"]
     rows.append(["data set, pickled", f"{sizes['10']:,} bytes", f"{sizes['10000']:,} bytes"])
@@ -285,6 +285,9 @@ def start() -> str:
         [f"memory of parent and workers after epoch {number}", "", f"{held[number - 1] / 1e9:.2f} GB"]
         for number in (1, len(held))
     ]
+    parent, *workers = measured["memory_bytes"][-1]["alone"]
+    alone = f"{parent / 1e6:,.0f} and {max(workers) / 1e6:,.0f} MB"
+    rows.append([f"of it what parent and worker hold alone, after epoch {len(held)}", "", alone])
     for kind, label in (("lazy", "lazy labels"), ("float32", "float32 labels")):
         taken = 1000 * median(measured["label_seconds_a_batch"][kind])
         rows.append(
