@@ -142,6 +142,10 @@ def _faults(header: Header) -> Iterator[str]:
     for name in wire.REQUIRED:
         if name not in names:
             yield f"section {name!r} is missing [H12]"
+    if (header.projector is not None) != ("projector" in names):
+        yield f"section 'projector' {'has no facts' if header.projector is None else 'is missing'} [H12]"
+    if header.projector is None and "probe" in names:
+        yield "section 'probe' has no projector [H12]"
     described = header.projector is not None and header.projector.get("tower") is not None
     if described != ("backbone" in names):
         yield f"section 'backbone' {'is missing' if described else 'has no projector.tower'} [H12]"

@@ -1,33 +1,7 @@
 """Draw views: a pure integer function of (seed, epoch, index).
 
-Another implementation draws the same integers when it follows these steps. All arithmetic is on integers; `//` and
-`>>` round down, `>>>` is the shift that fills with zeros, and isqrt(n) is the largest r with r * r <= n.
-
-1.  word(state, n) is output number n, from 0, of SplitMix64 (Steele et al., OOPSLA 2014) started at `state`, modulo
-    2**64: x = state + (n + 1) * 0x9E3779B97F4A7C15, then x = (x ^ x >>> 30) * 0xBF58476D1CE4E5B9,
-    x = (x ^ x >>> 27) * 0x94D049BB133111EB, x = x ^ x >>> 31.
-2.  The state of a view is s = word(word(seed, epoch), index), and its words are W[n] = word(s, n).
-3.  below(w, n) = (w >>> 32) * n >> 32: one of 0 to n - 1.
-4.  Shares of the area are counted in 1/65536: low and high are floor(65536 * scale + 1/2), in float64.
-5.  Ratios of width to height are R[k] = round(65536 * (4/3) ** ((2 * k - 1023) / 1024)), k from 0 to 1023: the
-    middles of 1024 equal steps of the logarithm from 3/4 to 4/3, in 1/65536. R[1023 - k] stands for 1 / R[k].
-6.  Crop, as torchvision's RandomResizedCrop. For attempt a from 0 to 9, in an image of H rows and W columns:
-    area = H * W * (low + below(W[8 + 2a], high - low + 1)), k = below(W[9 + 2a], 1024),
-    width = (isqrt(area * R[k] >> 30) + 1) >> 1 and height = (isqrt(area * R[1023 - k] >> 30) + 1) >> 1, which are
-    square roots rounded to the nearest. The first attempt with 1 <= width <= W and 1 <= height <= H counts;
-    its top = below(W[28], H - height + 1) and left = below(W[29], W - width + 1).
-    If none does: height = min(H, (8 * W + 3) // 6), width = min(W, (8 * H + 3) // 6), top = (H - height) // 2,
-    left = (W - width) // 2, the largest center crop within the ratios.
-7.  The view is flipped if `flip` and W[0] >= 2**63.
-8.  Strips, as RDED's ShufflePatches (its published code orders columns, then rows): strip k of the shuffled image is
-    strip rows[k] of the source, where rows lists 0 to shuffle - 1 by increasing (W[32 + k] >>> 1, k);
-    columns likewise from W[48 + k]. The crop is taken from the shuffled image.
-9.  The partner is p = below(W[1], count), seen as steps 2 to 8 draw (seed, epoch, p).
-10. CutMix (Yun et al., arXiv 1905.04899) with Beta(1, 1), in a view of S by S:
-    half = isqrt(S * S * (W[2] >>> 32) >> 32) // 2, row y = below(W[3], S), column x = below(W[4], S). The partner shows
-    in rows max(0, y - half) to min(S, y + half) - 1 and columns max(0, x - half) to min(S, x + half) - 1.
-11. mixup (Zhang et al., arXiv 1710.09412) with Beta(1, 1): the image weighs below(W[2], 2049) / 2048, the partner the
-    rest.
+Another implementation draws the same integers when it follows the rules V1 to V11 of spec/hello-0.9.md, whose words
+W[n], R[k] and S are meant below.
 """
 
 from dataclasses import dataclass, replace
@@ -40,9 +14,9 @@ from torch import Tensor
 from hellods.device import sent
 from hellods.views.rule import MAX_SIDE, Views
 
-MAX_COUNT: Final = 1 << 31  # images in a set; keeps step 3 within 63 bits
+MAX_COUNT: Final = 1 << 31  # images in a set; keeps V3 within 63 bits
 
-# Step 1, as signed 64-bit integers; torch wraps around as the step wants.
+# V1, as signed 64-bit integers; torch wraps around as the step wants.
 GAMMA: Final = 0x9E3779B97F4A7C15 - (1 << 64)
 FIRST: Final = 0xBF58476D1CE4E5B9 - (1 << 64)
 SECOND: Final = 0x94D049BB133111EB - (1 << 64)
@@ -50,7 +24,7 @@ SECOND: Final = 0x94D049BB133111EB - (1 << 64)
 # The numbers of the words in W.
 FLIP, PARTNER, EXTENT, CENTER, CROP, PLACE, ROWS, COLUMNS = 0, 1, 2, 3, 8, 28, 32, 48
 
-# Step 5. No entry is near a tie, so any float64 power gives the same integers (a test holds this).
+# V5. No entry is near a tie, so any float64 power gives the same integers (a test holds this).
 RATIOS: Final = torch.tensor([round(65536 * (4 / 3) ** ((2 * k - 1023) / 1024)) for k in range(1024)], device="cpu")
 
 

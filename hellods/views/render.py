@@ -1,11 +1,7 @@
 """Render drawn views: uint8 images and integers in, uint8 views out, the same bytes on every device.
 
-A crop of L pixels becomes S pixels by the triangle filter that Pillow and torchvision call bilinear with antialias.
-Output i takes from pixel j of the crop a part in proportion to n[i, j] = max(0, 2 * max(L, S) - |(2j + 1) * S -
-(2i + 1) * L|), and all the parts w[i, j] = n[i, j] / sum over j of n[i, j]. They are rounded to multiples of 2**-p,
-floor(2**p * w + 1/2) of them, where p is how many of the numbers k from 1 to 22 have floor(2**k * w + 1/2) < 2**15 for
-every w of the crop. Width is resized first and rounded, floor(sum + 1/2), then height likewise. A crop of S by S pixels
-is itself.
+Rules V12 to V14 of spec/hello-0.9.md say how: by the triangle filter that Pillow and torchvision call bilinear with
+antialias, its weights rounded to multiples of 2**-p, width first, then height.
 
 This is what torch's `interpolate` does with uint8 images on a CPU, which takes one crop at a time. Elsewhere, and for
 small images, whole batches are rendered at once. Every product and partial sum is a multiple of 2**-p below 256, so

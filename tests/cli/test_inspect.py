@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.numpy
 from click.testing import CliRunner
 
 from hellods.distill.card import card
@@ -84,7 +85,8 @@ def printed_recipe(archive_file: Path, to: Path, **changes: Any) -> str:
     """Return what is printed for an archive like another one, with some of its header changed."""
     with Archive.open(archive_file) as archive:
         kept = {section.name: archive.read(section.name) for section in archive.header.sections}
-        write(to, replace(archive.header, **changes), kept)
+        tensors = {"projector": safetensors.numpy.save({})} if "projector" in changes else {}
+        write(to, replace(archive.header, **changes), kept | tensors)
     return CliRunner().invoke(main, ["inspect", "--recipe", str(to)], catch_exceptions=False).stdout
 
 

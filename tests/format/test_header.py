@@ -51,7 +51,10 @@ def headers(draw: st.DrawFn) -> Header:
     )
     lengths = {"images": 10, "images.index": 8 * count, "targets": 4 * count}
     required = [section(name, length, extra=draw(MINE)) for name, length in lengths.items()]
-    optional = draw(st.lists(st.sampled_from(["projector", "probe", "backbone", "card", "x-mine"]), unique=True))
+    optional = draw(st.lists(st.sampled_from(["projector", "card", "x-mine"]), unique=True))
+    if "projector" in optional:
+        optional += draw(st.lists(st.sampled_from(["probe", "backbone"]), unique=True))
+    tower = {"tower": {}} if "backbone" in optional else {}
     return Header(
         name=draw(TEXTS),
         license=draw(TEXTS),
@@ -60,7 +63,7 @@ def headers(draw: st.DrawFn) -> Header:
         classes=tuple(draw(st.lists(TEXTS.filter(bool), min_size=1, max_size=5, unique=True))),
         images=images,
         views=draw(FREE),
-        projector={**draw(FREE), "tower": {}} if "backbone" in optional else draw(st.none() | FREE),
+        projector={**draw(FREE), **tower} if "projector" in optional else None,
         teacher=draw(FREE),
         recipe=draw(FREE),
         metrics=draw(FREE),

@@ -18,6 +18,7 @@ from hellods.format.archive import Archive
 
 from .forge import HEADER, PIXELS, SECTIONS, compress, forge, images, seal, section, stream
 
+SPEC = Path(__file__).parents[2] / "spec" / "hello-0.9.md"
 Broken = Callable[[], bytes]
 VALID = forge()
 
@@ -75,6 +76,14 @@ def large(header: dict[str, Any]) -> None:
     section(header, "backbone").update(length=(128 << 20) + 1, raw_length=(128 << 20) + 1)
 
 
+def tensors(entries: dict[str, tuple[str, list[int], list[int]]], length: int) -> bytes:
+    """A safetensors file of so many bytes of data."""
+    header = {name: {"dtype": d, "shape": s, "data_offsets": o} for name, (d, s, o) in entries.items()}
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(length)
+
+
+TENSORS = tensors({}, 0)
 FRAME = compress(SECTIONS["projector"])
 BROKEN: list[tuple[str, str, Broken]] = [
     ("H1", "empty", lambda: b""),
@@ -109,7 +118,7 @@ BROKEN: list[tuple[str, str, Broken]] = [
     ("H7", "33 deep", head(source=nested(31))),
     ("H7", "200,000 deep", spelled(lambda header: b"[" * 200_000)),
     ("H7", "64 more spaces", spelled(lambda header: rfc8785.dumps(header) + b" " * 64)),
-    ("H7", "padded with zeros", lambda: seal(rfc8785.dumps(HEADER).ljust(640, b"\0"), b"")),
+    ("H7", "padded with zeros", lambda: seal(rfc8785.dumps(HEADER).ljust(1280, b"\0"), b"")),
     ("H8", "another minor", head(format="hello/0.8")),
     ("H8", "another major", head(format="hello/1.0")),
     ("H8", "another word", head(format="hullo/0.9")),
@@ -126,6 +135,9 @@ BROKEN: list[tuple[str, str, Broken]] = [
     ("H9", "an unknown codec", pictures(codec="gif")),
     ("H9", "an unknown encoding", part("card", encoding="gzip")),
     ("H9", "a number with an exponent", pictures(std=["1e3", "1", "1"])),
+    ("H9", "a decimal of minus zero", pictures(mean=["-0", "0", "0"])),
+    ("H9", "a decimal with a needless zero", pictures(std=["0.50", "1", "1"])),
+    ("H9", "a decimal that begins with a point", pictures(std=[".5", "1", "1"])),
     ("H10", "twice", anew("card")),
     ("H10", "a path", anew("../card")),
     ("H10", "no name", anew("")),
@@ -137,6 +149,9 @@ BROKEN: list[tuple[str, str, Broken]] = [
     ("H12", "no images", content(images=None)),
     ("H12", "no index", content(images__index=None)),
     ("H12", "no targets", content(targets=None)),
+    ("H12", "no projector for its facts", content(projector=None)),
+    ("H12", "a projector without facts", lambda: forge(bare)),
+    ("H12", "a probe without a projector", lambda: forge(bare, sections={"projector": None, "probe": TENSORS})),
     ("H12", "images not critical", part("images", critical=False)),
     ("H12", "a critical card", part("card", critical=True)),
     ("H12", "no backbone for a tower", head(projector={"tower": {}})),
@@ -145,7 +160,7 @@ BROKEN: list[tuple[str, str, Broken]] = [
     ("H12", "compressed images", part("images", encoding="zstd", raw_length=1000)),
     ("H13", "unknown and critical", anew("x-needed", critical=True)),
     ("H14", "a section more than bytes", anew("x-more", length=1, raw_length=1)),
-    ("H14", "bytes after the last section", lambda: seal(VALID[64 : VALID.index(b"\x89PNG")].rstrip(b" "), bytes(64))),
+    ("H14", "bytes after the last section", lambda: forge(file_length=len(VALID) + 64) + bytes(64)),
     ("H15", "ones", lambda: forge(pad=b"\1")),
     ("H16", "another digest", part("targets", sha256="0" * 64)),
     ("H16", "a byte of a section", lambda: VALID.replace(b"# Three", b"# Throe")),
@@ -185,8 +200,16 @@ BROKEN: list[tuple[str, str, Broken]] = [
     ("C3", "gray", first_image(stream(PIXELS[0, ..., 0]))),
     ("C3", "truncated", first_image(stream(PIXELS[0])[:-20])),
     ("C3", "empty", first_image(b"")),
-    ("C4", "not safetensors", content(projector=b"tensors" * 10)),
+    ("C4", "not safetensors", content(probe=b"tensors" * 10)),
     ("C4", "a backbone that is not safetensors", lambda: forge(towering, sections={"backbone": b"tensors" * 10})),
+    ("C4", "a hole in the data", content(probe=tensors({"a": ("U8", [1], [0, 1]), "b": ("U8", [1], [2, 3])}, 3))),
+    ("C4", "an overlap in the data", content(probe=tensors({"a": ("U8", [2], [0, 2]), "b": ("U8", [2], [1, 3])}, 3))),
+    ("C4", "bytes after the data", content(probe=tensors({"a": ("U8", [1], [0, 1])}, 2))),
+    ("C4", "an unknown type", content(probe=tensors({"a": ("F8", [1], [0, 1])}, 1))),
+    ("C4", "another shape", content(probe=tensors({"a": ("U8", [2], [0, 1])}, 1))),
+    ("C4", "a side below zero", content(probe=tensors({"a": ("U8", [-1, -1], [0, 1])}, 1))),
+    ("C4", "a shape that overflows", content(probe=tensors({"a": ("U8", [0, 1 << 40, 1 << 40], [0, 0])}, 0))),
+    ("C4", "nine dimensions", content(probe=tensors({"a": ("U8", [1] * 9, [0, 1])}, 1))),
     ("C5", "not UTF-8", content(card=b"\xff")),
     ("C6", "a large backbone", lambda: forge(large, sections={"backbone": SECTIONS["projector"]})),
 ]
@@ -237,7 +260,7 @@ def test_file_that_shrinks_while_open_is_refused() -> None:
 
 def test_every_rule_has_a_message_and_a_test() -> None:
     package = Path(hellods.__file__).parent
-    rules = re.findall(r"^# ([HC]\d+) ", (package / "format" / "wire.py").read_text(), re.MULTILINE)
+    rules = re.findall(r"^- \*\*([HC]\d+)\*\* ", SPEC.read_text(encoding="utf-8"), re.MULTILINE)
     rooms = [path for room in ("format", "labels", "data") for path in package.glob(f"{room}/*.py")]
     cited = set(re.findall(r"\[([HC]\d+)\]", "".join(path.read_text() for path in rooms)))
     assert rules == [f"H{i}" for i in range(1, 24)] + [f"C{i}" for i in range(1, 10)]

@@ -27,7 +27,7 @@ HEADER = Header(
     classes=("cat", "dog"),
     images=Images(count=3, codec="png", height=SIDE, width=SIDE, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
     views={},
-    projector=None,
+    projector={},
     teacher={},
     recipe={},
     metrics={},
@@ -76,7 +76,8 @@ def test_every_codec_is_read_back(codec: Any, target: Path) -> None:
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_written_is_accepted(pixels: list[bytes], others: dict[str, bytes], card: str, target: Path) -> None:
     images = [np.frombuffer(one, np.uint8).reshape(2, 2, 3) for one in pixels]
-    header = replace(HEADER, images=replace(HEADER.images, count=len(images), height=2, width=2))
+    facts = replace(HEADER.images, count=len(images), height=2, width=2)
+    header = replace(HEADER, images=facts, projector=None)
     sections = {
         **others,
         **image_sections([encode(image, "png", None) for image in images]),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import reference_views as reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,10 +19,9 @@ from hellods.views.draw import RATIOS, draw, middle
 from hellods.views.render import render
 from hellods.views.rule import Views
 
-from . import views_reference as reference
-from .views_reference import plain
+from .plain import plain
 
-VECTORS = json.loads(Path(__file__).with_name("vectors.json").read_text())
+VECTORS = json.loads((Path(__file__).parents[2] / "spec" / "vectors" / "views.json").read_text())
 MIXES = ["none", "cutmix", "mixup"]
 MANY = 10_000  # draws for a distribution
 
@@ -54,7 +54,7 @@ def uneven(counts: Tensor) -> float:
 
 @pytest.mark.parametrize("case", VECTORS["draws"], ids=lambda case: case["what"])
 def test_committed_vectors_are_drawn(case: dict[str, Any]) -> None:
-    views = from_json(Views, case["views"], "vectors.json")
+    views = from_json(Views, case["views"], "views.json")
     indices = torch.tensor([view["index"] for view in case["drawn"]])
     assert plain(draw(views, case["side"], case["count"], case["seed"], case["epoch"], indices)) == case["drawn"]
 
@@ -71,7 +71,7 @@ def test_ratio_table_is_no_matter_of_float_rounding() -> None:
 
 @settings(max_examples=60, derandomize=True, deadline=None)
 @given(rules, st.data())
-def test_draw_follows_the_documented_steps(views: Views, data: st.DataObject) -> None:
+def test_draw_follows_the_rules(views: Views, data: st.DataObject) -> None:
     lengths = st.integers(1, 4096 // views.shuffle).map(lambda strip: strip * views.shuffle)
     side = data.draw(st.tuples(lengths, lengths))
     count = data.draw(st.integers(1, 1 << 31))

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import reference_views as reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,8 +15,7 @@ from hellods.views.draw import Draw, blend, draw
 from hellods.views.render import render
 from hellods.views.rule import Views
 
-from . import views_reference as reference
-from .views_reference import plain
+from .plain import plain
 
 MIXES = ["none", "cutmix", "mixup"]
 # One by one by torch's kernel; all together, and in parts of one.

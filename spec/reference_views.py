@@ -1,6 +1,5 @@
-"""The steps of hellods.views.draw and render again, in plain Python integers, without torch or hellods."""
+"""Rules V1 to V14 in plain Python integers, one view and one channel at a time: literal, not fast."""
 
-from dataclasses import fields, is_dataclass
 from fractions import Fraction
 from math import floor, isqrt
 from typing import Any
@@ -121,15 +120,3 @@ def mixed(image: Image, partner: Image, view: dict[str, Any]) -> Image:
     for y in range(top, top + height):
         result[y][left : left + width] = partner[y][left : left + width]
     return result
-
-
-def plain(drawn: Any) -> list[dict[str, Any]]:
-    """A Draw of hellods as one dictionary of integers for each view."""
-    columns: dict[str, list[Any]] = {}
-    for field in fields(drawn):
-        value = getattr(drawn, field.name)
-        if is_dataclass(value):
-            columns[field.name] = plain(value)
-        elif hasattr(value, "tolist"):
-            columns[field.name] = value.tolist()
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
