@@ -36,6 +36,11 @@ class Commands(click.Group):
             if error.errno == errno.EPIPE:  # `hellods inspect FILE | head`: click ends the process quietly
                 raise
             raise click.ClickException(escape(str(error))) from error
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":  # torch's own, which is not imported here
+                raise
+            remedy = "choose a smaller --fit-batch-size in a build, a smaller --batch-size in an evaluation"
+            raise click.ClickException(f"the GPU has too little memory: {remedy}") from error
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             raise click.exceptions.Exit(130) from None
@@ -47,6 +52,8 @@ class Commands(click.Group):
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def main() -> None:
     """Make, look at and check distilled data sets: one `.hello` file each."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
+        sys.stdout.reconfigure(encoding="utf-8")  # a recipe or a card in a file, which Windows would write otherwise
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a class may have a name that this terminal has no letters for
             stream.reconfigure(errors="backslashreplace")

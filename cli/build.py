@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from hellods.distill.recipe import FitOn, Initializer, Inputs, Preset, Recipe
+from hellods.distill.toml import read_text
 from hellods.errors import OptionError
 from hellods.format.archive import Archive, check_target
 from hellods.format.header import Codec
@@ -227,7 +228,7 @@ def read_names(path: Path) -> dict[str, str]:
         OptionError: the file is missing, or of neither form.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Notepad puts a mark before the text
+        text = read_text(path)
     except OSError as cause:
         raise OptionError(f"{path}: class names cannot be read: {cause.strerror}") from cause
     except UnicodeDecodeError as cause:

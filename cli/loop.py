@@ -14,7 +14,7 @@ from hellods.nets import create
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 dataset = HelloDataset({arguments})
-loader = DataLoader(dataset, batch_size=50, shuffle=True, num_workers=2)
+loader = DataLoader(dataset, batch_size=50, shuffle=True)
 model = create({network}, classes=len(dataset.classes), side={side}).to(device)
 optimizer = torch.optim.AdamW(model.parameters(), lr=0.001)
 

@@ -168,7 +168,7 @@ def _check_finite(loss: Tensor, stage: str, done: int) -> None:
 
 def _state(done: int, network: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
     state = {"done": torch.tensor(done), "random": torch.get_rng_state()}
-    state |= {f"random.{device}": torch.cuda.get_rng_state(device) for device in _gpus(network)}
+    state |= {f"random.gpu{n}": torch.cuda.get_rng_state(device) for n, device in enumerate(_gpus(network))}
     state |= {f"network.{name}": value for name, value in _changing(network).items()}
     for number, (optimizer, parameter) in enumerate(_learned(optimizers)):
         state |= {f"optimizer.{number}.{name}": value for name, value in optimizer.state[parameter].items()}
@@ -177,8 +177,8 @@ def _state(done: int, network: nn.Module, optimizers: Sequence[Optimizer]) -> di
 
 def _restore(state: Mapping[str, Tensor], network: nn.Module, optimizers: Sequence[Optimizer]) -> None:
     torch.set_rng_state(state["random"])
-    for device in _gpus(network):
-        torch.cuda.set_rng_state(state[f"random.{device}"], device)
+    for place, device in enumerate(_gpus(network)):  # which may be others of their kind by now
+        torch.cuda.set_rng_state(state[f"random.gpu{place}"], device)
     with torch.no_grad():
         for name, value in _changing(network).items():
             value.copy_(state[f"network.{name}"])
@@ -229,5 +229,5 @@ def _random(network: nn.Module, seed: int) -> Iterator[None]:
         yield
 
 
-def _gpus(network: nn.Module) -> set[torch.device]:
-    return {parameter.device for parameter in network.parameters() if parameter.is_cuda}
+def _gpus(network: nn.Module) -> list[torch.device]:
+    return list(dict.fromkeys(parameter.device for parameter in network.parameters() if parameter.is_cuda))

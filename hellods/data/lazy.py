@@ -295,7 +295,7 @@ LAZY: dict[Callable[..., Any], Callable[..., Any]] = {
     Tensor.__reduce_ex__: _reduce_values,
     Tensor.to: _to,
     Tensor.cuda: _cuda,
-    Tensor.pin_memory: lambda label, *_: label,
+    Tensor.pin_memory: lambda label, *_, **__: label,
     Tensor.new: lambda label, *args, **kwargs: _nothing().new(*args, **kwargs),
     torch.stack: _stack,
 }

@@ -134,9 +134,12 @@ class Samples:
                 tensors = safetensors.torch.load(archive.read("probe"))
             probe, rule = Probe.read(tensors, header.images.count, len(header.classes), path), archived(header, path)
 
+            def view(device: torch.device, epochs: Tensor, indices: Tensor) -> Tensor:
+                rows, drawn = _drawn(rule, header, wire.PROBE_SEED, epochs, indices).compact()
+                return render(self.images.some(rows, device)(), drawn)  # a GPU need not hold all for these few
+
             def answer(device: torch.device) -> Tensor | None:
-                begin = partial(self._begin, rule, wire.PROBE_SEED, device=device)
-                return answer_probe(probe, rule.size, lambda epochs, indices: begin(epochs, indices)(), self._logits)
+                return answer_probe(probe, rule.size, partial(view, device), self._logits)
 
             if fault := probe_fault(probe, answer, device, self.projector.config.precision):
                 raise LabelError(f"{path}: {fault}")
@@ -242,11 +245,14 @@ class Samples:
     def _draw(self, rule: Views | None, seed: int | None, epochs: Tensor, indices: Tensor) -> Draw | None:
         if rule is None:
             return None
-        facts = self.header.images
-        side = (facts.height, facts.width)
         if seed is None:
-            return middle(rule.size, side, indices)
-        return draw(rule, side, facts.count, seed, epochs, indices)
+            return middle(rule.size, (self.header.images.height, self.header.images.width), indices)
+        return _drawn(rule, self.header, seed, epochs, indices)
+
+
+def _drawn(rule: Views, header: Header, seed: int, epochs: Tensor, indices: Tensor) -> Draw:
+    facts = header.images
+    return draw(rule, (facts.height, facts.width), facts.count, seed, epochs, indices)
 
 
 def _at_once(values: int) -> int:

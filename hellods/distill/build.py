@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from hellods.data.probe import Probe, make_probe
-from hellods.device import describe_device
+from hellods.device import describe_device, float32_on_cpu
 from hellods.digests import digest, software
 from hellods.distill.arrange import Setting, class_by_class, lessons, prepare
 from hellods.distill.card import card
@@ -49,6 +49,7 @@ class Report:
     seconds: dict[str, float]
 
 
+@float32_on_cpu()
 def build(
     inputs: Inputs,
     recipe: Recipe = Recipe(),  # noqa: B008  # frozen

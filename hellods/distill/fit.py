@@ -13,6 +13,7 @@ from torch.optim import AdamW, Muon, Optimizer
 
 from hellods.device import training_dtype
 from hellods.labels import LabelMaker
+from hellods.labels.arithmetic import exact
 from hellods.labels.projector import Projector
 from hellods.progress import Progress, silent
 from hellods.sources.source import Source, squares
@@ -104,7 +105,7 @@ def quantize_projector(
     checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> None:
     """Round a fitted projector's deltas, in place, and fit them on to the labels that it gave before."""
-    exact = deepcopy(projector).requires_grad_(False)
+    before = deepcopy(projector).requires_grad_(False)
     projector.quantize()
     rate = PACE * fit.learning_rate
     on = replace(
@@ -115,7 +116,8 @@ def quantize_projector(
         hard_weight=0.0,
         precision=torch.float32,  # what bfloat16 rounds off is no smaller than what this makes up for
     )
-    fit_projector(projector, exact, source, views, on, progress, checkpoint, stage="Quantize")
+    with exact(next(projector.parameters()).device):  # a GPU would multiply with ten bits
+        fit_projector(projector, before, source, views, on, progress, checkpoint, stage="Quantize")
 
 
 def _optimizers(projector: Projector, fit: Fit) -> list[Optimizer]:

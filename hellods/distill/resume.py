@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -97,7 +96,8 @@ class Work:
         """Delete what the stages saved, of other builds of this archive too."""
         for pattern in (*(f"{name}-*.safetensors" for name in STAGES), ".*.tmp"):
             for file in self.folder.glob(pattern):
-                file.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # on Windows, while another program reads it
+                    file.unlink(missing_ok=True)
 
 
 class Stage(Checkpoint):
@@ -118,10 +118,9 @@ class Stage(Checkpoint):
             self.file.parent.mkdir(exist_ok=True)
             with replacing(self.file, overwrite=True) as temporary:
                 temporary.write_bytes(content)
-            self._next = time.monotonic() + INTERVAL
-        except (HelloError, OSError) as cause:  # such as a full disk
-            logger.warning("%s; if this build is killed, the next begins this stage anew", cause)
-            self._next = math.inf
+        except (HelloError, OSError) as cause:  # such as a full disk, which may have room later
+            logger.warning("%s; if this build is killed now, the next begins this stage anew", cause)
+        self._next = time.monotonic() + INTERVAL
 
 
 def _unlike(file: Path, facts: Mapping[str, Any]) -> str:

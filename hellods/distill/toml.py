@@ -1,6 +1,7 @@
 """Recipes as TOML files: what `hellods inspect --recipe` prints and `hellods build --recipe` takes."""
 
 import tomllib
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType, UnionType
@@ -23,6 +24,17 @@ def to_toml(knobs: Mapping[str, Any]) -> str:
     return "".join(f"{name} = {_literal(value)}\n" for name, value in knobs.items() if value is not None)
 
 
+def read_text(path: Path) -> str:
+    """Return the text of a file in UTF-8, or in UTF-16 as PowerShell's `>` writes it.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeDecodeError: it is neither.
+    """
+    data = path.read_bytes()
+    return data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
+
+
 def read_knobs(path: Path) -> dict[str, Any]:
     """Return the knobs that a file sets, by name.
 
@@ -31,11 +43,10 @@ def read_knobs(path: Path) -> dict[str, Any]:
             or out of range.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Notepad puts a mark before the text
-        knobs = tomllib.loads(text)
+        knobs = tomllib.loads(read_text(path))
     except OSError as cause:
         raise OptionError(f"{path}: recipe cannot be read: {cause.strerror}") from cause
-    except ValueError as cause:  # not UTF-8 either
+    except ValueError as cause:  # no text either
         raise OptionError(f"{path}: not TOML: {cause}") from cause
     hints = get_type_hints(Recipe)
     for name, value in knobs.items():

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import torch
 
-from hellods.device import get_device, training_dtype
+from hellods.device import float32_on_cpu, get_device, training_dtype
 from hellods.errors import HelloError, OptionError
 from hellods.evaluate.arms import choose
 from hellods.evaluate.bench import Bench
@@ -49,6 +49,7 @@ class Plan:
         return [run for run in {run.file: run for run in self.runs}.values() if kept(run) is None]
 
 
+@float32_on_cpu()
 def evaluate(
     paths: Sequence[str],
     question: Question,

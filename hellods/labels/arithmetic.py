@@ -42,7 +42,7 @@ def exact(device: torch.device) -> Iterator[None]:
     with LOCK:
         try:
             # From the general to the particular: what follows another is not written, or it would follow no more.
-            for setting in (every, library, library.conv, library.rnn, matmul):
+            for setting in (every, library, library.conv, matmul):
                 if setting.fp32_precision != "ieee":
                     changed.append((setting, setting.fp32_precision))
                     setting.fp32_precision = "ieee"

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Final
 
 import open_clip
@@ -39,7 +39,7 @@ def resolve(base: str) -> tuple[str, dict[str, Any]]:
     prefix, colon, rest = base.partition(":")
     if colon and prefix in ("hf-hub", "local-dir"):
         # A path or a stranger's repository is the user's to name, so the archive keeps only a hint.
-        return f"given:{rest.rstrip('/').rpartition('/')[2]}", {"model_name": base}
+        return f"given:{PureWindowsPath(rest).name or rest}", {"model_name": base}  # which knows both kinds of slashes
     model, _, tag = base.partition("/")
     facts = open_clip.get_pretrained_cfg(model, tag)
     if not facts:

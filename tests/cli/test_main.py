@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from hellods import HelloError, __version__
@@ -55,6 +56,13 @@ def test_error_spells_out_control_characters() -> None:
 def test_error_from_below_is_told_without_a_traceback(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Archive, "open", raising(error))
     assert run("inspect", "x.hello") == (1, "", "Error: disk full\n")
+
+
+def test_full_gpu_is_told_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Archive, "open", raising(torch.OutOfMemoryError("CUDA out of memory")))
+    status, _, err = run("inspect", "x.hello")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "--fit-batch-size" in err
 
 
 def test_control_c_is_one_line_and_status_130(monkeypatch: pytest.MonkeyPatch) -> None:

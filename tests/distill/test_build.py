@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,6 +111,23 @@ def test_projector_has_learnt_the_teacher(report: Report) -> None:
 def test_same_inputs_and_seed_give_the_same_bytes(report: Report, inputs: Inputs, tmp_path: Path) -> None:
     again = build(inputs, RECIPE, out=tmp_path / "again.hello")
     assert again.path.read_bytes() == report.path.read_bytes()
+
+
+def test_default_device_of_torch_is_no_matter(report: Report, inputs: Inputs, tmp_path: Path) -> None:
+    with torch.device("meta"):
+        again = build(inputs, RECIPE, out=tmp_path / "again.hello")
+    assert again.path.read_bytes() == report.path.read_bytes()
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("knobs", [{}, {"head": "prototypes"}, {"quantization": "fp16"}], ids=str)
+def test_archive_made_on_a_device_passes_its_probe_on_it_and_on_the_cpu(
+    device: str, knobs: dict[str, Any], inputs: Inputs, tmp_path: Path
+) -> None:
+    recipe = replace(RECIPE, assistant="convnet3", teacher_epochs=20, **knobs)
+    made = build(replace(inputs, device=device), recipe, out=tmp_path / "x.hello")
+    there, here = (HelloDataset(made.path).batch(range(6), where)[1] for where in (device, "cpu"))
+    torch.testing.assert_close(there.cpu(), here, atol=1e-3, rtol=0)
 
 
 def test_another_seed_gives_other_images(report: Report, inputs: Inputs, tmp_path: Path) -> None:

@@ -82,6 +82,12 @@ def test_mark_before_the_text_is_no_part_of_it(tmp_path: Path) -> None:
     assert read_knobs(tmp_path / "r.toml") == {"side": 32}
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_text_in_utf_16_is_read_where_a_mark_says_so(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text('\ufefftemplate = "ein Bild von {}, schön"\n', encoding=encoding)
+    assert read_knobs(tmp_path / "r.toml") == {"template": "ein Bild von {}, schön"}
+
+
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"none\.toml: recipe cannot be read: No such file"):
         read_knobs(tmp_path / "none.toml")

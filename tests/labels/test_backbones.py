@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from hellods.errors import LabelError
 from hellods.labels.backbones import digest, load_base, load_open_clip
 from hellods.labels.config import OWN, Head
-from hellods.labels.models import ASSETS, CONFIG, WEIGHTS
+from hellods.labels.models import ASSETS, CONFIG, WEIGHTS, resolve
 from hellods.labels.projector import Projector
 
 HELLO_TINY = "ee7ca4eec86631d319d5c53695d24fdf4964ab8229b15d596e305bfcd5951ce0"  # as the first archives state it
@@ -35,6 +35,11 @@ def configure(base: Path, **facts: Any) -> None:
 
 def test_digest_of_a_base_with_texts_stays_what_archives_state() -> None:
     assert load_open_clip("hello-tiny").sha256 == HELLO_TINY
+
+
+@pytest.mark.parametrize("base", ["local-dir:/home/ann/clip/", r"local-dir:C:\Users\Ann\clip", "hf-hub:ann/clip"])
+def test_archive_states_no_path_of_the_user(base: str) -> None:
+    assert resolve(base)[0] == "given:clip"
 
 
 @pytest.mark.parametrize("kind", ["ResNet", "transformer with QuickGELU"])
