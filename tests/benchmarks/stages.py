@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--images-per-class", type=int, nargs="+", default=[2, 3, 5])
     parser.add_argument("--epochs", type=int, default=12, help="of the assistant's training")
     parser.add_argument("--students", type=int, default=3)
+    parser.add_argument("--only", nargs="+", help="label makers by name, such as 'mean of epochs 1 and 2'")
     options = parser.parse_args()
     subprocess.run(
         [sys.executable, str(shared() / "data" / "prepare.py"), str(options.folder), SETS["cifar10"]], check=True
@@ -67,7 +68,8 @@ def main() -> None:
         layout = replace(setting.layout, images_per_class=count)
         given = get_teacher(setting, silent)
         images = INITIALIZERS["patches"](setting.source, given, layout, generator, silent)
-        for name, chosen in makers.items():
+        for name in options.only or makers:
+            chosen = makers[name]
             assistant = Teacher(average(chosen), classes, architecture="mean", mean=mean, std=std)
             here = Subject(setting=replace(setting, recipe=recipe, layout=layout), images=images, assistant=assistant)
             score = check_teacher(assistant, setting.held_out, recipe.side)
