@@ -21,6 +21,8 @@ from hellods.data.epochs import Epochs
 from hellods.data.lazy import LazyLabel
 from hellods.data.samples import CHECKED
 from hellods.device import CPU, maker
+from hellods.format.archive import image_sections
+from hellods.format.codecs import encode
 from hellods.labels.projector import Projector
 from hellods.views.draw import draw
 from hellods.views.render import render
@@ -443,6 +445,18 @@ def test_probe_that_disagrees_is_refused(make: Callable[..., Path], tmp_path: Pa
     path = make(tmp_path / "x.hello", projector={**config, "template": "a sketch of {}"})
     with pytest.raises(LabelError, match=r"x\.hello: labels differ from the archive's probe"):
         HelloDataset(path)[0][1].to("cpu")
+
+
+def test_images_that_decode_otherwise_are_told_from_labels_that_differ(
+    make: Callable[..., Path], tmp_path: Path, pixels: Tensor
+) -> None:
+    streams = [encode((image ^ 1).permute(1, 2, 0).numpy(), "png", None) for image in pixels]  # as another decoder
+    path = make(tmp_path / "x.hello", sections=image_sections(streams))
+    with pytest.raises(
+        LabelError, match=r"x\.hello: the images decode to other pixels here .*release of Pillow"
+    ):
+        HelloDataset(path).batch([0])
+    assert len(HelloDataset(path, labels="hard").batch([0])[1]) == 1
 
 
 @pytest.mark.parametrize(
