@@ -73,7 +73,7 @@ option = options_of(Inputs, Recipe)
 )
 @option(
     "teacher_epochs",
-    "Epochs to train train:NETWORK, or the assistant.  [default: 12, or 24 from 25 images a class]",
+    "Epochs of a teacher that is trained here, or of the assistant.  [default: 12, or 24 from 25 images a class]",
     int,
 )
 @option(
@@ -119,7 +119,7 @@ option = options_of(Inputs, Recipe)
 @option(
     "fit_on",
     "Fit the projector on views of the synthetic images, or of all real ones.  "
-    "[default: own with train:NETWORK or an assistant, else real]",
+    "[default: own where a network is trained here, else real]",
     click.Choice(get_args(FitOn)),
 )
 @option(
@@ -177,9 +177,10 @@ def command(
         from hellods.distill.plan import plan
 
         draw("Load torch", 1, 1)
-        if only_plan or out is None:
+        if only_plan:
             click.echo(table(plan(prepare(inputs, recipe, draw), draw)))
             return
+        assert out is not None
         check_target(out, overwrite)  # before seconds go into the plan
         setting = prepare(inputs, recipe, draw)
         if not quiet:
@@ -232,7 +233,7 @@ def read_names(path: Path) -> dict[str, str]:
     except OSError as cause:
         raise OptionError(f"{path}: class names cannot be read: {cause.strerror}") from cause
     except UnicodeDecodeError as cause:
-        raise OptionError(f"{path}: class names are not UTF-8 text") from cause
+        raise OptionError(f"{path}: class names are not text in UTF-8 or UTF-16") from cause
     return names_of_json(path, text) if text.lstrip().startswith("{") else names_of_lines(path, text)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from hellods.distill.recipe import FOLLOWS, NO_ASSISTANT
+from hellods.distill.recipe import FOLLOWS, NO_ASSISTANT, trains
 from hellods.distill.toml import read_knobs
 
 
@@ -33,7 +33,7 @@ def outdated(context: click.Context) -> dict[str, set[str]]:
     if asks_for(context, "teacher") and "assistant" in held:
         # Only where the teacher was trained has a file stages without an assistant.
         trained = held["assistant"] == NO_ASSISTANT and "teacher_stages" in held
-        if trained != given["teacher"].startswith("train:"):
+        if trained != trains(given["teacher"]):
             changed["teacher"] = {"--teacher"}
     found: dict[str, set[str]] = {}
     for name, causes in FOLLOWS.items():

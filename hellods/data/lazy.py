@@ -55,7 +55,8 @@ class LazyLabel(Tensor):
     `torch.tensor(label)`, which torch does not ask its argument about, needs `.to("cpu")` before it.
 
     Raises:
-        LabelError: values are needed in a DataLoader worker, or the data set is gone.
+        LabelError: values are needed in a DataLoader worker, the data set is gone, or one batch holds labels of other
+            classes or another kind.
     """
 
     _width: int

@@ -141,7 +141,7 @@ def probe_fault(
         return "the label maker's answers are not finite: a numerical fault of this machine"
     return (
         f"labels {differ}: another release of open_clip or timm computes otherwise, the file's projector is faulty, or "
-        "this machine"
+        "this machine is"
     )
 
 

@@ -234,12 +234,17 @@ class Inputs:
     @property
     def trained(self) -> bool:
         """Whether a network is trained to be the teacher; else it is given."""
-        return self.teacher.partition(":")[0] == "train"
+        return trains(self.teacher)
 
     def network(self, side: int) -> str:
         """Return the name of the network that is trained, for images of that side."""
         _, colon, named = self.teacher.partition(":")
         return named if colon else usual_network(side)
+
+
+def trains(teacher: str) -> bool:
+    """Return whether a teacher of that name is trained in the build."""
+    return teacher.partition(":")[0] == "train"
 
 
 def usual_network(side: int) -> str:

@@ -97,7 +97,7 @@ class Work:
         for pattern in (*(f"{name}-*.safetensors" for name in STAGES), ".*.tmp"):
             for file in self.folder.glob(pattern):
                 with contextlib.suppress(OSError):  # on Windows, while another program reads it
-                    file.unlink(missing_ok=True)
+                    file.unlink()
 
 
 class Stage(Checkpoint):

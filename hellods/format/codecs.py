@@ -99,6 +99,8 @@ def _check_png(stream: bytes) -> None:
         raise ValueError("it is animated")
     if b"IEND" not in kinds:
         raise ValueError("it is truncated")
+    if stream[24] != 8:  # in IHDR, which is first
+        raise ValueError(f"it has {stream[24]} bits a channel, expected 8")
 
 
 def _chunks(png: bytes) -> Iterator[bytes]:

@@ -46,6 +46,8 @@ def parse(data: bytes, size: int, source: str) -> Prologue:
         raise FormatError(
             f"{source}: {size} bytes, {file_length} were written: truncated or extended, fetch the file again [H4]"
         )
+    if wire.ALIGNMENT + header_length > size:
+        raise FormatError(f"{source}: a header of {header_length} bytes in a file of {size} [H4]")
     if any(reserved):
         raise FormatError(f"{source}: the last eight bytes of the prologue are not zero [H6]")
     return Prologue(major=major, minor=minor, header_length=header_length, file_length=file_length, digest=digest)

@@ -25,8 +25,8 @@ IDENTITY: Final = ("images", "images.index")  # so that a reader reaches the ima
 MAX_IMAGES: Final = 1 << 24  # H17
 MAX_SIDE: Final = 4096  # pixels
 MAX_PIXELS: Final = 16 << 30  # bytes of all images as uint8 RGB
-MOST_MEAN: Final = 1e6  # H18, so that float32 can divide by what follows
-LEAST_STD: Final = 1e-6
+MOST_MEAN: Final = 1e6  # H18
+LEAST_STD: Final = 1e-6  # which float32 can divide by
 INDEX_ENTRY: Final = "<II"  # H20
 TARGET: Final = "<u4"  # H22
 

@@ -73,10 +73,10 @@ def in_parts(answer: Callable[[Tensor], Tensor], images: Tensor, network: nn.Mod
         images: any number.
         network: says how many at a time.
     """
-    spatial = sum(isinstance(module, nn.Conv2d) for module in network.modules()) > 1  # else its only one makes tokens
-    limit = (AT_ONCE if spatial else TOKENS_AT_ONCE).get(images.device.type)
-    if limit is None or torch.is_grad_enabled():
+    if torch.is_grad_enabled() or images.device.type not in AT_ONCE:
         return answer(images)
+    spatial = sum(isinstance(module, nn.Conv2d) for module in network.modules()) > 1  # else its only one makes tokens
+    limit = (AT_ONCE if spatial else TOKENS_AT_ONCE)[images.device.type]
     if torch.is_autocast_enabled(images.device.type):
         limit = max(AT_ONCE.values())  # it casts the weights anew for every part
     count, _, height, width = images.shape

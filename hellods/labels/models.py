@@ -2,11 +2,12 @@
 
 import json
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any, Final
 
 import open_clip
@@ -39,7 +40,8 @@ def resolve(base: str) -> tuple[str, dict[str, Any]]:
     prefix, colon, rest = base.partition(":")
     if colon and prefix in ("hf-hub", "local-dir"):
         # A path or a stranger's repository is the user's to name, so the archive keeps only a hint.
-        return f"given:{PureWindowsPath(rest).name or rest}", {"model_name": base}  # which knows both kinds of slashes
+        hint = re.split(r"[\\/]", rest.rstrip("\\/"))[-1]
+        return f"given:{hint}", {"model_name": base}
     model, _, tag = base.partition("/")
     facts = open_clip.get_pretrained_cfg(model, tag)
     if not facts:

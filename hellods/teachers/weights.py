@@ -133,7 +133,7 @@ def published(name: str) -> tuple[nn.Module, dict[str, Any]]:
         ) from cause
     raise SourceError(
         f"{name}: no weights are published under this name; name a network of torchvision or timm, give its "
-        "--teacher-weights, or let a build train one, such as train:convnet3"
+        "--teacher-weights, or let a build train one (--teacher train)"
     )
 
 

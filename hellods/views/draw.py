@@ -16,7 +16,7 @@ from hellods.views.rule import MAX_SIDE, Views
 
 MAX_COUNT: Final = 1 << 31  # images in a set; keeps V3 within 63 bits
 
-# V1, as signed 64-bit integers; torch wraps around as the step wants.
+# V1, as signed 64-bit integers; torch wraps around as V1 wants.
 GAMMA: Final = 0x9E3779B97F4A7C15 - (1 << 64)
 FIRST: Final = 0xBF58476D1CE4E5B9 - (1 << 64)
 SECOND: Final = 0x94D049BB133111EB - (1 << 64)

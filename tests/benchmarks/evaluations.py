@@ -21,7 +21,7 @@ from builds import SETS, facts, inputs
 from common import RESULTS, record, shared
 
 from hellods.distill.build import build
-from hellods.distill.recipe import Inputs, Recipe
+from hellods.distill.recipe import Inputs, Recipe, trains
 from hellods.evaluate.arms import ARMS
 from hellods.evaluate.evaluate import evaluate
 from hellods.evaluate.presets import Protocol
@@ -115,7 +115,7 @@ def prepared(measurement: Measurement, folder: Path) -> Inputs:
     name = measurement.teacher
     if name is None:
         return made_from
-    if name.startswith("train:"):
+    if trains(name):
         return replace(made_from, teacher=name, teacher_weights=None)
     weights = folder / f"{name}.safetensors"
     return replace(made_from, teacher=f"{folder / name}.py:{name}", teacher_weights=str(weights))

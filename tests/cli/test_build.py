@@ -112,6 +112,7 @@ ASSISTED = ("assistant", "teacher_epochs", "teacher_stages", "fit_on", "hard_wei
         (["--side", "128", "--codec", "jpeg"], []),  # as it was
         (["--teacher", "t.py:net"], []),
         (["--teacher", "train:convnet3"], [*ASSISTED]),
+        (["--teacher", "train"], [*ASSISTED]),
         (["--images-per-class", "50"], ["teacher_epochs", "teacher_stages", "fit_views"]),
         (["--teacher-epochs", "14"], ["teacher_stages"]),
         (["--preset", "best"], ["fit_views", "fit_learning_rate"]),
@@ -139,6 +140,7 @@ def test_what_follows_from_an_option_is_not_taken_from_a_recipe_file(
     ("assistant", "teacher", "anew"),
     [
         ({"assistant": "none", "teacher_stages": (12,), "fit_on": "own"}, "train:resnet18", False),
+        ({"assistant": "none", "teacher_stages": (12,), "fit_on": "own"}, "train", False),
         ({"assistant": "none", "teacher_stages": (12,), "fit_on": "own"}, "t.py:net", True),
         ({"assistant": "none", "teacher_stages": None, "fit_on": "real"}, "t.py:net", False),
         ({"assistant": "none", "teacher_stages": None, "fit_on": "real"}, "train:resnet18", True),

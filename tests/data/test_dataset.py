@@ -452,9 +452,7 @@ def test_images_that_decode_otherwise_are_told_from_labels_that_differ(
 ) -> None:
     streams = [encode((image ^ 1).permute(1, 2, 0).numpy(), "png", None) for image in pixels]  # as another decoder
     path = make(tmp_path / "x.hello", sections=image_sections(streams))
-    with pytest.raises(
-        LabelError, match=r"x\.hello: the images decode to other pixels here .*release of Pillow"
-    ):
+    with pytest.raises(LabelError, match=r"x\.hello: the images decode to other pixels here .*release of Pillow"):
         HelloDataset(path).batch([0])
     assert len(HelloDataset(path, labels="hard").batch([0])[1]) == 1
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import reference_reader as reference
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from hellods import HelloDataset, HelloLoader, OptionError
+from hellods import Archive, FormatError, HelloDataset, HelloLoader, OptionError
+from hellods.data.options import archived
 from hellods.data.samples import Samples
 from hellods.labels.projector import Projector
 from hellods.views.draw import Draw, draw
@@ -188,3 +190,46 @@ def test_views_that_are_not_mixed_anyway_may_be_asked_not_to_be(options: dict[st
 def test_option_without_a_meaning_is_refused(options: dict[str, Any], message: str, archive: Path) -> None:
     with pytest.raises(OptionError, match=message):
         HelloDataset(archive, **options)
+
+
+VIEWS_OF_HEADERS: list[Any] = [
+    {"size": 8},
+    {"size": 4096, "scale": ["0.0001", "1"], "flip": False, "shuffle": 4, "mix": "mixup", "x-mine": 1},
+    {"size": 8, "scale": ["1", "1"], "shuffle": 8},
+    {},
+    {"size": 0},
+    {"size": 4097},
+    {"size": True},
+    {"size": "8"},
+    {"size": 8, "scale": ["0", "1"]},
+    {"size": 8, "scale": ["0.5", "0.4"]},
+    {"size": 8, "scale": ["0.5", "1.1"]},
+    {"size": 8, "scale": ["0.5"]},
+    {"size": 8, "scale": [0, 1]},
+    {"size": 8, "scale": ["0.5", "1.0000000000000000000000001"]},
+    {"size": 8, "flip": 1},
+    {"size": 8, "flip": None},
+    {"size": 8, "shuffle": 0},
+    {"size": 8, "shuffle": 5},
+    {"size": 8, "shuffle": 24},
+    {"size": 8, "mix": "puzzle"},
+    {"size": 8, "color": "red"},
+]
+
+
+@pytest.mark.parametrize("views", VIEWS_OF_HEADERS, ids=str)
+@pytest.mark.parametrize("minor", [9, 10])
+def test_rule_of_views_is_refused_where_the_reference_refuses_it(views: Any, minor: int, archive: Path) -> None:
+    with Archive.open(archive) as opened:
+        header = replace(opened.header, format=f"hello/0.{minor}", views=views)
+    found = []
+    for check in (
+        lambda: archived(header, "x"),
+        lambda: reference.check_views(views, minor, header.images.height, header.images.width),
+    ):
+        try:
+            check()
+            found.append("")
+        except (FormatError, reference.RefusedError) as error:
+            found.append(str(error)[-5:])
+    assert found in (["", ""], ["[H23]", "[H23]"])

@@ -102,7 +102,7 @@ def test_one_level_of_one_pixel_is_an_image_decoder_that_differs() -> None:
     ids=["weights", "activation"],
 )
 def test_other_logits_are_a_base_that_differs(wrong: LabelMaker) -> None:
-    assert "computes otherwise, the file's projector is faulty, or this machine" in (fault(wrong) or "")
+    assert "computes otherwise, the file's projector is faulty, or this machine is" in (fault(wrong) or "")
 
 
 def test_answers_that_are_right_on_the_cpu_alone_are_a_fault_of_the_device() -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,18 @@ def tensors(entries: dict[str, tuple[str, list[int], list[int]]], length: int) -
     header = {name: {"dtype": d, "shape": s, "data_offsets": o} for name, (d, s, o) in entries.items()}
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + bytes(length)
+
+
+def deep(pixels: np.ndarray[Any, Any]) -> bytes:
+    """A PNG of 16 bits a channel, which Pillow does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    facts = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", facts) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 TENSORS = tensors({}, 0)
@@ -198,6 +211,7 @@ BROKEN: list[tuple[str, str, Broken]] = [
     ("C3", "another codec", first_image(stream(PIXELS[0], "webp"))),
     ("C3", "another size", first_image(stream(PIXELS[0][:4]))),
     ("C3", "gray", first_image(stream(PIXELS[0, ..., 0]))),
+    ("C3", "16 bits a channel", first_image(deep(PIXELS[0]))),
     ("C3", "truncated", first_image(stream(PIXELS[0])[:-20])),
     ("C3", "empty", first_image(b"")),
     ("C4", "not safetensors", content(probe=b"tensors" * 10)),

@@ -23,13 +23,18 @@ def files(folder: str) -> list[Path]:
     return sorted((VECTORS / folder).glob("*.hello"))
 
 
-def rule(data: bytes) -> str | None:
-    """Return the rule for which hellods refuses a file; None: it does not."""
+def fault(data: bytes) -> str | None:
+    """Return why hellods refuses a file; None: it does not."""
     try:
         Archive.open(io.BytesIO(data)).verify()
     except HelloError as error:
-        return re.fullmatch(r".* \[([HC]\d+)\]", str(error))[1]  # type: ignore[index]
+        return str(error)
     return None
+
+
+def rule(data: bytes) -> str | None:
+    found = fault(data)
+    return found and re.fullmatch(r".* \[([HC]\d+)\]", found)[1]  # type: ignore[index]
 
 
 def refused(data: bytes) -> str | None:
@@ -48,8 +53,9 @@ def test_tables_and_dump_of_the_text_are_those_of_code_and_vector() -> None:
 
 def test_rules_are_numbered_in_order() -> None:
     found = re.findall(r"^- \*\*([HCV])(\d+)\*\* ", SPEC.read_text(encoding="utf-8"), re.MULTILINE)
-    for letter, count in (("H", 23), ("C", 9), ("V", 14)):
-        assert [int(number) for kind, number in found if kind == letter] == list(range(1, count + 1))
+    assert [kind + number for kind, number in found] == [
+        f"{letter}{number}" for letter, count in (("H", 23), ("C", 9), ("V", 14)) for number in range(1, count + 1)
+    ]
 
 
 def test_each_way_to_break_a_rule_has_its_vector() -> None:
@@ -78,9 +84,9 @@ def test_broken_vector_is_refused_by_its_rule(file: Path) -> None:
 
 
 def agree(data: bytes) -> None:
-    ours, theirs = rule(data), refused(data)
+    ours, theirs = fault(data), refused(data)
     # The reference has no decoder of zstd, in which a projector is here, or of images; an Archive no opinion of views.
-    if not (theirs is None and ours in ("C2", "C3", "C4")):
+    if theirs is not None or ours is None or not re.search(r"\[C[23]\]$|section 'projector'.*\[C4\]$", ours):
         assert (ours is None) == (theirs in (None, "H23")), (ours, theirs)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from hellods.format import wire
 
-from .forge import PIXELS, forge, images, stream
+from .forge import HEADER, PIXELS, forge, images, stream
 from .test_rules import BROKEN, SPEC, nested
 
 VECTORS = SPEC.parent / "vectors"
@@ -41,6 +41,9 @@ def valid() -> dict[str, bytes]:
         "no-license": forge(lambda h: (h.pop("license"), h.update(projector=None)), sections={"projector": None}),
         "nested-32-deep": of(source=nested(30)),
         "integers-of-53-bits": of(metrics={"most": (1 << 53) - 1, "least": 1 - (1 << 53)}),
+        "decimals-next-to-a-limit": of(
+            images={**HEADER["images"], "mean": ["1000000.00000000000001", "0", "-1000000"], "std": ["0.000001"] * 3}
+        ),
         "escapes": of(name='"\\\b\f\n\r\t\u001f\u007f\u2028/ \U0001f600'),
     }
 

@@ -37,7 +37,9 @@ def test_digest_of_a_base_with_texts_stays_what_archives_state() -> None:
     assert load_open_clip("hello-tiny").sha256 == HELLO_TINY
 
 
-@pytest.mark.parametrize("base", ["local-dir:/home/ann/clip/", r"local-dir:C:\Users\Ann\clip", "hf-hub:ann/clip"])
+@pytest.mark.parametrize(
+    "base", ["local-dir:/home/ann/clip/", "local-dir://ann/clip", r"local-dir:C:\Users\Ann\clip", "hf-hub:ann/clip"]
+)
 def test_archive_states_no_path_of_the_user(base: str) -> None:
     assert resolve(base)[0] == "given:clip"
 
