@@ -29,7 +29,7 @@ from hellods.labels.projector import Projector
 
 CLASSES = 1000
 PRODUCT = {"cpu": 2048, "cuda": 8192}  # side of the matrices
-BATCH = {"cpu": 32, "cuda": 256}
+BATCH = {"cpu": 16, "cuda": 256}
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
 

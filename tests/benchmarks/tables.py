@@ -327,10 +327,24 @@ def fits() -> str:
             f"{found['kl']['1']:.3f}",
             f"{1000 * found['kl']['20']:.2f}",
             f"{found['bytes']:,}",
+            ", ".join(f"{100 * value:.1f}" for value in found["students"]),
         ]
         for name, found in results("fits_ipc10")["fits"].items()
     ]
-    return markdown(["fit", "views as the assistant", "KL, T = 1", "1,000 × KL, T = 20", "bytes"], rows)
+    return markdown(["fit", "views as the assistant", "KL, T = 1", "1,000 × KL, T = 20", "bytes", "students"], rows)
+
+
+def stages() -> str:
+    """Return a row for each part of an assistant's training, a column for each number of images a class."""
+    found = results("stages")["of"]["12 epochs"]
+    counts = sorted(found, key=int)
+    rows = []
+    for name in dict.fromkeys(name for count in counts for name in found[count]):
+        held = {count: found[count].get(name) for count in counts}
+        score = next(facts["accuracy"] for facts in held.values() if facts)
+        cells = [f"{100 * mean(facts['students']):.1f}" if facts else "" for facts in held.values()]
+        rows.append([name, percent(score), *cells])
+    return markdown(["assistant after 12 epochs", "it is right on", *(f"{n} a class" for n in counts)], rows)
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -348,6 +362,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "shapes": shapes,
     "fits": fits,
     "choices": choices,
+    "stages": stages,
 }
 
 
