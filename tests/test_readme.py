@@ -1,6 +1,7 @@
 """The README does what it says: its commands run, its code trains, its tables are the measured numbers."""
 
 import importlib.util
+import json
 import re
 import shlex
 import shutil
@@ -17,6 +18,7 @@ from click.testing import CliRunner
 from torch import Tensor, nn
 
 from hellods import HelloLoader
+from hellods.evaluate.arms import ARMS
 from hellods_cli import main
 from hellods_cli.loop import loop
 
@@ -158,9 +160,16 @@ def test_files_that_are_named_exist() -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
+RESULTS = ROOT / "tests" / "benchmarks" / "results"
+
+
 @pytest.fixture
 def tables() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "tests" / "benchmarks" / "tables.py")
+    return benchmark("tables")
+
+
+def benchmark(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / "benchmarks" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -171,3 +180,13 @@ def tables() -> ModuleType:
 def test_tables_are_made_from_the_measured_numbers(tables: ModuleType) -> None:
     for document in tables.DOCUMENTS:
         assert tables.filled(document.read_text()) == document.read_text()
+
+
+def test_reports_have_the_arms_and_seeds_that_their_commands_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tests" / "benchmarks")  # scripts find each other there
+    for name, measurement in benchmark("evaluations").MEASUREMENTS.items():
+        report = json.loads((RESULTS / f"evaluate_{name.replace('-', '_')}.json").read_text())
+        (archive,) = report["archives"]
+        asked = [arm for arm in ARMS if arm in measurement.arms or arm.partition("-")[0] in measurement.arms]
+        assert list(archive["arms"]) == asked
+        assert {len(arm["accuracy"]["last"]["values"]) for arm in archive["arms"].values()} == {measurement.seeds}
