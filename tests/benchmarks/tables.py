@@ -310,12 +310,16 @@ def shapes() -> str:
 
 
 def choices() -> str:
-    """Return a row for each way to choose images: what students learn from them."""
-    rows = [
-        [name, ", ".join(f"{100 * value:.1f}" for value in found), f"{100 * mean(found):.1f}"]
-        for name, found in results("choices_ipc1")["students"].items()
-    ]
-    return markdown(["images of CIFAR-10, one a class", "students 0 to 2", "mean"], rows)
+    """Return a row for each way to choose images, what students learn from one and from ten a class."""
+    found = {count: results(f"choices_ipc{count}")["students"] for count in (1, 10)}
+
+    def cell(students: list[float] | None) -> str:
+        if not students:
+            return ""
+        return f"{', '.join(f'{100 * value:.1f}' for value in students)}: {100 * mean(students):.1f}"
+
+    rows = [[name, *(cell(of.get(name)) for of in found.values())] for name in found[1]]
+    return markdown(["images of CIFAR-10", "one a class, students 0 to 2: their mean", "ten a class"], rows)
 
 
 def fits() -> str:
