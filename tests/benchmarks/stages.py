@@ -58,7 +58,7 @@ def main() -> None:
     stages = (1, 2, last // 3, last * 2 // 3, last)
     asked = Recipe(teacher_epochs=last, teacher_stages=stages)
     setting = prepare(inputs("cifar10", options.folder), asked)
-    networks = trained(setting, options.folder)
+    networks, given = trained(setting, options.folder), get_teacher(setting, silent)
     makers = {f"epoch {epoch}": [network] for epoch, network in networks.items()}
     makers["mean of epochs 1 and 2"] = [networks[1], networks[2]]
     makers[f"mean of epochs {', '.join(map(str, stages[2:]))}"] = [networks[epoch] for epoch in stages[2:]]
@@ -66,7 +66,6 @@ def main() -> None:
     for count in options.images_per_class:
         recipe, generator = replace(setting.recipe, images_per_class=count), torch.Generator().manual_seed(0)
         layout = replace(setting.layout, images_per_class=count)
-        given = get_teacher(setting, silent)
         images = INITIALIZERS["patches"](setting.source, given, layout, generator, silent)
         for name in options.only or makers:
             chosen = makers[name]
