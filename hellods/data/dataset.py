@@ -52,6 +52,9 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         normalize: False returns the view as uint8.
         base: the base model, where the archive names one that only the user can provide; or in place of the one that
             the archive holds.
+        compile: True for labels by compiled code (`torch.compile`), which takes a C++ compiler on this machine, on a
+            GPU Triton, and half a minute or more at the first label. A MobileNetV2 then labels in half the time on a
+            CPU; what is mostly matrix products, as a Vision Transformer, gains little.
 
     Raises:
         HelloError: not a `.hello` file that can be read.
@@ -74,6 +77,7 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         transform: Callable[[Tensor], Any] | None = None,
         normalize: bool = True,
         base: str | None = None,
+        compile: bool = False,
     ) -> None:
         path = str(Path(path).absolute())  # a worker may have another working directory
         with Archive.open(path) as archive:
@@ -90,6 +94,7 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
             labels=labels,
             temperature=temperature,
             base=base,
+            compile=compile,
         )
         epochs = Epochs(header.images.count)
         state = {"options": options, "transform": transform, "normalize": normalize, "epochs": epochs, "memory": None}

@@ -32,6 +32,7 @@ class Options:
     labels: Kind
     temperature: float
     base: str | None
+    compile: bool
 
     def __post_init__(self) -> None:
         if self.labels not in ("soft", "logits", "hard"):
@@ -41,6 +42,8 @@ class Options:
             raise OptionError(f"temperature is {self.temperature!r}: it must be positive, and belongs to labels='soft'")
         if not isinstance(self.base, str | None):
             raise OptionError(f"base is {self.base!r}, expected the name of a base model")
+        if not isinstance(self.compile, bool):
+            raise OptionError(f"compile is {self.compile!r}, expected True or False")
         if not (isinstance(self.seed, int) and 0 <= self.seed < 1 << 63):
             raise OptionError(f"seed is {self.seed!r}, expected an int, 0 to 2**63 - 1")
         if self.views is not None and not (type(self.views) is int and 1 <= self.views < 1 << 31 and self.drawn):

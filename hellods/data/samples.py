@@ -31,9 +31,9 @@ if TYPE_CHECKING:  # open_clip costs seconds to import, and a worker never makes
 LABEL_BATCH: Final = 256
 LABEL_VALUES: Final = 1 << 27
 # What data sets of one file share in this process, by its path and content: its images; and, by the base model that the
-# user gave, its label maker, with the devices that its answers were checked on.
+# user gave and whether it is compiled, its label maker, with the devices that its answers were checked on.
 IMAGES: Final[WeakValueDictionary[tuple[str, str], Images]] = WeakValueDictionary()
-PROJECTORS: Final[WeakValueDictionary[tuple[str, str, str | None], "Projector"]] = WeakValueDictionary()
+PROJECTORS: Final[WeakValueDictionary[tuple[str, str, str | None, bool], "Projector"]] = WeakValueDictionary()
 CHECKED: Final[WeakKeyDictionary["Projector", set[torch.device]]] = WeakKeyDictionary()
 
 
@@ -100,7 +100,8 @@ class Samples:
         Raises:
             LabelError: the base model is missing or another one.
         """
-        source = (self.options.path, self.options.content_id, self.options.base)
+        options = self.options
+        source = (options.path, options.content_id, options.base, options.compile)
         projector = PROJECTORS.get(source)
         if projector is None:
             projector = PROJECTORS[source] = self._restore()
@@ -111,14 +112,15 @@ class Samples:
     def _restore(self) -> "Projector":
         from hellods.labels.projector import Projector
 
-        base, config = self.options.base, configured(self.header, self.options.path)
+        base, compile = self.options.base, self.options.compile
+        config = configured(self.header, self.options.path)
         with self.options.open() as archive:
             state = safetensors.torch.load(archive.read("projector"))
             held = config.tower is not None and base is None
             embedded = safetensors.torch.load(archive.read("backbone")) if held else None
         try:
             with float32_on_cpu():
-                return Projector.restore(config, self.classes, state, embedded=embedded, base=base)
+                return Projector.restore(config, self.classes, state, embedded=embedded, base=base, compile=compile)
         except HelloError as cause:
             raise type(cause)(f"{self.options.path}: {cause}") from cause
 

@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 from hellods.errors import FormatError
 from hellods.labels.arithmetic import DTYPES, exact, in_parts, lower
 from hellods.labels.backbones import BACKBONES, Backbone, load_base
+from hellods.labels.compiled import compiled
 from hellods.labels.config import Head, Precision, ProjectorConfig, Quantization
 from hellods.labels.embedded import restore, stored
 from hellods.labels.folding import fold
@@ -109,6 +110,7 @@ class Projector(nn.Module):
         *,
         embedded: dict[str, Tensor] | None = None,
         base: str | None = None,
+        compile: bool = False,
     ) -> Self:
         """Return the projector that an archive describes, its deltas merged, at the cost of the bare tower.
 
@@ -119,6 +121,7 @@ class Projector(nn.Module):
             embedded: the tensors of its `backbone` section, if it has one.
             base: overrides the base model that the archive holds or names. One that open_clip does not know by itself
                 must be given, so that a file cannot choose what is downloaded.
+            compile: makes labels by compiled code, see `compiled`.
 
         Raises:
             LabelError: the base model is missing, or differs from the one that the archive was made with.
@@ -134,6 +137,8 @@ class Projector(nn.Module):
         projector = cls(config, backbone, torch.Generator().manual_seed(0), state)
         projector.load(state)
         projector.merge()
+        if compile:
+            projector._embed = compiled(projector._embed, projector.tower, projector._dtype)  # type: ignore[method-assign, assignment]
         return projector
 
     def forward(self, images: Tensor) -> Tensor:
