@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final, Self
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 import safetensors.torch
 import torch
@@ -19,7 +19,6 @@ from hellods.device import CPU, float32_on_cpu, maker, sent
 from hellods.errors import HelloError, LabelError
 from hellods.format import wire
 from hellods.format.header import Header
-from hellods.labels.arithmetic import exact
 from hellods.views.draw import Draw, draw, middle
 from hellods.views.render import render
 from hellods.views.rule import Views
@@ -31,10 +30,12 @@ if TYPE_CHECKING:  # open_clip costs seconds to import, and a worker never makes
 LABEL_BATCH: Final = 256
 LABEL_VALUES: Final = 1 << 27
 # What data sets of one file share in this process, by its path and content: its images; and, by the base model that the
-# user gave and whether it is compiled, its label maker, with the devices that its answers were checked on.
+# user gave, whether it is compiled, and the device, its label maker.
 IMAGES: Final[WeakValueDictionary[tuple[str, str], Images]] = WeakValueDictionary()
-PROJECTORS: Final[WeakValueDictionary[tuple[str, str, str | None, bool], "Projector"]] = WeakValueDictionary()
-CHECKED: Final[WeakKeyDictionary["Projector", set[torch.device]]] = WeakKeyDictionary()
+PROJECTORS: Final[WeakValueDictionary[tuple[str, str, str | None, bool, torch.device], "Projector"]] = (
+    WeakValueDictionary()
+)
+CHECKED: Final[WeakSet["Projector"]] = WeakSet()  # that the archive's probe was asked of
 
 
 class Samples:
@@ -43,6 +44,7 @@ class Samples:
     def __init__(self, options: Options, memory: Shared | None = None) -> None:
         self.options = options
         self._given = memory
+        self._projectors: dict[torch.device, Projector] = {}
 
     @classmethod
     def of(cls, options: Options, memory: Shared | None) -> Self:
@@ -93,23 +95,23 @@ class Samples:
             images = IMAGES[file] = Images(self.header, self.options.open, self._given)
         return images
 
-    @cached_property
-    def projector(self) -> "Projector":
-        """The label maker, on the CPU until labels are asked for elsewhere.
+    def projector(self, device: torch.device) -> "Projector":
+        """Return the label maker on a device, each of which has its own.
 
         Raises:
             LabelError: the base model is missing or another one.
         """
-        options = self.options
-        source = (options.path, options.content_id, options.base, options.compile)
-        projector = PROJECTORS.get(source)
-        if projector is None:
-            projector = PROJECTORS[source] = self._restore()
-            CHECKED[projector] = set()
-        return projector
+        if device not in self._projectors:
+            options = self.options
+            key = (options.path, options.content_id, options.base, options.compile, device)
+            shared = PROJECTORS.get(key)
+            if shared is None:
+                shared = PROJECTORS[key] = self._restore(device)
+            self._projectors[device] = shared
+        return self._projectors[device]
 
-    @torch.inference_mode(False)  # what is kept is moved in any mode
-    def _restore(self) -> "Projector":
+    @torch.inference_mode(False)  # what is kept is used in any mode
+    def _restore(self, device: torch.device) -> "Projector":
         from hellods.labels.projector import Projector
 
         base, compile = self.options.base, self.options.compile
@@ -120,12 +122,13 @@ class Samples:
             embedded = safetensors.torch.load(archive.read("backbone")) if held else None
         try:
             with float32_on_cpu():
-                return Projector.restore(config, self.classes, state, embedded=embedded, base=base, compile=compile)
+                made = Projector.restore(config, self.classes, state, embedded=embedded, base=base, compile=compile)
         except HelloError as cause:
             raise type(cause)(f"{self.options.path}: {cause}") from cause
+        return made.to(device)
 
     def _check(self, device: torch.device) -> None:
-        """Answer the archive's probe on a device that no label was made on so far.
+        """Answer the archive's probe on a device on which no label was made so far.
 
         Raises:
             LabelError: the answers differ.
@@ -143,9 +146,9 @@ class Samples:
             def answer(device: torch.device) -> Tensor | None:
                 return answer_probe(probe, rule.size, partial(view, device), self._logits)
 
-            if fault := probe_fault(probe, answer, device, self.projector.config.precision):
+            if fault := probe_fault(probe, answer, device, self.projector(device).config.precision):
                 raise LabelError(f"{path}: {fault}")
-        CHECKED[self.projector].add(device)
+        CHECKED.add(self.projector(device))
 
     @cached_property
     def _cache(self) -> LabelCache | None:
@@ -218,7 +221,7 @@ class Samples:
             )
         if maker(images.device) != images.device:
             return self.answer(images.to(maker(images.device))).to(images.device)
-        if images.device not in CHECKED[self.projector]:
+        if self.projector(images.device) not in CHECKED:
             self._check(images.device)
         logits = self._logits(images)
         if self.options.labels == "soft":
@@ -226,12 +229,8 @@ class Samples:
         return logits
 
     def _logits(self, images: Tensor) -> Tensor:
-        parts = torch.split(images, _at_once(images.shape[1:].numel()))
-        with exact(images.device):  # in which no other thread moves the projector
-            if self.projector.gain.device != images.device:
-                with torch.inference_mode(False):
-                    self.projector.to(images.device)
-            return torch.cat([self.projector.label(part) for part in parts])
+        projector, parts = self.projector(images.device), torch.split(images, _at_once(images.shape[1:].numel()))
+        return torch.cat([projector.label(part) for part in parts])
 
     def _label(self, epochs: Tensor, indices: Tensor, device: torch.device, views: Tensor | None) -> Tensor:
         if self._cache is None:

@@ -5,9 +5,9 @@
 Files are as FKD and SRe2L store labels: for each batch the crops, the flips and float16 probabilities, here as tensors
 alone, so that reading runs no code; the images are JPEG files that workers decode. Kept labels are those of views=10
 after the tenth epoch. All see views of one rule, unmixed. Fresh labels are made by a projector on `hello-tiny`, which
-sees 64 px, and by one on a MobileNetV2 of 224 px; where students learn in bfloat16, once more in that. An epoch is
-compared with that of hard labels in the same turn; the same loaders without a student tell what labels cost by
-themselves.
+sees 64 px, and by one on a MobileNetV2 of 224 px, compiled and not; where students learn in bfloat16, once more in
+that. An epoch is compared with that of hard labels in the same turn; the same loaders without a student tell what
+labels cost by themselves.
 """
 
 import os
@@ -152,7 +152,8 @@ def main() -> None:
     fresh = {"fresh, hello-tiny": dataset}
     for precision in precisions:
         larger = archive(chosen.folder, count, base=given, precision=precision)
-        fresh[f"fresh, mobilenetv2-in1k, {precision}"] = HelloDataset(larger, base=given)
+        for way, compile in (("", False), (", compiled", True)):
+            fresh[f"fresh, mobilenetv2-in1k, {precision}{way}"] = HelloDataset(larger, base=given, compile=compile)
     epochs = loaders(path, fresh, device, batch)
     student = Student(len(dataset.classes), device)
     images, labels = dataset.batch([0], device)
@@ -177,7 +178,8 @@ def main() -> None:
     idle = middle["hard, no student"]
     learning = operations(lambda: student.learn(images.expand(2, -1, -1, -1), labels.expand(2, -1))) // 2
     view = torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8, device=device)
-    labelling = {name: operations(lambda maker=one.label_maker: maker(view)) for name, one in fresh.items()}
+    counted = {name: one for name, one in fresh.items() if "compiled" not in name}  # whose operations are not torch's
+    labelling = {name: operations(lambda maker=one.label_maker: maker(view)) for name, one in counted.items()}
     result = {
         "images": len(dataset),
         "batch": batch,

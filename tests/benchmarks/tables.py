@@ -233,7 +233,9 @@ def epoch() -> str:
         "kept": "soft labels, views=10, after the tenth epoch",
         "fresh, hello-tiny": "soft labels of fresh views, by a projector on `hello-tiny` at 64 px",
         "fresh, mobilenetv2-in1k, fp32": "the same, on a MobileNetV2 at 224 px",
+        "fresh, mobilenetv2-in1k, fp32, compiled": "the same, compiled (`compile=True`)",
         "fresh, mobilenetv2-in1k, bf16": "the same, labels in bfloat16 (`--label-precision bf16`)",
+        "fresh, mobilenetv2-in1k, bf16, compiled": "the same, in bfloat16 and compiled",
         "files": "soft labels and views read from files, images from JPEG files",
     }
     least = measured["float32"]["times_hard_by_operations"]
