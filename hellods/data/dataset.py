@@ -53,8 +53,9 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         base: the base model, where the archive names one that only the user can provide; or in place of the one that
             the archive holds.
         compile: True for labels by compiled code (`torch.compile`), which takes a C++ compiler on this machine, on a
-            GPU Triton, and half a minute or more at the first label. A MobileNetV2 then labels in half the time on a
-            CPU; what is mostly matrix products, as a Vision Transformer, gains little.
+            GPU Triton. A MobileNetV2 then labels in half the time on a CPU; what is mostly matrix products, as a Vision
+            Transformer, gains little. It compiles for half a minute and more at the first label, and again for a single
+            image, in inference mode, and when torch's settings change; its copy of the weights stays in memory.
 
     Raises:
         HelloError: not a `.hello` file that can be read.
@@ -79,7 +80,9 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         base: str | None = None,
         compile: bool = False,
     ) -> None:
-        path = str(Path(path).absolute())  # a worker may have another working directory
+        path = str(Path(path).absolute())  # a worker may have another working directory,
+        if isinstance(base, str) and base.startswith("local-dir:"):  # and labels may be made in one
+            base = f"local-dir:{Path(base.removeprefix('local-dir:')).absolute()}"
         with Archive.open(path) as archive:
             header, content_id = archive.header, archive.content_id
         if header.projector is None and labels != "hard":

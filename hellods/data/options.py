@@ -3,6 +3,7 @@
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
+from math import inf
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -37,13 +38,14 @@ class Options:
     def __post_init__(self) -> None:
         if self.labels not in ("soft", "logits", "hard"):
             raise OptionError(f"labels is {self.labels!r}, expected 'soft', 'logits' or 'hard'")
-        warm = isinstance(self.temperature, (int, float)) and self.temperature > 0
+        warm = isinstance(self.temperature, (int, float)) and 0 < self.temperature < inf
         if not warm or (self.temperature != 1 and self.labels != "soft"):
             raise OptionError(f"temperature is {self.temperature!r}: it must be positive, and belongs to labels='soft'")
         if not isinstance(self.base, str | None):
             raise OptionError(f"base is {self.base!r}, expected the name of a base model")
-        if not isinstance(self.compile, bool):
-            raise OptionError(f"compile is {self.compile!r}, expected True or False")
+        for name in ("train", "compile"):
+            if not isinstance(getattr(self, name), bool):
+                raise OptionError(f"{name} is {getattr(self, name)!r}, expected True or False")
         if not (isinstance(self.seed, int) and 0 <= self.seed < 1 << 63):
             raise OptionError(f"seed is {self.seed!r}, expected an int, 0 to 2**63 - 1")
         if self.views is not None and not (type(self.views) is int and 1 <= self.views < 1 << 31 and self.drawn):

@@ -147,7 +147,8 @@ class Samples:
                 return answer_probe(probe, rule.size, partial(view, device), self._logits)
 
             if fault := probe_fault(probe, answer, device, self.projector(device).config.precision):
-                raise LabelError(f"{path}: {fault}")
+                compiler = "; or its compiler is: leave out compile=True" if self.options.compile else ""
+                raise LabelError(f"{path}: {fault}{compiler}")
         CHECKED.add(self.projector(device))
 
     @cached_property

@@ -1,7 +1,6 @@
 """Labels by compiled code: torch.compile, with the weights as constants."""
 
 from collections.abc import Callable
-from functools import wraps
 
 import torch
 from torch import Tensor, nn
@@ -14,37 +13,42 @@ def compiled(answer: Callable[[Tensor], Tensor], network: nn.Module, dtype: torc
     """Return what answers as `answer` does, for any number of images, by code that is compiled when it is first asked.
 
     Weights are constants for the compiler (`torch._inductor.config.freezing`): it lays them out as the processor likes
-    them, and does what follows a convolution within it. So they must not change any more. Where gradients are wanted,
-    `answer` itself is asked.
+    them, and does what follows a convolution within it. So they must not change any more, and gradients must be off.
 
     Args:
         answer: asks the network.
-        network: is changed, to answer as before, only through the compiler.
+        network: its BatchNorms get hooks, unless it computes in float32.
         dtype: that it computes in.
 
     Raises:
-        LabelError: by the answer, where this machine cannot compile.
+        LabelError: here or by the answer: this machine cannot compile.
     """
     if dtype != torch.float32:
         _apart(network, dtype)
-    fast = torch.compile(answer, dynamic=True)
+    try:
+        fast = torch.compile(answer, dynamic=True)
+    except RuntimeError as cause:  # this Python is too new for this torch
+        raise _refusal(cause) from cause
 
-    @wraps(answer)
     def ask(images: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            return answer(images)
+        from torch._dynamo import config as tracing
         from torch._dynamo.exc import TorchDynamoException
-        from torch._inductor import config
+        from torch._inductor import config as compiling
 
         try:
-            # The `options` of torch.compile would come too late: whether weights are constants is asked before.
-            with config.patch(freezing=True):
+            # The `options` of torch.compile would come too late: whether weights are constants is asked before. And all
+            # label makers of a process count as one function, of which torch compiles eight unless told otherwise.
+            with compiling.patch(freezing=True), tracing.patch(recompile_limit=1 << 16):
                 return fast(images)
         except TorchDynamoException as cause:
-            reason = " ".join(str(cause).strip().split("\n\n")[0].split())
-            raise LabelError(f"labels cannot be compiled here: {reason}: leave out compile=True") from cause
+            raise _refusal(cause) from cause
 
     return ask
+
+
+def _refusal(cause: RuntimeError) -> LabelError:
+    reason = " ".join(str(cause).strip().split("\n\n")[0].split())
+    return LabelError(f"labels cannot be compiled here: {reason}: leave out compile=True")
 
 
 def _apart(network: nn.Module, dtype: torch.dtype) -> None:

@@ -436,8 +436,9 @@ def test_hard_labels_need_no_base_model_that_is_missing(
 def test_base_of_the_user_is_taken(make: Callable[..., Path], tmp_path: Path, archive: Path) -> None:
     config = HelloDataset(archive).header.projector
     path = make(tmp_path / "x.hello", projector={**config, "base": "given:ours"})
-    label = HelloDataset(path, base="local-dir:ours")[0][1].to("cpu")
-    assert torch.allclose(label, HelloDataset(archive)[0][1].to("cpu"), atol=1e-5)
+    dataset = HelloDataset(path, base="local-dir:ours")
+    assert torch.allclose(dataset[0][1].to("cpu"), HelloDataset(archive)[0][1].to("cpu"), atol=1e-5)
+    assert dataset._samples.options.base == f"local-dir:{Path('ours').absolute()}"  # wherever the process goes
 
 
 def test_probe_that_disagrees_is_refused(make: Callable[..., Path], tmp_path: Path, archive: Path) -> None:
@@ -493,7 +494,10 @@ def test_archive_without_projector_has_hard_labels_only(make: Callable[..., Path
         ({"views": "10"}, "views is '10', expected"),
         ({"temperature": "2"}, "temperature is '2'"),
         ({"temperature": None}, "temperature is None"),
+        ({"temperature": float("inf")}, "temperature is inf"),
         ({"base": 5}, "base is 5, expected the name of a base model"),
+        ({"train": "no"}, "train is 'no', expected True or False"),
+        ({"compile": "yes"}, "compile is 'yes', expected True or False"),
     ],
 )
 def test_option_that_cannot_be_used_is_refused(options: dict[str, Any], message: str, archive: Path) -> None:

@@ -67,9 +67,9 @@ def test_a_label_maker_from_inference_mode_is_used_after_it(archive: Path) -> No
     dataset = HelloDataset(archive)
     with torch.inference_mode():
         dataset.batch([0])
-    assert not any(
-        value.is_inference() for value in dataset._samples.projector(torch.device("cpu")).state_dict().values()
-    )
+    label_maker = dataset._samples.projector(torch.device("cpu"))
+    assert not any(value.is_inference() for value in (*label_maker.parameters(), *label_maker.buffers()))
+    dataset.batch([0])
 
 
 def test_a_data_set_that_was_copied_in_inference_mode_takes_an_epoch_after_it(archive: Path) -> None:

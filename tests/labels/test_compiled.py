@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from torch import nn
 from torch._inductor import config
 
 from hellods import HelloDataset
-from hellods.errors import LabelError, OptionError
+from hellods.data.samples import CHECKED
+from hellods.errors import LabelError
 from hellods.labels.arithmetic import DTYPES, TOLERANCES, lower
 from hellods.labels.compiled import compiled
 from hellods.labels.config import Precision
@@ -17,8 +19,9 @@ from hellods.labels.projector import Projector
 
 DIGITS = Path(__file__).parents[2] / "spec" / "vectors" / "valid" / "digits.hello"
 
-if not any(map(shutil.which, ("g++", "c++", "clang++"))):
-    pytest.skip("no C++ compiler on this machine", allow_module_level=True)
+takes_a_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, ("g++", "c++", "clang++"))), reason="no C++ compiler on this machine"
+)
 
 
 def network(precision: Precision) -> nn.Module:
@@ -30,6 +33,7 @@ def network(precision: Precision) -> nn.Module:
     return made
 
 
+@takes_a_compiler
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_any_number_of_images_is_answered_as_without(precision: Precision) -> None:
     made, dtype = network(precision), DTYPES[precision]
@@ -42,12 +46,30 @@ def test_any_number_of_images_is_answered_as_without(precision: Precision) -> No
             assert off < (1e-5 if precision == "fp32" else 5e-3)
 
 
-def test_where_gradients_are_wanted_the_network_itself_is_asked() -> None:
-    made = network("fp32")
-    images = torch.randn(2, 3, 8, 8, requires_grad=True)
-    compiled(made, made, torch.float32)(images).sum().backward()
-    assert images.grad is not None
-    assert images.grad.abs().max() > 0
+def test_python_that_torch_cannot_compile_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("torch.compile is not supported on Python 3.15+")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    with pytest.raises(LabelError, match=r"cannot be compiled here: .*3\.15\+: leave out compile=True"):
+        HelloDataset(DIGITS, compile=True)[0][1].sum()
+
+
+def test_probe_that_disagrees_names_the_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("hellods.labels.projector.compiled", lambda answer, *_: lambda images: answer(images).flip(1))
+    dataset = HelloDataset(shutil.copy(DIGITS, tmp_path), compile=True)  # a label maker that no other test shares
+    with pytest.raises(
+        LabelError, match=r"differ from the archive's probe .*; or its compiler is: leave out compile=T"
+    ):
+        dataset[0][1].sum()
+
+
+@takes_a_compiler
+def test_a_tenth_label_maker_is_compiled_too() -> None:
+    images, made = torch.randn(2, 3, 8, 8), network("fp32")
+    with torch.no_grad(), torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        for _ in range(10):
+            compiled(lambda shown: made(shown), made, torch.float32)(images)
 
 
 def test_machine_without_a_compiler_is_told_what_to_leave_out() -> None:
@@ -58,22 +80,19 @@ def test_machine_without_a_compiler_is_told_what_to_leave_out() -> None:
         dataset[0][1].sum()
 
 
-def test_only_true_or_false_will_do() -> None:
-    with pytest.raises(OptionError, match="compile is 'yes', expected True or False"):
-        HelloDataset(DIGITS, compile="yes")  # type: ignore[arg-type]
-
-
+@takes_a_compiler
 @pytest.mark.slow
 def test_labels_of_an_archive_are_those_without_and_its_probe_is_asked_of_the_compiled_ones() -> None:
     plain, fast = (HelloDataset(DIGITS, train=False, compile=choice) for choice in (False, True))
     for count in (len(plain), 1, 3):
         expected, found = (dataset.batch(range(count))[1] for dataset in (plain, fast))
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
-    assert fast.label_maker(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape == (2, 10)
+    assert fast._samples.projector(torch.device("cpu")) in CHECKED
 
 
+@takes_a_compiler
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", get_args(Precision))
 def test_projector_of_a_package_base_is_compiled_in_every_precision(precision: Precision) -> None:
     images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
     made = Projector.create("hello-tiny", ("cat", "dog"), template="{}", ranks=(4, 2), seed=0, precision=precision)
