@@ -73,7 +73,8 @@ option = options_of(Inputs, Recipe)
 )
 @option(
     "teacher_epochs",
-    "Epochs of a teacher that is trained here, or of the assistant.  [default: 12, or 24 from 25 images a class]",
+    "Epochs in which the learning rate of a teacher that is trained here, or of the assistant, falls to nothing; it "
+    "learns until the last of --teacher-stages.  [default: 12, or 24 from 25 images a class]",
     int,
 )
 @option(

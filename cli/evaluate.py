@@ -43,9 +43,10 @@ def knob(name: str, text: str, kind: Any = None) -> Callable[[F], F]:
     type=click.Choice([*PRESETS]),
     default="rded",
     show_default=True,
-    help="Recipe of students: RDED's, SRe2L's, or HeLlO's loss in RDED's, for the rest of it is not published.",
+    help="Recipe of students: RDED's (300 epochs of AdamW at 0.001, KL at T = 20), SRe2L's, or HeLlO's loss in RDED's, "
+    "for the rest of it is not published.",
 )
-@knob("student", "Student network: convnet3 to convnet6, resnet18, or one of torchvision or timm.")
+@knob("student", "Student network: convnet3 to convnet6, resnet18, or one of torchvision or timm; else by the side.")
 @knob("epochs", "Epochs of a student, counted in the archive's images.", int)
 @knob("batch_size", "Batch size of a student.", int)
 @knob("learning_rate", "AdamW's initial learning rate.", float)

@@ -12,7 +12,8 @@ from hellods.distill.toml import to_toml
 from hellods.format.archive import Archive
 from hellods.format.header import Header
 from hellods.labels.config import OWN
-from hellods.record import from_json, to_json
+from hellods.record import decimal, from_json, to_json
+from hellods.teachers.scale import MEAN, STD
 
 from .text import INDENT, escape, facts, row, scalar
 
@@ -58,10 +59,18 @@ def recipe(archive: Archive) -> str:
         "not known to this version": [name for name in held if name not in knobs],
     }
     comments = [f"# {note}: {escape(', '.join(names))}\n" for note, names in notes.items() if names]
-    base, teacher = (archive.header.projector or {}).get("base"), archive.header.teacher.get("architecture")
+    header, projector = archive.header, archive.header.projector or {}
+    teacher, base, classes = header.teacher.get("architecture"), projector.get("base"), list(header.classes)
+    plain = projector.get("descriptions") in (None, classes, [name.replace("_", " ") for name in classes])
+    scale = header.images.mean, header.images.std
     if teacher and knobs["assistant"] == NO_ASSISTANT and knobs["teacher_stages"]:
         teacher = f"train:{teacher}"
-    made_from = {"base model": base and str(base).removeprefix("given:"), "teacher": teacher}
+    made_from = {
+        "base model": base and str(base).removeprefix("given:"),
+        "teacher": teacher,
+        "its mean and std": scale != (MEAN, STD) and "; ".join(",".join(map(decimal, three)) for three in scale),
+        "texts of the classes": not plain and "see inspect --json",
+    }
     comments += [f"# {what}, which no recipe names: {escape(str(name))}\n" for what, name in made_from.items() if name]
     return to_toml({name: value for name, value in knobs.items() if name in held}) + "".join(comments)
 

@@ -21,10 +21,15 @@ EXTRA = "extra"
 
 
 def to_json(value: Any) -> Any:
-    """Return `value` as what JSON holds: dataclasses as objects, tuples as lists, floats as decimal strings."""
+    """Return `value` as what JSON holds: dataclasses as objects, tuples as lists, floats as decimal strings.
+
+    A field of a dataclass that is annotated as float is one, also where it holds an int.
+    """
     if is_dataclass(value) and not isinstance(value, type):
+        hints = _hints(type(value))
         known = {field.name: getattr(value, field.name) for field in fields(value) if field.name != EXTRA}
-        return to_json({**getattr(value, EXTRA, {}), **known})
+        typed = {name: _floats(item) if _is_float(hints[name]) else item for name, item in known.items()}
+        return to_json({**getattr(value, EXTRA, {}), **typed})
     if isinstance(value, float):
         return decimal(value)
     if isinstance(value, (list, tuple)):
@@ -32,6 +37,16 @@ def to_json(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: to_json(item) for key, item in value.items()}
     return value
+
+
+def _is_float(hint: Any) -> bool:
+    return float in (hint, *get_args(hint))
+
+
+def _floats(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_floats(item) for item in value]
+    return value if value is None else float(value)
 
 
 def decimal(value: float) -> str:

@@ -49,6 +49,12 @@ def test_decimal_has_no_exponent_and_no_negative_zero(value: float, text: str) -
     assert decimal(value) == text
 
 
+def test_whole_number_is_written_as_the_float_that_its_field_holds() -> None:
+    assert to_json(Inner(side=1, scale=(0, 1))) == {"side": 1, "scale": ["0", "1"]}
+    assert to_json(Recipe(hard_weight=1))["hard_weight"] == "1"
+    assert to_json(Recipe(side=None, fit_learning_rate=None))["fit_learning_rate"] is None
+
+
 def test_record_reads_back_as_it_was() -> None:
     assert to_json(from_json(Outer, OUTER, "here")) == OUTER
 

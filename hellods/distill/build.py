@@ -18,7 +18,7 @@ from hellods.digests import digest, software
 from hellods.distill.arrange import Setting, class_by_class, lessons, prepare
 from hellods.distill.card import card
 from hellods.distill.fit import fit_projector, quantize_projector
-from hellods.distill.initialize import INITIALIZERS
+from hellods.distill.initialize import initialize
 from hellods.distill.measure import measure
 from hellods.distill.mentors import get_mentors
 from hellods.distill.prototypes import prototypes
@@ -33,7 +33,6 @@ from hellods.progress import Progress, silent
 from hellods.record import to_json
 from hellods.sources.apart import check_apart
 from hellods.teachers.teacher import Teacher, near_chance
-from hellods.train import Checkpoint
 
 logger = logging.getLogger("hellods")
 
@@ -88,8 +87,9 @@ def carry_out(
     with Work(out, beginnings(setting)) as kept:
         mentors, known, work = get_mentors(setting, kept, progress)
         with clock("images"):
-            chosen = initial_images(setting, mentors[0], work.stage("images"), progress)
-            streams, images = as_stored(chosen, setting.recipe.codec, setting.recipe.quality, progress)
+            how, layout, stage = setting.recipe, setting.layout, work.stage("images")
+            chosen = initialize(how.initializer, setting.source, mentors[0], layout, how.seed, progress, stage)
+            streams, images = as_stored(chosen, how.codec, how.quality, progress)
         with clock("projector"):
             sections = fitted(setting, mentors[-1], images, work, progress)
         with clock("check"):
@@ -132,18 +132,6 @@ def beginnings(setting: Setting) -> dict[str, Any]:
         "data": source.provenance() | {"classes": list(source.classes)},
         "teacher": to_json([inputs.teacher, inputs.teacher_mean, inputs.teacher_std]),
     }
-
-
-def initial_images(setting: Setting, teacher: Teacher, checkpoint: Checkpoint, progress: Progress) -> Tensor:
-    """Return the first images, uint8 (N, 3, S, S), if need be made anew."""
-    if checkpoint.state:
-        progress("Images", 1, 1)
-        return checkpoint.state["images"]
-    generator = torch.Generator().manual_seed(setting.recipe.seed)
-    make = INITIALIZERS[setting.recipe.initializer]
-    images = make(setting.source, teacher, setting.layout, generator, progress)
-    checkpoint.save(1, 1, lambda: {"images": images})
-    return images
 
 
 def fitted(setting: Setting, mentor: Teacher, images: Tensor, work: Work, progress: Progress) -> dict[str, bytes]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import torch
@@ -11,9 +12,10 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
 from hellods.errors import SourceError
-from hellods.progress import Progress, track
-from hellods.sources.source import Source, squares
+from hellods.progress import Progress, silent
+from hellods.sources.source import Source, squares, threaded
 from hellods.teachers.teacher import Teacher
+from hellods.train import NO_CHECKPOINT, Checkpoint
 
 BATCH: Final = 100  # real images whose crops are held and scored at once
 
@@ -34,42 +36,73 @@ class Layout:
         return self.images_per_class * self.factor**2
 
 
-Initializer = Callable[[Source, Teacher, Layout, torch.Generator, Progress], Tensor]
+# The images of one class, uint8 (ipc, 3, S, S).
+Initializer = Callable[[Source, Teacher, Layout, int, torch.Generator], Tensor]
 
 
-def real(source: Source, teacher: Teacher, layout: Layout, generator: torch.Generator, progress: Progress) -> Tensor:
-    """Return random real images: uint8 (K·ipc, 3, S, S), class after class."""
-    chosen = [pick(source, label, layout.images_per_class, generator) for label in range(len(source.classes))]
-    return torch.cat(
-        [squares(source, indices, layout.side) for indices in track(chosen, len(chosen), "Images", progress)]
-    )
+def real(source: Source, teacher: Teacher, layout: Layout, label: int, generator: torch.Generator) -> Tensor:
+    """Return random real images of a class: uint8 (ipc, 3, S, S)."""
+    return squares(source, pick(source, label, layout.images_per_class, generator), layout.side)
 
 
-def patches(source: Source, teacher: Teacher, layout: Layout, generator: torch.Generator, progress: Progress) -> Tensor:
-    """Return RDED images (Sun et al. 2024, arXiv 2312.03526): uint8 (K·ipc, 3, S, S), class after class.
+def patches(source: Source, teacher: Teacher, layout: Layout, label: int, generator: torch.Generator) -> Tensor:
+    """Return RDED images of a class (Sun et al. 2024, arXiv 2312.03526): uint8 (ipc, 3, S, S).
 
-    Per class: `candidates` random real images (all, if fewer); from each, `crops` square random resized crops of
-    area 0.08 to 1 and side S/factor; each is zero-padded to S after normalization and scored by the teacher's
-    cross-entropy; the best crop of each image stays; the best ipc·factor² of those are tiled, the k-th chunk of ipc
-    patches filling cell k.
+    Of `candidates` random real images (all, if fewer), each gives `crops` square random resized crops of area 0.08 to
+    1 and side S/factor; each is zero-padded to S after normalization and scored by the teacher's cross-entropy; the
+    best crop of each image stays; the best ipc·factor² of those are tiled, the k-th chunk of ipc patches filling cell
+    k.
     """
-    images = []
-    count = len(source.classes)
-    for label in track(range(count), count, "Images", progress):
-        available = min(layout.candidates, int((source.targets == label).sum()))
-        chosen = pick(source, label, max(available, layout.patches), generator)
-        found = []
-        for part in torch.split(chosen, BATCH):  # not all at once: each has several crops
-            crops = torch.stack([random_crops(source.image(int(i)), layout, generator) for i in part])
-            # (B, C, 3, s, s) -> (B, C)
-            scores = torch.stack([score(teacher, crop, label, layout.side) for crop in crops.unbind(1)], dim=1)
-            found.append((crops[torch.arange(len(crops)), scores.argmin(1)], scores.amin(1)))
-        best, scores = (torch.cat(parts) for parts in zip(*found, strict=True))  # (M, 3, s, s), (M,)
-        images.append(tile(best[scores.argsort(stable=True)[: layout.patches]], layout.factor))
-    return torch.cat(images)
+    available = min(layout.candidates, int((source.targets == label).sum()))
+    chosen = pick(source, label, max(available, layout.patches), generator)
+    found = []
+    for part in torch.split(chosen, BATCH):  # not all at once: each has several crops
+        crops = torch.stack([random_crops(image, layout, generator) for image in threaded(source.image, part.tolist())])
+        # (B, C, 3, s, s) -> (B, C)
+        scores = torch.stack([score(teacher, crop, label, layout.side) for crop in crops.unbind(1)], dim=1)
+        found.append((crops[torch.arange(len(crops)), scores.argmin(1)], scores.amin(1)))
+    best, scores = (torch.cat(parts) for parts in zip(*found, strict=True))  # (M, 3, s, s), (M,)
+    return tile(best[scores.argsort(stable=True)[: layout.patches]], layout.factor)
 
 
 INITIALIZERS: dict[str, Initializer] = {"patches": patches, "real": real}
+
+
+def initialize(
+    name: str,
+    source: Source,
+    teacher: Teacher,
+    layout: Layout,
+    seed: int,
+    progress: Progress = silent,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
+) -> Tensor:
+    """Return the first images, uint8 (K·ipc, 3, S, S), class after class.
+
+    Args:
+        name: of INITIALIZERS.
+        source: real images.
+        teacher: chooses among them.
+        layout: of the images.
+        seed: of what is drawn.
+        progress: told of every class.
+        checkpoint: told of every class.
+    """
+    generator, count, done = torch.Generator().manual_seed(seed), len(source.classes), checkpoint.done
+    images = []
+    if done:
+        images.append(checkpoint.state["images"])
+        generator.set_state(checkpoint.state["random"])
+    progress("Images", done, count)
+    for label in range(done, count):
+        images.append(INITIALIZERS[name](source, teacher, layout, label, generator))
+        checkpoint.save(label + 1, count, partial(_state, label + 1, images, generator))
+        progress("Images", label + 1, count)
+    return torch.cat(images)
+
+
+def _state(done: int, images: list[Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    return {"done": torch.tensor(done), "images": torch.cat(images), "random": generator.get_state()}
 
 
 def check_enough(source: Source, layout: Layout, initializer: str) -> None:

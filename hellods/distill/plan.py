@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hellods.distill.arrange import Setting, lessons
 from hellods.distill.fit import fit_projector, quantize_projector
-from hellods.distill.initialize import INITIALIZERS, Layout
+from hellods.distill.initialize import Layout, initialize
 from hellods.distill.measure import measure
 from hellods.distill.mentors import check_mentor, get_assistant, get_teacher, training_of
 from hellods.distill.prototypes import prototypes
@@ -95,7 +95,8 @@ def trials_of(setting: Setting, images: Tensor, *, kept: bool) -> list[Trial]:
     ]
     if recipe.head == "prototypes":
         trials.append(Trial(partial(prototypes, projector, source, recipe.side), CLASSES))
-    trials.append(Trial(partial(fit_projector, projector, mentors[-1], seen, how, setting.fit)))
+    fitting = partial(fit_projector, projector, mentors[-1], seen, how, setting.fit)
+    trials.append(Trial(warmed(fitting) if kept and recipe.fit_on == "real" else fitting))
     if recipe.quantization == "int4":
         trials.append(Trial(partial(quantize_projector, projector, seen, how, setting.fit)))
     return [*trials, Trial(partial(measure, projector.label, mentors, held_out, images, views))]
@@ -129,20 +130,19 @@ def schooling(setting: Setting, *, kept: bool) -> tuple[list[Teacher], list[Tria
 def standing_in(setting: Setting, architecture: str) -> Teacher:
     """Return a teacher that answers as fast as the one that a build trains."""
     training = training_of(architecture, setting.inputs, setting.recipe, setting.recipe.side)
-    return untrained(training, setting.source.classes).to(setting.device)
+    return untrained(training, len(setting.source.classes)).to(setting.device)
 
 
 def choosing(setting: Setting, teacher: Teacher) -> Trial:
     """Return what begins the choice of the first images; of each class fewer are looked at than in a build."""
     layout, source, name = setting.layout, setting.source, setting.recipe.initializer
     few = replace(layout, images_per_class=1, candidates=min(CANDIDATES, layout.candidates))
-    generator = torch.Generator().manual_seed(0)
 
     def looked_at(layout: Layout) -> float:
         candidates = min(layout.candidates, len(source) / len(source.classes))
         return layout.images_per_class if name == "real" else max(candidates, layout.patches)
 
-    begin = partial(INITIALIZERS[name], source, teacher, few, generator)
+    begin = partial(initialize, name, source, teacher, few, setting.recipe.seed)
     return Trial(begin, CLASSES, looked_at(layout) / looked_at(few))
 
 

@@ -116,6 +116,12 @@ class Recipe:
             value = getattr(self, name)
             if value not in get_args(kind) and not self._unset(name):
                 raise OptionError(f"{name} is {value!r}, expected one of {', '.join(get_args(kind))}")
+        for name in ("assistant", "template"):
+            if not isinstance(getattr(self, name), str) and not self._unset(name):
+                raise OptionError(f"{name} is {getattr(self, name)!r}, expected a text")
+        stages = self.teacher_stages
+        if stages is not None and not (isinstance(stages, tuple) and all(type(epoch) is int for epoch in stages)):
+            raise OptionError(f"teacher_stages is {stages!r}, expected a tuple of ints")
         if not _is_text(self.template):
             raise OptionError(f"template {self.template!a:.80} has characters that are no text")
         try:
@@ -224,6 +230,8 @@ class Inputs:
                 "as --teacher"
             )
         check_scale(self.teacher_mean, self.teacher_std)
+        for name in ("teacher_mean", "teacher_std"):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))  # (0, 0, 0) is (0.0, 0.0, 0.0)
         for text in (self.name, self.license, self.source_url):
             if text and not text.isprintable():
                 raise OptionError(f"{text!a}: name, license and source URL are printable text")

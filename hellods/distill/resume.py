@@ -22,7 +22,8 @@ from hellods.train import Checkpoint
 
 logger = logging.getLogger("hellods")
 
-INTERVAL: Final = 30.0  # seconds between two writes of a stage; one write may take a second
+INTERVAL: Final = 30.0  # seconds between two writes of a stage
+LONG: Final = 1.5  # seconds of a write, from which on the interval grows with it
 STAGES: Final = ("teacher", "assistant", "images", "projector", "quantize")
 
 
@@ -112,6 +113,7 @@ class Stage(Checkpoint):
         """Write the state at the last step, or when INTERVAL has passed; one that cannot be written is done without."""
         if done < total and time.monotonic() < self._next:
             return
+        start = time.monotonic()
         tensors = {name: value.contiguous() for name, value in state().items()}  # safetensors knows one order alone
         content = save(tensors, {"facts": json.dumps(self.facts), "sha256": digest(tensors)})
         try:
@@ -120,7 +122,8 @@ class Stage(Checkpoint):
                 temporary.write_bytes(content)
         except (HelloError, OSError) as cause:  # such as a full disk, which may have room later
             logger.warning("%s; if this build is killed now, the next begins this stage anew", cause)
-        self._next = time.monotonic() + INTERVAL
+        now = time.monotonic()
+        self._next = now + INTERVAL * max(1.0, (now - start) / LONG)
 
 
 def _unlike(file: Path, facts: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from safetensors.torch import save
 
 from hellods.digests import software
 from hellods.distill.mentors import given, training_of
-from hellods.distill.plan import Trial, cost
+from hellods.distill.plan import Trial, cost, warmed
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.evaluate.question import Question
 from hellods.format.files import replacing
@@ -102,7 +102,7 @@ class Bench:
 
     def training(self) -> list[float]:
         """Return the seconds that each teacher takes that is to be trained, from its first steps."""
-        return [found.seconds for begin in self._untrained if (found := cost(Trial(begin)))]
+        return [found.seconds for begin in self._untrained if (found := cost(Trial(warmed(begin))))]
 
     def _trained(self, training: Training) -> tuple[Teacher, bool]:
         """Return the teacher, and whether it is trained."""
@@ -122,7 +122,7 @@ class Bench:
             with replacing(file, overwrite=True) as temporary:
                 temporary.write_bytes(save(state))
             return teacher, True
-        teacher = untrained(training, source.classes)
+        teacher = untrained(training, len(source.classes))
         if trained:
             fit_weights(teacher.network, read_weights(str(file)), str(file), len(source.classes))
         else:

@@ -45,6 +45,7 @@ def check_student(protocol: Protocol, classes: int, size: int) -> None:
     Raises:
         OptionError: it is unknown, cannot take the views, or cannot learn from one at a time.
     """
+    assert protocol.student is not None  # resolved
     network = create(protocol.student, classes, size)
     if protocol.batch_size == 1:
         try:

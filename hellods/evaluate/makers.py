@@ -5,7 +5,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, is_tensor
 
 from hellods.labels import LabelMaker
 from hellods.labels.quantize import dequantize, packed_bytes, quantize
@@ -21,7 +21,7 @@ def ship(teacher: Teacher, bits: int) -> tuple[Teacher, int]:
     Matrices and convolutions are sent in so many bits, all else in float16; with 16 bits, everything is.
     """
     shipped, size = deepcopy(teacher), 0
-    for value in shipped.network.state_dict().values():
+    for value in filter(is_tensor, shipped.network.state_dict().values()):
         if not value.is_floating_point():
             size += value.element_size() * value.numel()
         elif value.ndim > 1 and bits < 16:

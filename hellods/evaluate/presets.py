@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Final, Literal, get_args
 
+from hellods.distill.recipe import usual_network
 from hellods.errors import OptionError
 from hellods.views.rule import Mix, Views
 
@@ -29,7 +30,7 @@ class Protocol:
     AdamW; decay on matrices alone. What is None depends on the archive: `resolve` fills it in.
     """
 
-    student: str = "convnet3"  # a name that `nets.create` knows
+    student: str | None = None  # a name that `nets.create` knows; None: convnet3 up to 64 px, else resnet18
     epochs: int = 300
     batch_size: int | None = None  # None: 10, 50, 100 for 1, 10, 50 images a class, doubled from 100 classes
     learning_rate: float | None = None  # None: by the network, 1e-3 for ResNets and ConvNets
@@ -86,12 +87,12 @@ def resolve(protocol: Protocol, views: Views, images: int, classes: int) -> tupl
     mix = protocol.mix or views.mix
     shuffle = protocol.shuffle or views.shuffle
     least = views.scale[0] if protocol.min_scale is None else protocol.min_scale
+    student = protocol.student or usual_network(views.size)
     filled = replace(
         protocol,
+        student=student,
         batch_size=min(images, protocol.batch_size or batch_size(images // classes, classes)),
-        learning_rate=LEARNING_RATES.get(protocol.student, 1e-3)
-        if protocol.learning_rate is None
-        else protocol.learning_rate,
+        learning_rate=LEARNING_RATES.get(student, 1e-3) if protocol.learning_rate is None else protocol.learning_rate,
         temperature=protocol.temperature or (TEMPERATURES[mix] if protocol.loss == "kl" else None),
         min_scale=least,
         shuffle=shuffle,

@@ -1,5 +1,6 @@
 """Subject: one archive beside the real data and the teacher, checked before any student learns."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from hellods.sources.source import Source
 from hellods.teachers.teacher import Teacher
 from hellods.views.draw import draw
 from hellods.views.rule import Views
+
+logger = logging.getLogger("hellods")
 
 MAX_SIZE: Final = 1024  # pixels of a view's side; at the 4096 that a file may ask for, a ConvNet's first maps take 9 GB
 
@@ -155,7 +158,9 @@ def recipe_of(header: Header, path: str) -> Recipe:
     """Return the recipe that the archive was made by; of an archive that states none of ours, the default one."""
     try:
         return from_json(Recipe, header.recipe, f"{path}: header.recipe", lenient=True)
-    except HelloError:
+    except HelloError as cause:
+        if header.recipe:
+            logger.warning("%s: so the default recipe says what is held out, and how a teacher is trained", cause)
         return Recipe()
 
 

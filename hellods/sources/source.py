@@ -73,9 +73,12 @@ class Source(ABC):
 class Pixels(Source):
     """A set that stands in memory."""
 
-    def __init__(self, name: str, classes: Sequence[str], targets: Sequence[int], images: Tensor) -> None:
+    def __init__(
+        self, name: str, classes: Sequence[str], targets: Sequence[int], images: Tensor, size: int | None = None
+    ) -> None:
         super().__init__(name, classes, targets)
         self.images = images  # uint8 (N, 3, H, W)
+        self.size = images.nbytes if size is None else size  # bytes of what they were made from
 
     def image(self, index: int) -> Tensor:
         return self.images[index]
@@ -85,7 +88,7 @@ class Pixels(Source):
 
     def provenance(self) -> dict[str, Any]:
         digest = hashlib.sha256(self.images.numpy().tobytes() + self.targets.numpy().astype("<i8").tobytes())
-        return {"name": self.name, "images": len(self), "bytes": self.images.nbytes, "sha256": digest.hexdigest()}
+        return {"name": self.name, "images": len(self), "bytes": self.size, "sha256": digest.hexdigest()}
 
 
 class Folder(Source):
@@ -292,7 +295,8 @@ def _digits(seed: int) -> tuple[Source, Source]:
     def part(keep: bool) -> Source:
         indices = [number for number, name in enumerate(names) if (name in held) is not keep]
         chosen = [targets[number] for number in indices]
-        source = Pixels("digits", [str(label) for label in digits.target_names], chosen, images[indices].contiguous())
+        classes = [str(label) for label in digits.target_names]
+        source = Pixels("digits", classes, chosen, images[indices].contiguous(), size=64 * len(chosen))
         source.handed = True
         return source
 

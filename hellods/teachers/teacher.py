@@ -30,7 +30,7 @@ logger = logging.getLogger("hellods")
 
 BATCH: Final = 100
 GIVEN: Final = "check its weights, --teacher-mean and --teacher-std"
-TRAINED: Final = "try more --teacher-epochs, later --teacher-stages, or another network"
+TRAINED: Final = "try later --teacher-stages, more --teacher-epochs, or another network"
 
 
 class Teacher(nn.Module):
@@ -39,7 +39,6 @@ class Teacher(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        classes: Sequence[str],
         *,
         architecture: str,
         mean: Sequence[float] = MEAN,
@@ -52,7 +51,6 @@ class Teacher(nn.Module):
 
         Args:
             network: expects images less `mean`, divided by `std`.
-            classes: of its outputs, in order.
             architecture: its name.
             mean: per channel, of pixels in 0..1.
             std: likewise.
@@ -66,7 +64,6 @@ class Teacher(nn.Module):
         super().__init__()
         check_scale(mean, std)
         self.network = network.requires_grad_(False).float().to(memory_format=torch.channels_last)
-        self.classes = tuple(classes)
         self.architecture, self.side, self.trained, self.code = architecture, side, trained, code
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         self.train(False)
@@ -140,7 +137,7 @@ def load_teacher(
     if odd := [name for name, value in network.state_dict().items() if not (is_tensor(value) or EXTRA in name)]:
         raise SourceError(f"{spec}: its state_dict has {listed(odd)}, no tensor; give the network before quantization")
     try:
-        return Teacher(network, classes, architecture=architecture, **facts)
+        return Teacher(network, architecture=architecture, **facts)
     except RuntimeError as cause:  # of a ScriptModule, whose parameters cannot be frozen
         raise SourceError(f"{spec}: cannot be used as it is: {cause}; return the plain network") from cause
 
@@ -246,7 +243,7 @@ def near_chance(who: str, score: float, images: int, source: Source, advice: str
     """
     chance = torch.bincount(source.targets).max().item() / len(source)
     right = f"the {who} is right on {score:.1%} of {images} images"
-    if score < chance + 0.1 * (1 - chance):  # a tenth of the way to perfect
+    if score < chance + min(0.1 * (1 - chance), 2 * chance):  # a tenth of the way to perfect; with many classes, less
         return f"{right}, near chance ({chance:.1%}); {advice}"
     if score < min(1.0, chance + 2 * math.sqrt(chance * (1 - chance) / images)):
         return f"{right}, too few to tell that from chance ({chance:.1%}); hold out more images"

@@ -84,18 +84,18 @@ def train_teacher(
         checkpoint=checkpoint,
         progress=progress,
     )
-    return _teacher(training, trajectory.teacher(), source.classes)
+    return _teacher(training, trajectory.teacher())
 
 
-def untrained(training: Training, classes: tuple[str, ...]) -> Teacher:
+def untrained(training: Training, classes: int) -> Teacher:
     """Return a teacher as a training makes it, on the CPU, but one that has learnt nothing."""
-    network = average([create(training.architecture, len(classes), training.side) for _ in training.stages])
-    return _teacher(training, network, classes)
+    network = average([create(training.architecture, classes, training.side) for _ in training.stages])
+    return _teacher(training, network)
 
 
-def _teacher(training: Training, network: nn.Module, classes: tuple[str, ...]) -> Teacher:
+def _teacher(training: Training, network: nn.Module) -> Teacher:
     name, mean, std = training.architecture, training.mean, training.std
-    return Teacher(network, classes, architecture=name, mean=mean, std=std, trained=True)
+    return Teacher(network, architecture=name, mean=mean, std=std, trained=True)
 
 
 def crops(

@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 import torchvision
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor, is_tensor, nn
 
 from hellods.device import float32_on_cpu
 from hellods.errors import SourceError
@@ -85,7 +85,7 @@ def fit_weights(network: nn.Module, weights: dict[str, Tensor], where: str, clas
     Raises:
         SourceError: names the first keys that differ, or the number of classes if nothing else does.
     """
-    own = network.state_dict()
+    own = {name: value for name, value in network.state_dict().items() if is_tensor(value)}
     for prefix in PREFIXES:
         if all(key.startswith(prefix) for key in weights) and not any(key.startswith(prefix) for key in own):
             weights = {key.removeprefix(prefix): value for key, value in weights.items()}
@@ -101,7 +101,8 @@ def fit_weights(network: nn.Module, weights: dict[str, Tensor], where: str, clas
     if any(keys for _, keys in found):
         problems = "; ".join(f"{what} {listed(keys)}" for what, keys in found if keys)
         raise SourceError(f"{where}: does not fit the network: {problems}; give the weights of this architecture")
-    network.load_state_dict(dict(weights))  # without what it says of versions, which may forbid that
+    # Without what it says of versions, which may forbid that; and what is no tensor stays as the network has it.
+    network.load_state_dict(dict(weights), strict=False)
 
 
 def side_of_stem(name: str, weights: dict[str, Tensor], side: int) -> int:

@@ -61,9 +61,9 @@ def main() -> None:
     found: dict[str, Any] = {}
     mean, std = here.setting.inputs.teacher_mean, here.setting.inputs.teacher_std
     for name, chosen in makers.items():
-        assistant = Teacher(average(chosen), here.setting.source.classes, architecture="mean", mean=mean, std=std)
+        assistant = Teacher(average(chosen), architecture="mean", mean=mean, std=std)
         score = check_teacher(assistant, here.setting.held_out, here.setting.recipe.side)
-        taught = [student(here, assistant, seed) for seed in range(options.students)]
+        taught = [student(here, assistant, seed).accuracy for seed in range(options.students)]
         found[name] = {"accuracy": score, "students": taught}
         print(name, found[name], file=sys.stderr, flush=True)
         record(f"{prefix(options.images)}assistants_ipc{options.images_per_class}", {"label_makers": found})

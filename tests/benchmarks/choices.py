@@ -13,26 +13,23 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from builds import SETS
 from common import RESULTS, record
 from fits import Subject, prefix, student, subject
 from torch import Tensor
 
-from hellods.distill.initialize import INITIALIZERS
+from hellods.distill.initialize import initialize
 from hellods.distill.mentors import get_teacher
 from hellods.progress import silent
 from hellods.teachers.teacher import Teacher
 
 
 def patches(here: Subject, teacher: Teacher) -> Tensor:
-    setting, generator = here.setting, torch.Generator().manual_seed(here.setting.recipe.seed)
-    return INITIALIZERS["patches"](setting.source, teacher, setting.layout, generator, silent)
+    return initialize("patches", here.setting.source, teacher, here.setting.layout, here.setting.recipe.seed)
 
 
 def real(here: Subject, seed: int) -> Tensor:
-    setting, generator = here.setting, torch.Generator().manual_seed(seed)
-    return INITIALIZERS["real"](setting.source, here.assistant, setting.layout, generator, silent)
+    return initialize("real", here.setting.source, here.assistant, here.setting.layout, seed)
 
 
 CHOICES: dict[str, Callable[[Subject], Tensor]] = {
@@ -55,7 +52,7 @@ def main() -> None:
     kept = RESULTS / f"{name}.json"
     for choice in options.only:
         chosen = replace(here, images=CHOICES[choice](here))
-        students = [student(chosen, here.assistant, seed) for seed in range(options.students)]
+        students = [student(chosen, here.assistant, seed).accuracy for seed in range(options.students)]
         print(choice, students, file=sys.stderr, flush=True)
         found = json.loads(kept.read_text())["students"] if kept.exists() else {}
         record(name, {"students": found | {choice: students}})

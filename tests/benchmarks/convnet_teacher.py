@@ -84,7 +84,7 @@ def main() -> None:
             network, batches, loss, epochs=EPOCHS, steps=steps, optimizers=[optimizer], schedule=Schedule(),
             stage="Teacher", seed=SEED, precision=torch.bfloat16, after=told,
         )  # fmt: skip
-        accuracy = check_teacher(Teacher(network, source.classes, architecture="convnet3"), held_out, 32)
+        accuracy = check_teacher(Teacher(network, architecture="convnet3"), held_out, 32)
     save_file(
         {name: value.contiguous() for name, value in network.state_dict().items()}, folder / "convnet3.safetensors"
     )

@@ -31,13 +31,13 @@ from torch import Tensor, nn
 from hellods.device import training_dtype
 from hellods.distill.arrange import Setting, arrange, describe, lessons, make_projector, prepare
 from hellods.distill.fit import Fit, fit_projector, quantize_projector
-from hellods.distill.initialize import INITIALIZERS
+from hellods.distill.initialize import initialize
 from hellods.distill.mentors import get_assistant, get_teacher, training_of
 from hellods.distill.recipe import RANK, Recipe
 from hellods.evaluate.feed import Lesson
 from hellods.evaluate.fidelity import fidelity
 from hellods.evaluate.presets import Protocol, resolve
-from hellods.evaluate.student import learn
+from hellods.evaluate.student import Outcome, learn
 from hellods.labels.projector import Projector
 from hellods.progress import silent
 from hellods.teachers.teacher import Teacher
@@ -152,14 +152,14 @@ def subject(name: str, images_per_class: int, folder: Path) -> Subject:
     recipe = setting.recipe
     kept = folder / f"{prefix(name)}fits-{images_per_class}.safetensors"
     if not kept.exists():
-        teacher, generator = get_teacher(setting, silent), torch.Generator().manual_seed(recipe.seed)
-        chosen = INITIALIZERS["patches"](setting.source, teacher, setting.layout, generator, silent)
+        teacher = get_teacher(setting, silent)
+        chosen = initialize("patches", setting.source, teacher, setting.layout, recipe.seed)
         network = get_assistant(setting, teacher, silent).network
         save_file({"images": chosen} | {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}, kept)
     state = load_file(kept)
     images = state.pop("images")
     training = training_of(recipe.assistant, made_from, recipe, recipe.side)
-    assistant = untrained(training, setting.source.classes)
+    assistant = untrained(training, len(setting.source.classes))
     assistant.network.load_state_dict({name.removeprefix("network."): value for name, value in state.items()})
     return Subject(setting=setting, images=images, assistant=assistant)
 
@@ -304,10 +304,12 @@ def judged(subject: Subject, projector: Projector) -> dict[str, Any]:
     return {key: near[key] for key in ("agreement", "kl", "entropy")}
 
 
-def student(subject: Subject, label_maker: Callable[[Tensor], Tensor], seed: int) -> float:
-    """Return what a student of the assistant's kind is right on, by RDED's protocol, in 0..1."""
+def student(
+    subject: Subject, label_maker: Callable[[Tensor], Tensor], seed: int, epochs: int = Protocol().epochs
+) -> Outcome:
+    """Return what became of a student of the assistant's kind, by RDED's protocol."""
     recipe, classes, count = subject.setting.recipe, len(subject.setting.source.classes), len(subject.images)
-    protocol, views = resolve(Protocol(student=recipe.assistant), subject.setting.views, count, classes)
+    protocol, views = resolve(Protocol(student=recipe.assistant, epochs=epochs), subject.setting.views, count, classes)
     lesson = Lesson(
         pixels=lambda indices: subject.images[indices],
         side=views.size,
@@ -320,7 +322,7 @@ def student(subject: Subject, label_maker: Callable[[Tensor], Tensor], seed: int
         mean=subject.assistant.mean,
         std=subject.assistant.std,
     )
-    return learn(lesson, seed, CPU, training_dtype(CPU)).accuracy
+    return learn(lesson, seed, CPU, training_dtype(CPU))
 
 
 def main() -> None:
@@ -346,7 +348,9 @@ def main() -> None:
             facts = {"seconds": round(spent), "bytes": size(projector), **judged(here, projector)}
             projector.merge()
             label_maker = projector.label
-        facts["students"] = done + [student(here, label_maker, seed) for seed in range(len(done), options.students)]
+        facts["students"] = done + [
+            student(here, label_maker, seed).accuracy for seed in range(len(done), options.students)
+        ]
         print(variant, facts, file=sys.stderr, flush=True)
         found = json.loads(kept.read_text())["fits"] if kept.exists() else {}  # of another run beside this one
         record(name, {"views": VIEWS, "judged_on": JUDGED, "fits": found | {variant: facts}})

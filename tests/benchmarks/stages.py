@@ -1,9 +1,11 @@
 """Record what an assistant teaches after some epochs of its training, and what their mean logits teach.
 
-    python tests/benchmarks/stages.py --folder WORK [--images-per-class 2 3 5] [--epochs 12] [--students 3]
+    python tests/benchmarks/stages.py --folder WORK [--images-per-class 1 2 3 5 10] [--epochs 12] [--students 3]
 
 CIFAR-10, its images chosen by a given teacher; WORK keeps the assistant, which is one for all numbers of images a
-class. Students are of its kind, by RDED's protocol. Results are added to those of earlier runs.
+class. Students are of its kind, by RDED's protocol; one more has a tenth of its epochs, to see whether that tells
+beforehand who teaches best: its accuracy, and how far it is from the labels (KL, at the protocol's temperature).
+Results are added to those of earlier runs.
 """
 
 import argparse
@@ -13,7 +15,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from builds import SETS, inputs
 from common import RESULTS, record, shared
 from fits import Subject, student
@@ -21,9 +22,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from hellods.distill.arrange import Setting, prepare
-from hellods.distill.initialize import INITIALIZERS
+from hellods.distill.initialize import initialize
 from hellods.distill.mentors import get_assistant, get_teacher
 from hellods.distill.recipe import Recipe
+from hellods.evaluate.presets import Protocol
 from hellods.nets import create
 from hellods.progress import silent
 from hellods.teachers.teacher import Teacher, check_teacher
@@ -46,7 +48,7 @@ def trained(setting: Setting, folder: Path) -> dict[int, nn.Module]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--images-per-class", type=int, nargs="+", default=[2, 3, 5])
+    parser.add_argument("--images-per-class", type=int, nargs="+", default=[1, 2, 3, 5, 10])
     parser.add_argument("--epochs", type=int, default=12, help="of the assistant's training")
     parser.add_argument("--students", type=int, default=3)
     parser.add_argument("--only", nargs="+", help="label makers by name, such as 'mean of epochs 1 and 2'")
@@ -62,22 +64,25 @@ def main() -> None:
     makers = {f"epoch {epoch}": [network] for epoch, network in networks.items()}
     makers["mean of epochs 1 and 2"] = [networks[1], networks[2]]
     makers[f"mean of epochs {', '.join(map(str, stages[2:]))}"] = [networks[epoch] for epoch in stages[2:]]
-    classes, mean, std = setting.source.classes, setting.inputs.teacher_mean, setting.inputs.teacher_std
+    makers["the given teacher"] = [given.network]
+    mean, std = setting.inputs.teacher_mean, setting.inputs.teacher_std
     for count in options.images_per_class:
-        recipe, generator = replace(setting.recipe, images_per_class=count), torch.Generator().manual_seed(0)
+        recipe = replace(setting.recipe, images_per_class=count)
         layout = replace(setting.layout, images_per_class=count)
-        images = INITIALIZERS["patches"](setting.source, given, layout, generator, silent)
+        images = initialize("patches", setting.source, given, layout, seed=0)
         for name in options.only or makers:
             chosen = makers[name]
-            assistant = Teacher(average(chosen), classes, architecture="mean", mean=mean, std=std)
+            assistant = Teacher(average(chosen), architecture="mean", mean=mean, std=std)
             here = Subject(setting=replace(setting, recipe=recipe, layout=layout), images=images, assistant=assistant)
             score = check_teacher(assistant, setting.held_out, recipe.side)
-            students = [student(here, assistant, seed) for seed in range(options.students)]
-            print(count, name, score, students, file=sys.stderr, flush=True)
+            early = student(here, assistant, 0, epochs=Protocol().epochs // 10)
+            students = [student(here, assistant, seed).accuracy for seed in range(options.students)]
+            print(count, name, score, early.accuracy, students, file=sys.stderr, flush=True)
             kept = RESULTS / "stages.json"  # read again, in case of another run beside this one
             found = json.loads(kept.read_text())["of"] if kept.exists() else {}
             of = found.setdefault(f"{last} epochs", {}).setdefault(str(count), {})
-            of[name] = {"accuracy": score, "students": students}
+            tenth = {"accuracy": early.accuracy, "loss": early.losses[-1]}
+            of[name] = {"accuracy": score, "students": students, "after_a_tenth": tenth}
             record("stages", {"of": found})
 
 

@@ -12,6 +12,7 @@ from hellods.distill.card import card
 from hellods.distill.recipe import Recipe
 from hellods.format.archive import Archive, write
 from hellods.record import to_json
+from hellods.teachers.scale import MEAN, STD
 from hellods_cli import main
 
 
@@ -95,7 +96,10 @@ def test_recipe_is_toml_without_what_is_not_set(archive_file: Path, tmp_path: Pa
     out = printed_recipe(archive_file, tmp_path / "x.hello", recipe=to_json(recipe))
     known = {key: value for key, value in asdict(recipe).items() if value is not None}
     assert tomllib.loads(out) == known | {"teacher_stages": [1, 2]}
-    assert [line for line in out.splitlines() if line.startswith("#")] == ["# teacher, which no recipe names: convnet3"]
+    assert [line for line in out.splitlines() if line.startswith("#")] == [
+        "# teacher, which no recipe names: convnet3",
+        "# its mean and std, which no recipe names: 0.5,0.5,0.5; 0.25,0.25,0.25",
+    ]
 
 
 def test_teacher_that_was_trained_is_named_as_a_build_takes_it(archive_file: Path, tmp_path: Path) -> None:
@@ -106,11 +110,25 @@ def test_teacher_that_was_trained_is_named_as_a_build_takes_it(archive_file: Pat
 
 def test_recipe_is_followed_by_what_it_does_not_name(archive_file: Path, tmp_path: Path) -> None:
     teacher, projector = {"architecture": "big\nnet"}, {"base": "given:mine", "base_sha256": "0" * 64}
-    out = printed_recipe(archive_file, tmp_path / "x.hello", teacher=teacher, projector=projector)
+    with Archive.open(archive_file) as archive:
+        usual = replace(archive.header.images, mean=MEAN, std=STD)
+    out = printed_recipe(archive_file, tmp_path / "x.hello", teacher=teacher, projector=projector, images=usual)
     assert out.splitlines()[-2:] == [
         "# base model, which no recipe names: mine",
         "# teacher, which no recipe names: big\\nnet",
     ]
+
+
+def test_recipe_is_followed_by_inputs_that_change_labels(archive_file: Path, tmp_path: Path) -> None:
+    with Archive.open(archive_file) as archive:
+        images, projector = archive.header.images, archive.header.projector or {}
+        texts = [f"a kind of {name}" for name in archive.header.classes]
+    shown = replace(images, mean=(0.5, 0.5, 0.25))
+    out = printed_recipe(
+        archive_file, tmp_path / "x.hello", images=shown, projector=projector | {"descriptions": texts}
+    )
+    assert f"# its mean and std, which no recipe names: 0.5,0.5,0.25; {','.join(map(str, images.std))}\n" in out
+    assert "# texts of the classes, which no recipe names: see inspect --json\n" in out
 
 
 def test_recipe_is_what_the_file_holds_and_says_what_it_lacks(archive_file: Path) -> None:

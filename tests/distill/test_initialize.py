@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hellods.distill.initialize import INITIALIZERS, Layout, check_enough, patches, random_crops, real, score, tile
+from hellods.distill.initialize import INITIALIZERS, Layout, check_enough, initialize, random_crops, score, tile
 from hellods.errors import SourceError
-from hellods.progress import silent
 from hellods.sources.source import Pixels, squares
 from hellods.teachers.teacher import Teacher
 
@@ -26,7 +25,7 @@ class Brightness(nn.Module):
 
 @pytest.fixture
 def teacher() -> Teacher:
-    return Teacher(Brightness(), ("red", "green", "blue"), architecture="brightness", mean=MEAN, std=STD)
+    return Teacher(Brightness(), architecture="brightness", mean=MEAN, std=STD)
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def generator() -> torch.Generator:
 @pytest.mark.parametrize("factor", [1, 2])
 def test_every_class_gets_its_images_in_order(name: str, factor: int, source: Pixels, teacher: Teacher) -> None:
     layout = lay(images_per_class=2, side=16, factor=factor)
-    images = INITIALIZERS[name](source, teacher, layout, generator(), silent)
+    images = initialize(name, source, teacher, layout, seed=7)
     assert images.dtype == torch.uint8
     assert images.shape == (6, 3, 16, 16)
 
@@ -52,13 +51,13 @@ def test_every_class_gets_its_images_in_order(name: str, factor: int, source: Pi
 @pytest.mark.parametrize("name", INITIALIZERS)
 def test_same_seed_gives_the_same_images(name: str, source: Pixels, teacher: Teacher) -> None:
     layout = lay(images_per_class=2, side=16)
-    first, second = (INITIALIZERS[name](source, teacher, layout, generator(), silent) for _ in range(2))
+    first, second = (initialize(name, source, teacher, layout, seed=7) for _ in range(2))
     assert torch.equal(first, second)
 
 
 def test_real_images_are_real_and_all_different(source: Pixels, teacher: Teacher) -> None:
     layout = lay(images_per_class=20, side=16)
-    images = real(source, teacher, layout, generator(), silent)
+    images = initialize("real", source, teacher, layout, seed=7)
     for label in range(3):
         theirs = squares(source, torch.nonzero(source.targets == label).flatten(), 16)
         chosen = images[20 * label : 20 * label + 20]
@@ -76,11 +75,11 @@ def test_score_is_cross_entropy_of_the_crop_in_zeros_after_normalization(teacher
 
 def test_patches_are_the_best_crop_of_each_image_by_rising_loss(source: Pixels, teacher: Teacher) -> None:
     layout = lay(images_per_class=5, side=16)
-    images = patches(source, teacher, layout, generator(), silent)
+    images = initialize("patches", source, teacher, layout, seed=7)
     for label in range(3):
         losses = score(teacher, images[5 * label : 5 * label + 5], label, 16)
         assert torch.equal(losses, losses.sort().values)
-    chance = score(teacher, real(source, teacher, layout, generator(), silent)[:5], 0, 16)
+    chance = score(teacher, initialize("real", source, teacher, layout, seed=7)[:5], 0, 16)
     assert score(teacher, images[:5], 0, 16).mean() < chance.mean()
 
 
@@ -121,4 +120,4 @@ def test_too_few_images_say_what_to_choose(layout: Layout, initializer: str, wor
 def test_just_enough_images_are_enough(source: Pixels, teacher: Teacher) -> None:
     layout = lay(images_per_class=5, side=16, factor=2, candidates=1)
     check_enough(source, layout, "patches")
-    assert len(patches(source, teacher, layout, generator(), silent)) == 15
+    assert len(initialize("patches", source, teacher, layout, seed=7)) == 15

@@ -40,6 +40,11 @@ from hellods.record import from_json, to_json
         ("hard_weight", "0"),
         ("flip", "no"),
         ("embed_base", None),
+        ("assistant", 5),
+        ("template", 5),
+        ("teacher_stages", 3),
+        ("teacher_stages", ("1",)),
+        ("teacher_stages", [1, 2]),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(knob: str, value: object) -> None:
@@ -111,6 +116,11 @@ def test_real_images_are_whole(factor: int | None) -> None:
 def test_texts_of_any_script_are_taken() -> None:
     Inputs(data="x", descriptions={"cat": "gato\u00a0común", "dog": "秋田\u3000犬"})
     Recipe(template="une photo\u00a0: {}")
+
+
+def test_whole_numbers_of_a_mean_are_floats() -> None:
+    inputs = Inputs(data="digits", teacher_mean=(0, 0, 0), teacher_std=(1, 1, 1))
+    assert to_json([inputs.teacher_mean, inputs.teacher_std]) == [["0"] * 3, ["1"] * 3]
 
 
 def test_recipe_survives_the_header() -> None:

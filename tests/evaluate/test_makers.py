@@ -17,7 +17,7 @@ CLASSES = 10
 
 @pytest.fixture(scope="module")
 def teacher() -> Teacher:
-    return Teacher(create("convnet3", CLASSES, 16), [str(n) for n in range(CLASSES)], architecture="convnet3")
+    return Teacher(create("convnet3", CLASSES, 16), architecture="convnet3")
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +169,6 @@ def test_a_teacher_that_answers_alike_can_be_stored() -> None:
 
 def test_a_teacher_of_two_classes_can_be_stored() -> None:
     assert store(20, 10, 10, 2).kept == 2
-    network = Teacher(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), ["a", "b"], architecture="two")
+    network = Teacher(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), architecture="two")
     found = stored(network, store(20, 10, 10, 2), -1.0, 1.0)(torch.zeros(3, 3, 2, 2, dtype=torch.uint8))
     assert found.shape == (3, 2)

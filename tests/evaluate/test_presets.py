@@ -19,8 +19,8 @@ def resolved(images: int = 100, classes: int = 10, **knobs: Any) -> Protocol:
 def test_defaults_are_rded() -> None:
     protocol = resolve(PRESETS["rded"], VIEWS, 100, 10)[0]
     assert protocol == Protocol(
-        epochs=300, batch_size=50, learning_rate=1e-3, weight_decay=0.01, lr_schedule="half-cosine", loss="kl",
-        temperature=20.0, hard_weight=0.0, min_scale=0.5, shuffle=2, mix="cutmix",
+        student="convnet3", epochs=300, batch_size=50, learning_rate=1e-3, weight_decay=0.01,
+        lr_schedule="half-cosine", loss="kl", temperature=20.0, hard_weight=0.0, min_scale=0.5, shuffle=2, mix="cutmix",
     )  # fmt: skip
 
 
@@ -47,6 +47,12 @@ def test_batches_are_rdeds(images_per_class: int, classes: int, expected: int) -
 def test_a_batch_is_no_larger_than_the_archive() -> None:
     assert resolved(images=6, classes=3).batch_size == 6
     assert resolved(images=6, classes=3, batch_size=1024).batch_size == 6
+
+
+@pytest.mark.parametrize(("size", "student"), [(64, "convnet3"), (65, "resnet18")])
+def test_student_is_what_the_field_has_for_the_size_of_the_views(size: int, student: str) -> None:
+    filled, _ = resolve(Protocol(), Views(size=size), 10, 10)
+    assert filled.student == student
 
 
 @pytest.mark.parametrize(

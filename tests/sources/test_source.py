@@ -266,7 +266,7 @@ def test_digits_halves_share_no_image(digits: tuple[Source, Source]) -> None:
 
 def test_digits_provenance_tells_the_halves_apart(digits: tuple[Source, Source]) -> None:
     first, second = (source.provenance() for source in digits)
-    assert first["images"] == len(digits[0])
+    assert (first["images"], first["bytes"]) == (len(digits[0]), 64 * len(digits[0]))  # of 8 × 8 pixels
     assert first["sha256"] != second["sha256"]
 
 

@@ -24,7 +24,7 @@ class Shade(nn.Module):
 
 def teacher(network: nn.Module | None = None, **options: object) -> Teacher:
     plain = {"architecture": "shade", "mean": (0, 0, 0), "std": (1, 1, 1)} | options
-    return Teacher(network or Shade(), CLASSES, **plain)  # type: ignore[arg-type]
+    return Teacher(network or Shade(), **plain)  # type: ignore[arg-type]
 
 
 def training(epochs: int, **knobs: object) -> Training:

@@ -9,6 +9,7 @@ import torchvision
 from torch import Tensor, nn
 
 from hellods.errors import OptionError, SourceError
+from hellods.evaluate.makers import ship
 from hellods.sources.source import Pixels, open_source, squares
 from hellods.teachers.scale import MEAN, STD
 from hellods.teachers.teacher import Teacher, check_teacher, load_teacher, near_chance
@@ -82,7 +83,7 @@ def test_two_swapped_classes_are_refused_and_named() -> None:
         check_teacher(teacher(Shade(order)), shades(50, wrong=0.2), 4)
 
 
-@pytest.mark.parametrize(("trained", "advice"), [(False, "check its weights"), (True, "try more --teacher-epochs")])
+@pytest.mark.parametrize(("trained", "advice"), [(False, "check its weights"), (True, "try later --teacher-stages")])
 def test_teacher_near_chance_is_refused(trained: bool, advice: str) -> None:
     guesses = teacher(Shade(torch.zeros(10, dtype=torch.int64)), trained=trained)
     message = rf"shades: the teacher is right on 10\.0% of 500 images, near chance \(10\.0%\); {advice}"
@@ -95,7 +96,7 @@ def test_accuracy_is_of_all_images_where_one_class_is_far_larger() -> None:
     source = Pixels("uneven", ("dark", "bright"), targets.tolist(), torch.zeros(3100, 3, 4, 4, dtype=torch.uint8))
     source.images[3000:] = 255
     source.images[:1500] = 255  # half of the dark ones pass for bright
-    found = check_teacher(Teacher(Brighter(), source.classes, architecture="brighter"), source, 4, allow_weak=True)
+    found = check_teacher(Teacher(Brighter(), architecture="brighter"), source, 4, allow_weak=True)
     assert found == pytest.approx(1600 / 3100, abs=0.01)  # the mean of both classes is 0.75
 
 
@@ -117,7 +118,7 @@ def test_chance_is_to_name_the_largest_class(score: float, images: int, words: s
 def test_faultless_teacher_passes_on_a_handful_of_images() -> None:
     few = Pixels("few", ("a", "b"), [0, 1], torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
     few.images[1] = 255
-    assert check_teacher(Teacher(Brighter(), few.classes, architecture="brighter"), few, 4) == 1
+    assert check_teacher(Teacher(Brighter(), architecture="brighter"), few, 4) == 1
 
 
 def test_weak_teacher_passes_with_a_warning_when_allowed(caplog: pytest.LogCaptureFixture) -> None:
@@ -199,8 +200,21 @@ def test_network_that_does_not_fit_the_data_is_refused(tmp_path: Path, function:
 
 def test_network_with_a_state_beside_tensors_is_taken(tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text(FILE)
-    found = load_teacher(f"{tmp_path / 'nets.py'}:stateful", None, MEAN, STD, CLASSES, 4)
+    spec = f"{tmp_path / 'nets.py'}:stateful"
+    found = load_teacher(spec, None, MEAN, STD, CLASSES, 4)
     assert len(found.provenance()["sha256"]) == 64
+    weights = {name: value + 1 for name, value in found.network.state_dict().items() if isinstance(value, Tensor)}
+    torch.save(weights, tmp_path / "w.pt")
+    loaded = load_teacher(spec, str(tmp_path / "w.pt"), MEAN, STD, CLASSES, 4)
+    assert loaded.provenance()["sha256"] != found.provenance()["sha256"]
+    _, size = ship(loaded, 4)
+    assert size > 0
+
+
+def test_network_that_is_right_far_more_often_than_a_guess_of_many_classes_is_taken() -> None:
+    source = Pixels("many", [str(label) for label in range(200)], [*range(200)] * 50, torch.zeros(10_000, 3, 1, 1))
+    assert near_chance("teacher", 0.08, 10_000, source, "advice") is None
+    assert "near chance (0.5%)" in (near_chance("teacher", 0.014, 10_000, source, "advice") or "")
 
 
 def test_torchvisions_own_resnet18_is_taken_for_small_images(tmp_path: Path) -> None:
@@ -216,7 +230,7 @@ def test_logits_that_are_no_numbers_are_refused_as_such(value: float) -> None:
             return torch.full((len(images), 10), value)
 
     source = shades(2)
-    broken = Teacher(Broken(), source.classes, architecture="broken")
+    broken = Teacher(Broken(), architecture="broken")
     with pytest.raises(SourceError, match="Teacher check: not all of its logits are finite; check its weights"):
         check_teacher(broken, source, 8, allow_weak=True)
 
