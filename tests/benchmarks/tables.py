@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from scipy.stats import spearmanr
+
 from hellods.evaluate.arms import ARMS
 from hellods.labels.config import OWN as BASES
 
@@ -59,6 +61,7 @@ ALONE = {
     "evaluate_imagenette_alone_ipc1": "Imagenette, 1",
     "evaluate_imagenette_alone_ipc10": "Imagenette, 10",
 }
+ARITHMETIC = {"float32": "", "bfloat16 in matrix units": "_amx"}
 
 
 def results(name: str) -> dict[str, Any]:
@@ -225,40 +228,45 @@ def labels() -> str:
     return markdown(["views of 224 px", *columns], rows)
 
 
-def epoch() -> str:
-    """Return a row for each kind of label: what a student's epoch takes, against hard labels, in either arithmetic."""
-    measured = {"float32": results("loading_epoch"), "bfloat16": results("loading_epoch_bf16")}
+def epoch(alone: bool = False) -> str:
+    """Return a row for each kind of label: what a student's epoch takes, against hard labels, in each arithmetic.
+
+    Args:
+        alone: by what the loader takes when nobody learns.
+    """
     kinds = {
         "hard": "hard labels",
         "kept": "soft labels, views=10, after the tenth epoch",
         "fresh, hello-tiny": "soft labels of fresh views, by a projector on `hello-tiny` at 64 px",
         "fresh, mobilenetv2-in1k, fp32": "the same, on a MobileNetV2 at 224 px",
         "fresh, mobilenetv2-in1k, fp32, compiled": "the same, compiled (`compile=True`)",
-        "fresh, mobilenetv2-in1k, bf16": "the same, labels in bfloat16 (`--label-precision bf16`)",
-        "fresh, mobilenetv2-in1k, bf16, compiled": "the same, in bfloat16 and compiled",
+        "fresh, mobilenetv2-in1k, bf16": "on a MobileNetV2, labels in bfloat16 (`--label-precision bf16`)",
+        "fresh, mobilenetv2-in1k, bf16, compiled": "the same, compiled",
         "files": "soft labels and views read from files, images from JPEG files",
     }
+    measured = {kind: results(f"loading_epoch{suffix}") for kind, suffix in ARITHMETIC.items()}
     least = measured["float32"]["times_hard_by_operations"]
-    rows = []
-    for kind, says in kinds.items():
-        row = [says]
-        for found in measured.values():
-            if kind not in found["times_hard_quartiles"]:
-                row += ["", ""]
-                continue
-            low, middle, high = found["times_hard_quartiles"][kind]
-            row += ["1" if kind == "hard" else f"{middle:.2f} ({low:.2f} to {high:.2f})"]
-            row += [f"{found['times_hard_without_student'][kind]:.2f}"]
-        rows.append([*row, f"{least[kind]:.2f}" if kind in least else ""])
-    columns = [
-        name for kind in measured for name in (f"students in {kind}: epochs of hard labels", "by the loader alone")
+
+    def cell(found: dict[str, Any], kind: str) -> str:
+        if kind not in found["times_hard_quartiles"]:
+            return ""
+        if alone or kind == "hard":
+            return f"{found['times_hard_without_student'][kind]:.2f}"
+        low, middle, high = found["times_hard_quartiles"][kind]
+        return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+    rows = [
+        [says, *(cell(found, kind) for found in measured.values()), f"{least[kind]:.2f}" if kind in least else ""]
+        for kind, says in kinds.items()
+        if any(kind in found["times_hard_quartiles"] for found in measured.values())
     ]
-    return markdown(["an epoch of a ResNet-18 at 224 px", *columns, "by operations alone"], rows)
+    columns = [f"students in {kind}" for kind in measured]
+    return markdown(["an epoch of a ResNet-18 at 224 px, in epochs of hard labels", *columns, "by operations"], rows)
 
 
 def profile() -> str:
     """Return a row for each part of a step: its seconds, its share, and how near it is to what the hardware allows."""
-    measured = {"float32": results("loading_profile"), "bfloat16": results("loading_profile_bf16")}
+    measured = {kind: results(f"loading_profile{suffix}") for kind, suffix in ARITHMETIC.items()}
     columns: list[str] = []
     rows: dict[str, list[str]] = {}
     for kind, found in measured.items():
@@ -350,7 +358,19 @@ def stages() -> str:
         score = next(facts["accuracy"] for facts in held.values() if facts)
         cells = [f"{100 * mean(facts['students']):.1f}" if facts else "" for facts in held.values()]
         rows.append([name, percent(score), *cells])
-    return markdown(["assistant after 12 epochs", "it is right on", *(f"{n} a class" for n in counts)], rows)
+    for key, says in (("accuracy", "right"), ("loss", "far from its labels")):
+        cells = [foretold(list(found[count].values()), key) for count in counts]
+        rows.append([f"rank correlation with how {says} a student is that has a tenth of the epochs", "", *cells])
+    return markdown(["label maker", "it is right on", *(f"{n} a class" for n in counts)], rows)
+
+
+def foretold(makers: list[dict[str, Any]], key: str) -> str:
+    """Return Spearman's correlation of what label makers teach with what a short training shows of each."""
+    known = [facts for facts in makers if "after_a_tenth" in facts]
+    if len(known) < 5:
+        return ""
+    taught = [mean(facts["students"]) for facts in known]
+    return f"{spearmanr(taught, [facts['after_a_tenth'][key] for facts in known]).statistic:.2f}"
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -363,6 +383,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "images": images,
     "labels": labels,
     "epoch": epoch,
+    "epoch-alone": partial(epoch, alone=True),
     "profile": profile,
     "start": start,
     "shapes": shapes,
@@ -374,7 +395,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 def filled(text: str) -> str:
     """Return a document with every table made anew."""
-    pattern = r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)"
+    pattern = r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)"
     return re.sub(pattern, lambda found: found[1] + TABLES[found[2]]() + found[3], text, flags=re.DOTALL)
 
 
