@@ -83,7 +83,7 @@ MEASUREMENTS = {
     ),
     "cifar10-ipc1": cifar10(1, "default", arms=(*FOUR, "shipped-int4", "stored-1x")),
     "cifar10-ipc10": cifar10(10, arms=FOUR),
-    "cifar10-ipc50": cifar10(50, "default", arms=("hello",), seeds=2),
+    "cifar10-ipc50": cifar10(50, "default", arms=("hello", "teacher", "hard")),
     "cifar10-convnet-ipc10": convnet(10, ("teacher",), 3),
     "cifar10-convnet-ipc50": convnet(50, ("teacher",), 1),
     "cifar10-best-ipc1": best(1, 3, FOUR),
@@ -96,7 +96,9 @@ MEASUREMENTS = {
     "imagenette-ipc10": replace(imagenette(10), arms=("hello",)),
     "imagenette-tiny-ipc1": replace(imagenette(1), base="hello-tiny", seeds=3),
     "imagenette-tiny-ipc10": replace(imagenette(10), base="hello-tiny", arms=("hello",)),
-    "imagenette-best-ipc10": replace(imagenette(10, preset="best"), base="hello-tiny", arms=("hello", "teacher")),
+    "imagenette-best-ipc10": replace(
+        imagenette(10, preset="best"), base="hello-tiny", arms=("hello", "teacher"), seeds=3
+    ),
 }
 
 
