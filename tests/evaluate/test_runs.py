@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from hellods.device import Clock
-from hellods.distill.initialize import Layout, real
+from hellods.distill.initialize import Layout, initialize
 from hellods.errors import HelloError
 from hellods.evaluate import runs
 from hellods.evaluate.arms import ARMS
@@ -26,7 +26,6 @@ from hellods.evaluate.runs import Run, digest, kept, lesson_of, runs_of, steps_o
 from hellods.evaluate.sizes import image_bytes
 from hellods.evaluate.student import Outcome, learn
 from hellods.evaluate.subject import Subject
-from hellods.progress import silent
 from hellods.sources.source import squares
 
 CPU = torch.device("cpu")
@@ -99,7 +98,7 @@ def test_random_images_are_real_as_many_of_each_class_and_others_for_another_see
 def test_random_images_are_not_those_of_a_build_by_random_images_with_that_seed(seed: int, subject: Subject) -> None:
     layout = Layout(images_per_class=2, side=32, factor=1, candidates=1, crops=1)
     assert subject.teacher is not None
-    made = real(subject.source, subject.teacher, layout, torch.Generator().manual_seed(seed), silent)
+    made = initialize("real", subject.source, subject.teacher, layout, seed)
     drawn = lesson_of(run_of(subject, "random-hello", seed=seed))[0].pixels(torch.arange(20))
     same = {image.numpy().tobytes() for image in made} & {image.numpy().tobytes() for image in drawn}
     assert len(same) < 10
@@ -294,5 +293,6 @@ def test_a_failing_student_leaves_nothing(subject: Subject, tmp_path: Path, monk
 
 def test_protocols_of_the_subject_are_resolved(subject: Subject) -> None:
     assert subject.protocol == Protocol(
-        epochs=2, batch_size=10, learning_rate=1e-3, temperature=20.0, min_scale=1.0, shuffle=1, mix="cutmix"
-    )
+        student="convnet3", epochs=2, batch_size=10, learning_rate=1e-3, temperature=20.0, min_scale=1.0, shuffle=1,
+        mix="cutmix",
+    )  # fmt: skip
