@@ -61,7 +61,7 @@ ALONE = {
     "evaluate_imagenette_alone_ipc1": "Imagenette, 1",
     "evaluate_imagenette_alone_ipc10": "Imagenette, 10",
 }
-ARITHMETIC = {"float32": "", "bfloat16 in matrix units": "_amx"}
+ARITHMETIC = {"float32": "", "bfloat16": "_bf16", "bfloat16 in matrix units": "_amx"}
 
 
 def results(name: str) -> dict[str, Any]:
