@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from hellods.distill.recipe import Recipe
 from hellods.errors import HelloError, OptionError, SourceError
 from hellods.evaluate import bench, checks, subject
 from hellods.evaluate.arms import ARMS
@@ -309,3 +310,18 @@ def test_a_weak_teacher_is_refused_unless_allowed(bare_archive: Path, few_digits
     with pytest.raises(SourceError, match=r"near chance .*--allow-weak-teacher"):
         prepare([str(bare_archive)], ask(few_digits, **knobs), tmp_path / "out")
     assert prepare([str(bare_archive)], ask(few_digits, allow_weak_teacher=True, **knobs), tmp_path / "out").missing
+
+
+def test_recipe_that_cannot_be_read_is_said_and_the_default_taken(
+    digits_archive: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Archive.open(digits_archive) as archive:
+        header = archive.header
+    odd = replace(header, recipe=header.recipe | {"hard_weight": 1})
+    assert subject.recipe_of(odd, "x.hello") == Recipe()
+    assert caplog.messages == [
+        "x.hello: header.recipe.hard_weight: found 1, expected a decimal string: so the default recipe says what is "
+        "held out, and how a teacher is trained"
+    ]
+    assert subject.recipe_of(replace(header, recipe={}), "x.hello") == Recipe()
+    assert len(caplog.messages) == 1
