@@ -97,7 +97,7 @@ MEASUREMENTS = {
     "imagenette-tiny-ipc1": replace(imagenette(1), base="hello-tiny", seeds=3),
     "imagenette-tiny-ipc10": replace(imagenette(10), base="hello-tiny", arms=("hello",)),
     "imagenette-best-ipc10": replace(
-        imagenette(10, preset="best"), base="hello-tiny", arms=("hello", "teacher"), seeds=3
+        imagenette(10, preset="best"), base="hello-tiny", arms=("hello", "teacher", "hard"), seeds=3
     ),
 }
 
