@@ -66,10 +66,10 @@ def test_probe_that_disagrees_names_the_compiler(monkeypatch: pytest.MonkeyPatch
 
 @takes_a_compiler
 def test_a_tenth_label_maker_is_compiled_too() -> None:
-    images, made = torch.randn(2, 3, 8, 8), network("fp32")
+    images = torch.randn(2, 3, 8, 8)
     with torch.no_grad(), torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
-        for _ in range(10):
-            compiled(lambda shown: made(shown), made, torch.float32)(images)
+        for made in [network("fp32") for _ in range(10)]:
+            compiled(lambda shown, made=made: made(shown), made, torch.float32)(images)
 
 
 def test_machine_without_a_compiler_is_told_what_to_leave_out() -> None:
