@@ -73,12 +73,10 @@ class Source(ABC):
 class Pixels(Source):
     """A set that stands in memory."""
 
-    def __init__(
-        self, name: str, classes: Sequence[str], targets: Sequence[int], images: Tensor, size: int | None = None
-    ) -> None:
+    def __init__(self, name: str, classes: Sequence[str], targets: Sequence[int], images: Tensor) -> None:
         super().__init__(name, classes, targets)
         self.images = images  # uint8 (N, 3, H, W)
-        self.size = images.nbytes if size is None else size  # bytes of what they were made from
+        self.size = images.nbytes  # bytes of what they were made from
 
     def image(self, index: int) -> Tensor:
         return self.images[index]
@@ -295,8 +293,8 @@ def _digits(seed: int) -> tuple[Source, Source]:
     def part(keep: bool) -> Source:
         indices = [number for number, name in enumerate(names) if (name in held) is not keep]
         chosen = [targets[number] for number in indices]
-        classes = [str(label) for label in digits.target_names]
-        source = Pixels("digits", classes, chosen, images[indices].contiguous(), size=64 * len(chosen))
+        source = Pixels("digits", [str(label) for label in digits.target_names], chosen, images[indices].contiguous())
+        source.size = len(chosen) * digits.images[0].size  # 8 × 8 bytes each, before they were enlarged
         source.handed = True
         return source
 
