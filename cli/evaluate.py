@@ -97,8 +97,8 @@ def command(
 
     Arms: the archive's labels (hello), the teacher itself (teacher), classes alone (hard), random real images
     (random-…), the teacher shipped in few bits (shipped-…), its labels stored (stored-…), all real images (full).
-    Held-out images judge. The folder --out gets report.html, report.json and one file for each student, so that an
-    interrupted evaluation goes on where it was.
+    Held-out images judge. The folder --out gets report.html, report.json, report.md (cards and accuracies, for where
+    you share a FILE) and one file for each student, so that an interrupted evaluation goes on where it was.
     """
     chosen = {field.name: knobs[field.name] for field in fields(Protocol) if knobs[field.name] is not None}
     question = Question(

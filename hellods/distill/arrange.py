@@ -1,4 +1,4 @@
-"""A recipe and real images -> what each stage of a build works with; nothing is learnt here."""
+"""A recipe and real images -> what each stage of a build works with; nothing is learned here."""
 
 import math
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ PIXELS: Final = BATCH * 224**2  # of a batch: 2.4 GB for a MobileNetV2 tower wit
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a build works with: the real images, a recipe without gaps, and a projector that has learnt nothing yet."""
+    """What a build works with: the real images, a recipe without gaps, and a projector that has learned nothing yet."""
 
     inputs: Inputs
     recipe: Resolved

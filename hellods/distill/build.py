@@ -106,7 +106,7 @@ def carry_out(
 
 
 def check_data(setting: Setting, progress: Progress) -> None:
-    """Check every image, and that a header has room for what is known of the file before anything is learnt.
+    """Check every image, and that a header has room for what is known of the file before anything is learned.
 
     Raises:
         SourceError: images cannot be used, held-out ones are copies, or the names of the classes are too long.

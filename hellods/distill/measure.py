@@ -34,7 +34,7 @@ def measure(
     Args:
         projector: what is measured.
         mentors: the teacher and, if there is one, its assistant; the agreement with that on views follows.
-        held_out: real images that nothing learnt from.
+        held_out: real images that nothing learned from.
         images: of the file, uint8 (N, 3, S, S).
         views: of them.
         progress: told of every batch.

@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from importlib.metadata import version
@@ -13,21 +13,21 @@ from typing import Any, Final
 import torch
 
 from hellods.device import float32_on_cpu, get_device, training_dtype
-from hellods.errors import HelloError, OptionError
+from hellods.errors import OptionError
 from hellods.evaluate.arms import choose
 from hellods.evaluate.bench import Bench
-from hellods.evaluate.presets import Protocol
+from hellods.evaluate.earlier import PAGE, REPORT, TEXT, check_alike_to, check_asked, check_folder, earlier
+from hellods.evaluate.markdown import markdown
 from hellods.evaluate.question import Question
-from hellods.evaluate.report import FORMAT, about, heading, teacher_of
+from hellods.evaluate.report import about, heading
 from hellods.evaluate.runs import Run, expected_seconds, finish, kept, runs_of
 from hellods.evaluate.subject import Subject, asked, open_subject
+from hellods.format.archive import Archive
 from hellods.format.files import replacing
 from hellods.progress import Progress, silent, track
-from hellods.record import to_json
 
 logger = logging.getLogger("hellods")
 
-PAGE: Final = "report.html"
 PACKAGES: Final = ("hellods", "torch", "torchvision", "open_clip_torch", "timm")  # whose versions a report states
 PRECISIONS: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -59,7 +59,7 @@ def evaluate(
     command: str = "",
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Return the report that is written to `out`: report.json, report.html, and runs/ with each student's outcome.
+    """Return the report that is written to `out`: report.json, .html and .md, and runs/ with each student's outcome.
 
     A student whose outcome is kept in `out` is not trained again, so an interrupted evaluation goes on where it was.
     On a CPU with the same number of threads, the same question has the same answer.
@@ -95,7 +95,7 @@ def evaluate(
         accuracy = result["outcome"]["accuracy"]
         logger.info("%s: %s, seed %d: %.1f %%", run.subject.shown, run.name, run.seed, 100 * accuracy)
     report = assembled(plan, question, command)
-    write(report, Path(out))
+    write(report, [card_of(subject.path) for subject in plan.subjects], Path(out))
     return report
 
 
@@ -162,83 +162,6 @@ def forecast(plan: Plan, progress: Progress = silent) -> dict[tuple[str, str], f
     }
 
 
-def check_folder(out: Path) -> None:
-    """Check that a report may be written to `out`.
-
-    Raises:
-        HelloError: it is no folder, or cannot be written.
-    """
-    place = next(folder for folder in (out.absolute(), *out.absolute().parents) if os.path.lexists(folder))
-    if not place.is_dir():
-        raise HelloError(f"{place}: is not a folder: give another --out")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise HelloError(f"{place}: this folder is not writable: give another --out")
-
-
-def earlier(out: Path) -> dict[str, Any] | None:
-    """Return the report that is in `out`.
-
-    Raises:
-        HelloError: a file of its name is none, or one of another format; or there is a page without its report.
-    """
-    try:
-        report: dict[str, Any] = json.loads((out / "report.json").read_text())
-        if report["format"] != FORMAT:
-            raise ValueError("another format")
-    except FileNotFoundError:
-        if (out / PAGE).exists():
-            raise HelloError(
-                f"{out / PAGE}: exists already, without report.json beside it: give another --out, or --overwrite"
-            ) from None
-        return None
-    except (ValueError, KeyError, TypeError):
-        raise another(out) from None
-    return report
-
-
-def check_asked(
-    report: Mapping[str, Any],
-    out: Path,
-    question: Question,
-    asked_now: Sequence[tuple[str, Protocol]],
-    precision: str,
-) -> None:
-    """Check that a report in `out` is on these content ids and protocols, in this precision, and loses no arm, no seed.
-
-    Raises:
-        HelloError: it is on others, or would lose some.
-    """
-    known = [(archive["content_id"], archive["protocol"]) for archive in report["archives"]]
-    if known != [(content_id, to_json(protocol)) for content_id, protocol in asked_now]:
-        raise another(out)
-    if report["precision"] != precision:
-        raise another(out, f", in {report['precision']}")
-    if lost := {arm for archive in report["archives"] for arm in archive["arms"]} - set(choose(question.arms)):
-        raise another(out, f", with the arms {', '.join(sorted(lost))}")
-    if len(report["seeds"]) > question.seeds:
-        raise another(out, ", with more seeds")
-
-
-def check_alike_to(report: Mapping[str, Any], out: Path, subject: Subject) -> None:
-    """Check that a report in `out` is on the same real images and teacher.
-
-    Raises:
-        HelloError: it is on others.
-    """
-    now = subject.source.provenance()["sha256"], subject.held_out.provenance()["sha256"]
-    if (report["data"]["sha256"], report["data"]["held_out"]["sha256"]) != now:
-        raise another(out, ", on other real images")
-    teacher = teacher_of(subject)
-    trained = teacher is None or teacher["held_out_accuracy"] is not None
-    if report["teacher"] and trained and report["teacher"]["sha256"] != (teacher or {}).get("sha256"):
-        raise another(out, ", with another teacher")
-
-
-def another(out: Path, how: str = "") -> HelloError:
-    file = out / "report.json"
-    return HelloError(f"{file}: exists already and answers another question{how}: give another --out, or --overwrite")
-
-
 def check_alike(subjects: Sequence[Subject]) -> None:
     """Check that all archives are judged by the same images.
 
@@ -271,9 +194,17 @@ def assembled(plan: Plan, question: Question, command: str) -> dict[str, Any]:
     return heading(question, plan.subjects, facts) | {"archives": archives}
 
 
-def write(report: dict[str, Any], out: Path) -> None:
-    """Write `report.json` and, where matplotlib is at hand, its page."""
-    write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
+def card_of(path: Path) -> str:
+    """Return the card that an archive holds, Markdown; empty if it holds none."""
+    with Archive.open(path) as archive:
+        held = any(section.name == "card" for section in archive.header.sections)
+        return archive.read("card").decode() if held else ""
+
+
+def write(report: dict[str, Any], cards: Sequence[str], out: Path) -> None:
+    """Write `report.json`, the same as text for where archives are shared and, where matplotlib is at hand, a page."""
+    write_text(out / REPORT, json.dumps(report, indent=1) + "\n")
+    write_text(out / TEXT, markdown(report, cards))
     try:
         from hellods.evaluate.page import page
     except ImportError:

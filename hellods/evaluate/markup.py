@@ -70,6 +70,11 @@ def last(arm: Json | None) -> str:
     return summary(arm["accuracy"]["last"]) if arm else NONE
 
 
+def total(arm: Json) -> int:
+    """Return the bytes that have to be sent."""
+    return sum(arm["bytes"].values())
+
+
 def summary(value: Json) -> str:
     """Return mean and spread of shares in percent."""
     return percent(value["mean"]) + (f" ± {percent(value['std'])}" if value["std"] is not None else "")

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from hellods.evaluate import plots
 from hellods.evaluate.drawing import PALETTE
-from hellods.evaluate.markup import Json, apart, code, facts, figure, last, section, si, table, tile
-from hellods.evaluate.sections import ACCURACY, BYTES, measured, point, total
+from hellods.evaluate.markup import Json, apart, code, facts, figure, last, section, si, table, tile, total
+from hellods.evaluate.report import notes
+from hellods.evaluate.sections import ACCURACY, BYTES, measured, point
 
 STYLES: Final = Path(__file__).with_name("page.css")
 AGAINST: Final = {  # what the archive's own labels are held against
@@ -75,7 +76,7 @@ def _archive(name: str, archive: Json, report: Json) -> str:
         escape(archive["file"]),
         f"<p class=muted>{escape(archive['name'])} · {size}</p>",
         _answer(archive, report),
-        _notes(archive, report),
+        "".join(f"<p class=note>{note}</p>" for note in notes(archive, report)),
         measured(name, archive) if archive["arms"] else "",
         _not_run(archive["not_run"]),
         _recipe(archive),
@@ -99,22 +100,6 @@ def _answer(archive: Json, report: Json) -> str:
     tiles = [tile("hello", own, "the archive as it is", "own")]
     tiles += [tile(arm, arms[arm], f"{code('hello')} is {apart(own, arms[arm])}") for arm in others]
     return f"<p class=answer>{sentence}</p><div class=tiles>{''.join(tiles)}</div>"
-
-
-def _notes(archive: Json, report: Json) -> str:
-    notes = []
-    if not archive["same_data"]:
-        notes.append(
-            "The archive was not made from this data: this measures how it transfers. Whether it was made from images "
-            "that are held out here, nobody can tell."
-        )
-    if archive["same_teacher"] is False:
-        notes.append("The archive was not made with this teacher: the gap between them is also one of teachers.")
-    if archive["assistant"]:
-        notes.append("The archive's labels are those of an assistant, which learnt from classes and teacher (Recipe).")
-    if len(report["seeds"]) == 1:
-        notes.append("One seed: how much the numbers vary from seed to seed is unknown.")
-    return "".join(f"<p class=note>{note}</p>" for note in notes)
 
 
 def _not_run(reasons: Json) -> str:

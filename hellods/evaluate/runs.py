@@ -61,7 +61,7 @@ def runs_of(subject: Subject, arms: Iterable[tuple[str, Arm]], seeds: int, preci
             arm=arm,
             seed=seed,
             key=(key := digest(subject, arm, seed, precision)),
-            # Labels that are stored whole are the same in a larger budget, and learnt once.
+            # Labels that are stored whole are the same in a larger budget, and learned once.
             file=folder / f"{name.partition('-')[0]}-{seed}-{key[:16]}.json",
         )
         for name, arm in arms
@@ -77,7 +77,7 @@ def digest(subject: Subject, arm: Arm, seed: int, precision: str) -> str:
         "images": "random, as stored" if arm.images == "random" else arm.images,
         "labels": arm.labels,
         "bits": arm.bits,
-        # All real images are learnt without anything of the archive, but for how its images are seen.
+        # All real images are learned without anything of the archive, but for how its images are seen.
         "archive": None if arm.images == "all" else subject.content_id,
         "storage": to_json(subject.storage(arm)) if arm.stored else None,
         "steps": steps_of(subject),

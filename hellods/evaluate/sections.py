@@ -22,6 +22,7 @@ from hellods.evaluate.markup import (
     summary,
     table,
     table_of_arms,
+    total,
 )
 
 ACCURACY: Final = (
@@ -37,7 +38,7 @@ SCORES: Final = {
     "hlr": (
         "HLR",
         "What all real images reach with hard labels, minus what the archive's images reach with hard labels: the "
-        "information lost, without the help of soft labels. Lower is better. Real images are learnt for as many steps "
+        "information lost, without the help of soft labels. Lower is better. Real images are learned for as many steps "
         "as the archive's, which is too few for all that they could teach.",
     ),
     "ior_hello": (
@@ -106,7 +107,7 @@ def _bytes(name: str, archive: Json) -> str:
         figure(plots.against_bytes(f"{name}-bytes", [point(arm, archive, arms[arm]) for arm in arms]), BYTES),
         table_of_arms(arms, columns, more=assumed),
         "<p><small>Rest: of the archive's file, what is neither images nor labels. What only its label maker needs, "
-        "its probe and its description, is counted where its labels are learnt.</small></p>",
+        "its probe and its description, is counted where its labels are learned.</small></p>",
     )
 
 
@@ -191,11 +192,6 @@ def _cost(arms: Json) -> str:
         "student, FLOPs": lambda arm: si(arm["flops_per_epoch"]["student"]),
     }
     return section("Cost of an epoch", table_of_arms(arms, columns))
-
-
-def total(arm: Json) -> int:
-    """Return the bytes that have to be sent."""
-    return sum(arm["bytes"].values())
 
 
 def _assumed(archive: Json, arm: Json) -> int:

@@ -125,7 +125,7 @@ def learn(
 
 
 def new_student(lesson: Lesson, seed: int, device: torch.device) -> nn.Module:
-    """Return a student that has learnt nothing, with the weights of this seed."""
+    """Return a student that has learned nothing, with the weights of this seed."""
     assert lesson.protocol.student is not None  # resolved
     network = create(lesson.protocol.student, len(lesson.held_out.classes), lesson.views.size, seed=seed)
     return network.to(device).to(memory_format=torch.channels_last)

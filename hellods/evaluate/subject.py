@@ -124,7 +124,7 @@ def open_subject(path: str, question: Question, bench: Bench) -> Subject:
             maker, base = get_maker(path, header, question)
         except LabelError as cause:
             missing["hello"] = str(cause)
-    # One that learnt little may be taken for one of another order, as a teacher may.
+    # One that learned little may be taken for one of another order, as a teacher may.
     if maker is not None and not question.allow_weak_teacher:  # before the teacher learns, which takes longer
         check_order(maker, source, held_out, side, bench.device, bench.progress)
     teacher, accuracy = bench.teacher(recipe, side) or (None, None)

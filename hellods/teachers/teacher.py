@@ -1,4 +1,4 @@
-"""The teacher: loaded, and measured on the data before anything is learnt from it."""
+"""The teacher: loaded, and measured on the data before anything is learned from it."""
 
 import logging
 import math

@@ -88,7 +88,7 @@ def train_teacher(
 
 
 def untrained(training: Training, classes: int) -> Teacher:
-    """Return a teacher as a training makes it, on the CPU, but one that has learnt nothing."""
+    """Return a teacher as a training makes it, on the CPU, but one that has learned nothing."""
     network = average([create(training.architecture, classes, training.side) for _ in training.stages])
     return _teacher(training, network)
 

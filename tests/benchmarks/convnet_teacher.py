@@ -2,7 +2,7 @@
 
     python tests/benchmarks/convnet_teacher.py WORK
 
-RDED's learnt from 50,000 images. This one learns from the 20,000 at hand and from a ResNet-20 that learnt from all
+RDED's learned from 50,000 images. This one learns from the 20,000 at hand and from a ResNet-20 that learned from all
 50,000, by the views that it labels: KL at temperature 4 and, with a tenth of the weight, the true classes. WORK gets
 convnet3.safetensors, and convnet3.py, which `--teacher WORK/convnet3.py:convnet3` names.
 """

@@ -58,7 +58,7 @@ def imagenette(images_per_class: int, **recipe: Any) -> Measurement:
     )
 
 
-# The teacher's own labels, learnt on real images, as builds did before there were assistants.
+# The teacher's own labels, learned on real images, as builds did before there were assistants.
 ALONE = {"assistant": "none", "quantization": "fp16", "fit_batch_size": 128}
 
 

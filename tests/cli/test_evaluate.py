@@ -138,7 +138,8 @@ def test_table_has_an_arm_a_line_and_the_scores(digits_archive: Path, few_digits
     assert lines[-1] == f"The whole report is in {tmp_path / 'report'}"
     assert max(map(len, lines[:-1])) <= 80
     assert "arm random-teacher is left out: needs the teacher: give --teacher" in err
-    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["report.html", "report.json", "runs"]
+    written = ["report.html", "report.json", "report.md", "runs"]
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == written
 
 
 def test_plan_says_what_would_be_trained_and_how_long_and_writes_nothing(

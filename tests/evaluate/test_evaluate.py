@@ -260,13 +260,12 @@ def test_an_archive_is_named_once(bare_archive: Path, few_digits: Path, tmp_path
         prepare([str(bare_archive), os.path.relpath(bare_archive)], ask(few_digits, arms=("hard",)), tmp_path)
 
 
-def test_a_page_without_a_report_is_not_replaced_unless_told_to(
-    bare_archive: Path, few_digits: Path, tmp_path: Path
+@pytest.mark.parametrize("name", ["report.html", "report.md"])
+def test_a_page_or_text_without_a_report_is_not_replaced_unless_told_to(
+    name: str, bare_archive: Path, few_digits: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "report.html").write_text("mine")
-    with pytest.raises(
-        HelloError, match=r"report\.html: exists already, without report\.json beside it: .*--overwrite"
-    ):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(HelloError, match=rf"{name}: exists already, without report\.json beside it: .*--overwrite"):
         prepare([str(bare_archive)], ask(few_digits, arms=("hard",)), tmp_path)
     prepare([str(bare_archive)], ask(few_digits, arms=("hard",)), tmp_path, overwrite=True)
 
@@ -301,7 +300,7 @@ def test_archives_stand_side_by_side_and_share_what_they_can(
     monkeypatch.setattr(bench, "open_source", lambda where, seed: opened.append(where) or original(where, seed=seed))
     found = answered([bare_archive, digits_archive], ask(few_digits, arms=("hard", "full")), tmp_path)
     assert [archive["file"] for archive in found["archives"]] == ["bare.hello", "digits.hello"]
-    assert len(taught) == 3  # all real images are learnt once
+    assert len(taught) == 3  # all real images are learned once
     assert len(opened) == 1
     first, second = (archive["arms"]["full"]["accuracy"] for archive in found["archives"])
     assert first == second

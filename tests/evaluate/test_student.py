@@ -35,7 +35,7 @@ def outcome() -> Outcome:
     return taught(lesson())
 
 
-# What is learnt.
+# What is learned.
 
 
 def numbers(seed: int, rows: int = 6) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, DistributedSampler, default_collate
 from hellods import HelloDataset, HelloLoader
 
 EPOCHS = range(3, 5)  # of the loops that name them, as in a training that was resumed
-Found = dict[str, dict[str, Any]]  # by loader, what this rank saw and the student that it learnt
+Found = dict[str, dict[str, Any]]  # by loader, what this rank saw and the student that it learned
 
 
 def make_student() -> nn.Module:

@@ -36,7 +36,7 @@ def finished() -> dict[str, list[dict[str, Any]]]:
 def ranks(
     request: pytest.FixtureRequest, archive: Path, tmp_path: Path, finished: dict[str, list[dict[str, Any]]]
 ) -> list[dict[str, Any]]:
-    """What each of two ranks saw and learnt."""
+    """What each of two ranks saw and learned."""
     framework, loader = request.param
     if framework != "plain":
         pytest.importorskip(framework)

@@ -1,4 +1,4 @@
-"""Held-out images that are learnt from are said, and refused where they are many."""
+"""Held-out images that are learned from are said, and refused where they are many."""
 
 import logging
 from pathlib import Path
