@@ -19,6 +19,7 @@ from hellods.views.rule import Mix
 from .defaults import choose_recipe, note, outdated
 from .inspect import parts, title
 from .loop import loop
+from .malloc import reuse_memory
 from .options import numbers, only, options_of, three
 from .progress import clock, progress, whole
 from .text import facts, row
@@ -172,6 +173,7 @@ def command(
     with progress(quiet) as draw:
         if anew:
             logger.warning(note(knobs["recipe"], anew))
+        reuse_memory()
         draw("Load torch", 0, 1)
         from hellods.distill.arrange import prepare
         from hellods.distill.build import carry_out

@@ -13,6 +13,7 @@ from hellods.evaluate.presets import PRESETS, Loss, LRSchedule, Protocol
 from hellods.evaluate.question import Precision, Question
 from hellods.views.rule import Mix
 
+from .malloc import reuse_memory
 from .options import F, only, options_of, three
 from .progress import clock, progress
 from .text import WIDTH, escape
@@ -107,6 +108,7 @@ def command(
         **only(Question, knobs),
     )
     with progress(quiet) as draw:
+        reuse_memory()
         draw("Load torch", 0, 1)
         from hellods.evaluate.evaluate import evaluate, forecast, prepare
 
