@@ -263,3 +263,19 @@ def test_a_pilot_takes_as_long_as_a_run_of_as_many_steps(monkeypatch: pytest.Mon
     takes(student, "squared", 0.01)
     wanted = lesson(labels, epochs=20)
     assert pilot(wanted, CPU, torch.float32) == pytest.approx(sum(taught(wanted).seconds.values()), rel=0.1)
+
+
+def test_a_pilot_counts_the_decoding_of_an_image_not_in_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, decoded = [0.0], set[int]()
+    decoded_before = lesson(epochs=20)
+
+    def pixels(indices: Tensor) -> Tensor:
+        new = set(indices.tolist()) - decoded
+        decoded.update(new)
+        now[0] += 10.0 * len(new) + 0.01 * len(indices)
+        return decoded_before.pixels(indices)
+
+    monkeypatch.setattr(student.time, "monotonic", lambda: now[0])
+    expected = pilot(replace(decoded_before, pixels=pixels), CPU, torch.float32)
+    assert decoded
+    assert 0 < expected < 10.0
