@@ -11,7 +11,8 @@ import click
 from hellods.distill.recipe import FitOn, Initializer, Inputs, Preset, Recipe
 from hellods.distill.toml import read_text
 from hellods.errors import OptionError
-from hellods.format.archive import Archive, check_target
+from hellods.format.archive import Archive
+from hellods.format.files import check_target
 from hellods.format.header import Codec
 from hellods.labels.config import Head, Precision, Quantization, needs_base
 from hellods.views.rule import Mix

@@ -24,19 +24,19 @@ def get_device(device: str) -> torch.device:
     """Return the device of that name.
 
     Raises:
-        OptionError: this machine has none, or it makes no views.
+        OptionError: this machine has none, or it has no float64, which views need.
     """
     try:
         value = torch.zeros(1, device=device)
         value.item()  # which `meta` cannot
     except (RuntimeError, AssertionError, NotImplementedError) as cause:  # a build of torch without CUDA asserts
         raise OptionError(f"device {device!r} cannot be used here: {str(cause).splitlines()[0]}") from cause
-    if maker(value.device) != value.device:
+    if compute_device(value.device) != value.device:
         raise OptionError(f"device {device!r} cannot be used here: it has no float64; choose cpu")
     return value.device
 
 
-def maker(device: torch.device) -> torch.device:
+def compute_device(device: torch.device) -> torch.device:
     """Return where views and labels for `device` are made: there, or on the CPU for Apple's GPUs.
 
     These have no float64, in which the weights of a view are found.
@@ -63,7 +63,7 @@ class Clock:
         return time.monotonic()
 
 
-def ranks() -> tuple[int, int]:
+def rank_and_world_size() -> tuple[int, int]:
     """Return the number of this process in the group of torch.distributed, and how many it has; 0 and 1 without."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -98,7 +98,7 @@ def float32_on_cpu() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def sent(values: Tensor, device: torch.device | str) -> Tensor:
+def to_device(values: Tensor, device: torch.device | str) -> Tensor:
     """Return `values` on `device`. From the host to a GPU they go beside its work, and nobody waits for that."""
     if values.is_cpu and torch.device(device).type == "cuda":
         return values.contiguous().pin_memory().to(device, non_blocking=True)

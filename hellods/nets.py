@@ -1,6 +1,8 @@
 """Classifiers by name: ConvNets, ResNet-18 with a small-image stem, torchvision's and timm's."""
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import torch
@@ -44,15 +46,22 @@ def create(name: str, classes: int, side: int, *, seed: int = 0) -> nn.Module:
 
 def logits_shape(network: nn.Module, side: int) -> tuple[int, ...]:
     """Return the shape of what `network` makes of one image, (1, K) for a classifier; it is left as it was."""
-    modes = [(module, module.training) for module in network.modules()]
     parameter = next(network.parameters(), torch.empty(0))
-    try:
-        with torch.no_grad():
-            logits = network.eval()(parameter.new_zeros(1, 3, side, side))
-    finally:
-        for module, training in modes:
-            module.training = training
+    with torch.no_grad(), in_mode(network, training=False):
+        logits = network(parameter.new_zeros(1, 3, side, side))
     return tuple(logits.shape) if isinstance(logits, Tensor) else ()
+
+
+@contextmanager
+def in_mode(network: nn.Module, *, training: bool) -> Iterator[None]:
+    """Put a network into training or eval mode, and every part of it back into its own afterwards."""
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        network.train(training)
+        yield
+    finally:
+        for module, before in modes:
+            module.training = before
 
 
 def convnet(depth: int, classes: int, side: int) -> nn.Sequential:

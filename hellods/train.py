@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from hellods.errors import OptionError
+from hellods.nets import in_mode
 from hellods.progress import Progress, silent
 
 # (steps done, steps per epoch, epochs) -> what the learning rate is multiplied by.
@@ -99,7 +100,7 @@ def train(
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     rates = [group["lr"] for group in groups]
     multiplier, falling = MULTIPLIERS[schedule.multiplier], schedule.epochs or epochs
-    with _mode(network, training=True), _random(network, seed):
+    with in_mode(network, training=True), _random(network, seed):
         if checkpoint.state:
             _restore(checkpoint.state, network, optimizers)
         begin, skipped = divmod(checkpoint.done, steps)
@@ -133,21 +134,19 @@ def adamw(network: nn.Module, *, learning_rate: float = 1e-3, weight_decay: floa
 
 
 @torch.no_grad()
-def predict(
-    label_maker: Callable[[Tensor], Tensor], batches: Iterable[Tensor], precision: torch.dtype = torch.float32
-) -> Tensor:
-    """Return int64 (N,) on the CPU, the most likely class of each image; a module answers in eval mode.
+def predict(network: nn.Module, batches: Iterable[Tensor], precision: torch.dtype = torch.float32) -> Tensor:
+    """Return int64 (N,) on the CPU, the most likely class of each image.
 
     Args:
-        label_maker: images -> logits (B, K); a module is left as it was.
-        batches: of images, on the label maker's device; at least one image.
+        network: images -> logits (B, K); it answers in eval mode, and is left as it was.
+        batches: of images, on the network's device; at least one image.
         precision: bfloat16 for autocast.
     """
     found = []
-    with _mode(label_maker, training=False):
+    with in_mode(network, training=False):
         for images in batches:
             with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
-                found.append(label_maker(images).argmax(1).cpu())
+                found.append(network(images).argmax(1).cpu())
     return torch.cat(found)
 
 
@@ -161,8 +160,7 @@ def _step(network: nn.Module, loss: Tensor, optimizers: Sequence[Optimizer]) -> 
 def _check_finite(loss: Tensor, stage: str, done: int) -> None:
     if not loss.isfinite():
         raise OptionError(
-            f"{stage}: the loss is {loss.item()} after {done} steps; lower its learning rate, or choose another "
-            "network where it has none to choose"
+            f"{stage}: the loss is {loss.item()} after {done} steps; lower the learning rate, or choose another network"
         )
 
 
@@ -202,20 +200,6 @@ def _changing(network: nn.Module) -> dict[str, Tensor]:
 def _learned(optimizers: Sequence[Optimizer]) -> list[tuple[Optimizer, Tensor]]:
     """Return each parameter, after who moves it."""
     return [(one, parameter) for one in optimizers for group in one.param_groups for parameter in group["params"]]
-
-
-@contextmanager
-def _mode(maybe: object, *, training: bool) -> Iterator[None]:
-    """Put a module into training or eval mode, and every part of it back into its own afterwards."""
-    modules = list(maybe.modules()) if isinstance(maybe, nn.Module) else []
-    modes = [module.training for module in modules]
-    try:
-        if isinstance(maybe, nn.Module):
-            maybe.train(training)
-        yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from torch.utils.data import Dataset, default_collate
 from hellods.data.epochs import Epochs
 from hellods.data.lazy import LazyLabel
 from hellods.data.memory import Batches
-from hellods.data.options import Kind, Options, archived, chosen
+from hellods.data.options import Kind, Options, choose_views, read_views
 from hellods.data.samples import Samples
-from hellods.device import CPU, maker, sent
+from hellods.device import CPU, compute_device, to_device
 from hellods.errors import OptionError
 from hellods.format.archive import Archive
 from hellods.format.header import Header
@@ -92,7 +92,7 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
             path=path,
             content_id=content_id,
             seed=seed,
-            view=chosen(archived(header, path), header, view=view, train=train, mix=mix, labels=labels),
+            view=choose_views(read_views(header, path), header, view=view, train=train, mix=mix, labels=labels),
             train=train,
             views=views,
             labels=labels,
@@ -215,7 +215,9 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         def batch() -> tuple[Any, Tensor]:
             views = coming()
             hard = samples.options.labels == "hard"
-            labels = sent(samples.targets[chosen], device) if hard else samples.label(epochs, chosen, device, views)
+            labels = (
+                to_device(samples.targets[chosen], device) if hard else samples.label(epochs, chosen, device, views)
+            )
             images = self._finish(views)
             return images if isinstance(images, Tensor) else default_collate(images), labels
 
@@ -223,7 +225,7 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
 
     def _resident(self, device: torch.device) -> bool:
         """Whether all images are decoded and where views for `device` are made."""
-        return self._samples.images.complete(maker(device)) is not None
+        return self._samples.images.complete(compute_device(device)) is not None
 
     def _draw(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         count = len(self)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from hellods.device import CPU, ranks
+from hellods.device import CPU, rank_and_world_size
 
 logger = logging.getLogger("hellods")
 
@@ -49,7 +49,7 @@ class Epochs:
         self.own()
         if self._set[0] >= 0:
             return self._set.long().expand(len(indices))
-        if max(ranks()[1], self._ranks) > 1 and not self._told[0]:
+        if max(rank_and_world_size()[1], self._ranks) > 1 and not self._told[0]:
             self._told.numpy()[0] = 1
             logger.warning(
                 "each process counts its own draws, so images that go from one process to another may show a view "
@@ -77,7 +77,7 @@ class Epochs:
 
     def __getstate__(self) -> dict[str, Any]:
         self.own()  # what starts may be a worker
-        return vars(self) | {"_ranks": max(ranks()[1], self._ranks)}
+        return vars(self) | {"_ranks": max(rank_and_world_size()[1], self._ranks)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ = state

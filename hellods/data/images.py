@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from hellods.data import memory as memories
-from hellods.device import CPU, sent
+from hellods.device import CPU, to_device
 from hellods.format.archive import Archive
 from hellods.format.codecs import decode
 from hellods.format.header import Header
@@ -135,7 +135,7 @@ class Images:
         come = self.some(rows, pixels.device)
 
         def end() -> None:
-            pixels[sent(rows, pixels.device)] = come()
+            pixels[to_device(rows, pixels.device)] = come()
 
         return end
 

@@ -14,7 +14,7 @@ from torch.overrides import resolve_name
 from torch.utils._pytree import tree_map
 from torch.utils.data import get_worker_info
 
-from hellods.device import CPU, sent
+from hellods.device import CPU, to_device
 from hellods.errors import LabelError
 
 
@@ -159,7 +159,7 @@ def _ask(label: LazyLabel, device: torch.device) -> Tensor:
     values = torch.empty(len(handles), label._width, dtype=torch.float32, device=device)
     for key in keys:
         rows = (handles[:, 0] == key).nonzero()[:, 0]
-        values[sent(rows, device)] = labelers[key].label(handles[rows, 1], handles[rows, 2], device)
+        values[to_device(rows, device)] = labelers[key].label(handles[rows, 1], handles[rows, 2], device)
     return values.view(_shape(label))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DistributedSampler
 
 from hellods.data.dataset import HelloDataset
-from hellods.device import CPU, ranks
+from hellods.device import CPU, rank_and_world_size
 
 T = TypeVar("T")
 
@@ -112,7 +112,7 @@ class HelloLoader:
             "batch_size": batches.batch_size,
             "drop_last": batches.drop_last,
             "shuffle": self._own.shuffle,
-            "ranks": ranks()[1],
+            "ranks": rank_and_world_size()[1],
         }
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
@@ -179,7 +179,7 @@ class _Share:
             return iter(self._sampler())
 
     def _sampler(self) -> "DistributedSampler[Any]":
-        dataset, (rank, count) = self._dataset, ranks()
+        dataset, (rank, count) = self._dataset, rank_and_world_size()
         sampler: DistributedSampler[Any] = DistributedSampler(dataset, count, rank, self.shuffle, dataset.seed)
         sampler.set_epoch(self.turn.number)
         return sampler

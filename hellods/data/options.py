@@ -82,7 +82,7 @@ class Options:
         return archive
 
 
-def archived(header: Header, path: str) -> Views:
+def read_views(header: Header, path: str) -> Views:
     """Return the rule of views that stands in an archive.
 
     Raises:
@@ -97,7 +97,7 @@ def archived(header: Header, path: str) -> Views:
     return views
 
 
-def configured(header: Header, path: str) -> ProjectorConfig:
+def read_projector_config(header: Header, path: str) -> ProjectorConfig:
     """Return what an archive says of its projector.
 
     Raises:
@@ -106,7 +106,7 @@ def configured(header: Header, path: str) -> ProjectorConfig:
     return _part(ProjectorConfig, header.projector, header, f"{path}: header.projector", "C7")
 
 
-def chosen(
+def choose_views(
     own: Views, header: Header, *, view: Views | Literal["archive"] | None, train: bool, mix: Mix | None, labels: Kind
 ) -> Views | None:
     """Return the rule that a user wants: the archive's `own` or another one, mixed as it says or in another way.

@@ -13,12 +13,12 @@ from hellods.data.images import Images
 from hellods.data.label_cache import LabelCache
 from hellods.data.lazy import LABELERS, check_fork, check_worker
 from hellods.data.memory import Shared
-from hellods.data.options import Kind, Options, archived, configured
-from hellods.data.probe import Probe, answer_probe, probe_fault
-from hellods.device import CPU, float32_on_cpu, maker, sent
+from hellods.data.options import Kind, Options, read_projector_config, read_views
+from hellods.device import CPU, compute_device, float32_on_cpu, to_device
 from hellods.errors import HelloError, LabelError
 from hellods.format import wire
 from hellods.format.header import Header
+from hellods.probe import Probe, answer_probe, probe_fault
 from hellods.views.draw import Draw, draw, middle
 from hellods.views.render import render
 from hellods.views.rule import Views
@@ -115,7 +115,7 @@ class Samples:
         from hellods.labels.projector import Projector
 
         base, compile = self.options.base, self.options.compile
-        config = configured(self.header, self.options.path)
+        config = read_projector_config(self.header, self.options.path)
         with self.options.open() as archive:
             state = safetensors.torch.load(archive.read("projector"))
             held = config.tower is not None and base is None
@@ -137,7 +137,7 @@ class Samples:
         if any(section.name == "probe" for section in header.sections):
             with self.options.open() as archive:
                 tensors = safetensors.torch.load(archive.read("probe"))
-            probe, rule = Probe.read(tensors, header.images.count, len(header.classes), path), archived(header, path)
+            probe, rule = Probe.read(tensors, header.images.count, len(header.classes), path), read_views(header, path)
 
             def view(device: torch.device, epochs: Tensor, indices: Tensor) -> Tensor:
                 rows, drawn = _drawn(rule, header, wire.PROBE_SEED, epochs, indices).compact()
@@ -175,13 +175,13 @@ class Samples:
     ) -> Callable[[], Tensor]:
         """Begin views of any rule; None: the images as they are stored. Without a seed they show the middle."""
         check_fork(device)
-        if maker(device) != device:
-            made = self._begin(rule, seed, epochs, indices, maker(device))
+        if compute_device(device) != device:
+            made = self._begin(rule, seed, epochs, indices, compute_device(device))
             return lambda: made().to(device)
         whole = self.images.complete(device)
         if whole is not None:
-            places = sent(indices, device)
-            drawn = self._draw(rule, seed, sent(epochs, device), places)
+            places = to_device(indices, device)
+            drawn = self._draw(rule, seed, to_device(epochs, device), places)
             return lambda: _show(whole, drawn, places)
         drawn = self._draw(rule, seed, epochs, indices)
         holding = self.images.holding(indices if drawn is None else drawn.shown, device)
@@ -200,9 +200,9 @@ class Samples:
 
         `views` are these views, on `device`, where they are at hand.
         """
-        if maker(device) != device:
-            seen = None if views is None else views.to(maker(device))
-            return self.label(epochs, indices, maker(device), seen).to(device)
+        if compute_device(device) != device:
+            seen = None if views is None else views.to(compute_device(device))
+            return self.label(epochs, indices, compute_device(device), seen).to(device)
         view, facts = self.options.view, self.header.images
         size = _at_once(3 * (facts.height * facts.width if view is None else view.size**2))
         parts = [slice(start, start + size) for start in range(0, max(1, len(indices)), size)]
@@ -220,8 +220,8 @@ class Samples:
                 f"the label maker takes uint8 images (B, 3, H, W), not normalized; got {images.dtype} "
                 f"{tuple(images.shape)}: normalize them after"
             )
-        if maker(images.device) != images.device:
-            return self.answer(images.to(maker(images.device))).to(images.device)
+        if compute_device(images.device) != images.device:
+            return self.answer(images.to(compute_device(images.device))).to(images.device)
         if self.projector(images.device) not in CHECKED:
             self._check(images.device)
         logits = self._logits(images)
@@ -238,11 +238,11 @@ class Samples:
             return self.answer(self.view(epochs, indices, device) if views is None else views)
 
         def make(some: Tensor) -> Tensor:
-            shown = self.view(epochs[some], indices[some], device) if views is None else views[sent(some, device)]
+            shown = self.view(epochs[some], indices[some], device) if views is None else views[to_device(some, device)]
             return self.answer(shown)
 
         kept = self._cache.get(epochs * self.header.images.count + indices, make)
-        return sent(kept, device).float()
+        return to_device(kept, device).float()
 
     def _draw(self, rule: Views | None, seed: int | None, epochs: Tensor, indices: Tensor) -> Draw | None:
         if rule is None:
@@ -263,4 +263,4 @@ def _at_once(values: int) -> int:
 
 
 def _show(images: Tensor, drawn: Draw | None, places: Tensor) -> Tensor:
-    return images[sent(places, images.device)] if drawn is None else render(images, drawn)
+    return images[to_device(places, images.device)] if drawn is None else render(images, drawn)

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from hellods.data.probe import Probe, make_probe
 from hellods.device import describe_device, float32_on_cpu
 from hellods.digests import digest, software
 from hellods.distill.arrange import Setting, class_by_class, lessons, prepare
@@ -27,8 +26,11 @@ from hellods.distill.resume import Work
 from hellods.distill.store import as_stored
 from hellods.errors import SourceError
 from hellods.format import wire
-from hellods.format.archive import check_target, image_sections, write
+from hellods.format.archive import write
+from hellods.format.files import check_target
 from hellods.format.header import Header, Images, emit
+from hellods.format.streams import image_sections
+from hellods.probe import Probe, make_probe
 from hellods.progress import Progress, silent
 from hellods.record import to_json
 from hellods.sources.apart import check_apart
@@ -84,14 +86,14 @@ def carry_out(
     clock = setting.clock
     with clock("data"):
         check_data(setting, progress)
-    with Work(out, beginnings(setting)) as kept:
+    with Work(out, deciding_facts(setting)) as kept:
         mentors, known, work = get_mentors(setting, kept, progress)
         with clock("images"):
             how, layout, stage = setting.recipe, setting.layout, work.stage("images")
             chosen = initialize(how.initializer, setting.source, mentors[0], layout, how.seed, progress, stage)
             streams, images = as_stored(chosen, how.codec, how.quality, progress)
         with clock("projector"):
-            sections = fitted(setting, mentors[-1], images, work, progress)
+            sections = fit_sections(setting, mentors[-1], images, work, progress)
         with clock("check"):
             metrics, probe = measured(setting, mentors, images, progress)
         with clock("write"):
@@ -123,7 +125,7 @@ def check_data(setting: Setting, progress: Progress) -> None:
         )
 
 
-def beginnings(setting: Setting) -> dict[str, Any]:
+def deciding_facts(setting: Setting) -> dict[str, Any]:
     """Return, as JSON holds it, all that decides what the first stage makes."""
     inputs, source = setting.inputs, setting.source
     return software() | {
@@ -134,7 +136,7 @@ def beginnings(setting: Setting) -> dict[str, Any]:
     }
 
 
-def fitted(setting: Setting, mentor: Teacher, images: Tensor, work: Work, progress: Progress) -> dict[str, bytes]:
+def fit_sections(setting: Setting, mentor: Teacher, images: Tensor, work: Work, progress: Progress) -> dict[str, bytes]:
     """Return the sections of the projector, which is fitted to the mentor, and from here on as a reader will have it.
 
     Args:
@@ -146,7 +148,7 @@ def fitted(setting: Setting, mentor: Teacher, images: Tensor, work: Work, progre
     """
     recipe, source, projector, fit = setting.recipe, setting.source, setting.projector, setting.fit
     if recipe.head == "prototypes":
-        projector.begin(prototypes(projector, source, recipe.side, progress))
+        projector.set_prototypes(prototypes(projector, source, recipe.side, progress))
     work = work.given(projector=to_json(projector.config), images=digest({"images": images}))
     seen, how = lessons(recipe, source, images, setting.views)
     fit_projector(projector, mentor, seen, how, fit, progress, checkpoint=work.stage("projector"))

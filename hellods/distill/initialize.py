@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from hellods.errors import SourceError
 from hellods.progress import Progress, silent
+from hellods.sources.sampling import pick
 from hellods.sources.source import Source, squares, threaded
 from hellods.teachers.teacher import Teacher
 from hellods.train import NO_CHECKPOINT, Checkpoint
@@ -123,12 +124,6 @@ def check_enough(source: Source, layout: Layout, initializer: str) -> None:
             f"{source.name}: class {source.classes[label]!a} has {fewest} training images, and {needed} are "
             f"needed{kind}: choose {choose}"
         )
-
-
-def pick(source: Source, label: int, count: int, generator: torch.Generator) -> Tensor:
-    """Return `count` random indices of one class, all different."""
-    indices = (source.targets == label).nonzero().flatten()
-    return indices[torch.randperm(len(indices), generator=generator)[:count]]
 
 
 def random_crops(image: Tensor, layout: Layout, generator: torch.Generator) -> Tensor:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from hellods.labels import LabelMaker
 from hellods.progress import Progress, track
-from hellods.sources.source import SAMPLE, Source, accuracy, judges, squares
+from hellods.sources.sampling import SAMPLE, accuracy, evaluation_indices
+from hellods.sources.source import Source, squares
 from hellods.teachers.teacher import Teacher
 from hellods.views.draw import draw
 from hellods.views.render import render
@@ -39,7 +40,7 @@ def measure(
         views: of them.
         progress: told of every batch.
     """
-    chosen = judges(held_out)
+    chosen = evaluation_indices(held_out)
     parts = torch.split(chosen, BATCH)
     side = (images.shape[2], images.shape[3])
     count = len(images)

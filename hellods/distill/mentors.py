@@ -45,7 +45,7 @@ def get_teacher(setting: Setting, progress: Progress, checkpoint: Checkpoint = N
     """
     inputs, source, side, device = setting.inputs, setting.source, setting.recipe.side, setting.device
     if not inputs.trained:
-        return given(inputs, source.classes, side).to(device)
+        return load_given_teacher(inputs, source.classes, side).to(device)
     training = training_of(inputs.network(side), inputs, setting.recipe, side)
     return train_teacher(training, source, device=device, progress=progress, checkpoint=checkpoint)
 
@@ -64,7 +64,7 @@ def training_of(architecture: str, inputs: Inputs, recipe: Recipe, side: int) ->
     )
 
 
-def given(inputs: Inputs, classes: tuple[str, ...], side: int) -> Teacher:
+def load_given_teacher(inputs: Inputs, classes: tuple[str, ...], side: int) -> Teacher:
     """Return the user's own teacher, on the CPU, for images of that side.
 
     Raises:

@@ -85,7 +85,7 @@ def trials_of(setting: Setting, images: Tensor, *, kept: bool) -> list[Trial]:
     """
     recipe, source, held_out, views = setting.recipe, setting.source, setting.held_out, setting.views
     projector = deepcopy(setting.projector)  # a few steps fit it
-    mentors, learning = schooling(setting, kept=kept)
+    mentors, learning = teacher_trials(setting, kept=kept)
     seen, how = lessons(recipe, source, images, views)
     trials = [
         Trial(source.check, IMAGES, 1 + len(held_out) / len(source)),
@@ -102,7 +102,7 @@ def trials_of(setting: Setting, images: Tensor, *, kept: bool) -> list[Trial]:
     return [*trials, Trial(partial(measure, projector.label, mentors, held_out, images, views))]
 
 
-def schooling(setting: Setting, *, kept: bool) -> tuple[list[Teacher], list[Trial]]:
+def teacher_trials(setting: Setting, *, kept: bool) -> tuple[list[Teacher], list[Trial]]:
     """Return a teacher and, if the recipe asks for one, its assistant, and what making and checking them begins with.
 
     What is trained in a build is of the same size here. With `kept` images are decoded once, not in every epoch.

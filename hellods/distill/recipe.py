@@ -121,7 +121,9 @@ class Recipe:
                 raise OptionError(f"{name} is {getattr(self, name)!r}, expected a text")
         stages = self.teacher_stages
         if stages is not None and not (isinstance(stages, tuple) and all(type(epoch) is int for epoch in stages)):
-            raise OptionError(f"teacher_stages is {stages!r}, expected a tuple of ints")
+            raise OptionError(
+                f"teacher_stages is {stages!r}, expected rising epochs, each an int, in a tuple or a TOML list"
+            )
         if not _is_text(self.template):
             raise OptionError(f"template {self.template!a:.80} has characters that are no text")
         try:

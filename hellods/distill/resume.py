@@ -110,7 +110,7 @@ class Stage(Checkpoint):
         self._next = time.monotonic() + INTERVAL
 
     def save(self, done: int, total: int, state: Callable[[], dict[str, Tensor]]) -> None:
-        """Write the state at the last step, or when INTERVAL has passed; one that cannot be written is done without."""
+        """Write the state at the last step, or when INTERVAL has passed; if that fails, the build goes on."""
         if done < total and time.monotonic() < self._next:
             return
         start = time.monotonic()

@@ -3,20 +3,12 @@
 import tomllib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from hellods.distill.recipe import Recipe
 from hellods.errors import OptionError
-
-WORDS: Final = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "a text in quotes",
-    tuple: "a list of whole numbers",
-}
 
 
 def to_toml(knobs: Mapping[str, Any]) -> str:
@@ -48,29 +40,15 @@ def read_knobs(path: Path) -> dict[str, Any]:
         raise OptionError(f"{path}: recipe cannot be read: {cause.strerror}") from cause
     except ValueError as cause:  # no text either
         raise OptionError(f"{path}: not TOML: {cause}") from cause
-    hints = get_type_hints(Recipe)
-    for name, value in knobs.items():
-        if name not in hints:
-            raise OptionError(f"{path}: unknown key {name!a}; a recipe has {', '.join(hints)}")
-        kind = _kind(hints[name])
-        if type(value) is int and kind is float:
-            knobs[name] = float(value)
-        elif kind is tuple and isinstance(value, list) and all(type(item) is int for item in value):
-            knobs[name] = tuple(value)
-        elif type(value) is not kind:
-            raise OptionError(f"{path}: {name}: found {value!a}, expected {WORDS[kind]}")
+    names = [field.name for field in fields(Recipe)]
+    if unknown := [name for name in knobs if name not in names]:
+        raise OptionError(f"{path}: unknown key {unknown[0]!a}; a recipe has {', '.join(names)}")
+    knobs = {name: tuple(value) if isinstance(value, list) else value for name, value in knobs.items()}
     try:
         Recipe(**knobs)
     except OptionError as cause:
         raise OptionError(f"{path}: {cause}") from cause
     return knobs
-
-
-def _kind(hint: Any) -> type:
-    if get_origin(hint) in (Union, UnionType):
-        return _kind(next(kind for kind in get_args(hint) if kind is not NoneType))
-    kind: type = str if get_origin(hint) is Literal else get_origin(hint) or hint
-    return kind
 
 
 def _literal(value: str | float | bool | tuple[int, ...]) -> str:

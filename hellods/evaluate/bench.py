@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 
 from hellods.digests import software
-from hellods.distill.mentors import given, training_of
+from hellods.distill.mentors import load_given_teacher, training_of
 from hellods.distill.plan import Trial, cost, warmed
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.evaluate.question import Question
@@ -93,7 +93,9 @@ class Bench:
         key = (recipe.seed, side, training)
         if key not in self._teachers:
             source, held_out = self.sources(recipe.seed)
-            teacher, trained = self._trained(training) if training else (given(inputs, source.classes, side), True)
+            teacher, trained = (
+                self._trained(training) if training else (load_given_teacher(inputs, source.classes, side), True)
+            )
             teacher, weak, accuracy = teacher.to(self.device), self.question.allow_weak_teacher, None
             if trained:
                 accuracy = check_teacher(teacher, held_out, side, more=source, allow_weak=weak, progress=self.progress)

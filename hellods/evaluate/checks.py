@@ -10,10 +10,10 @@ from hellods.labels import LabelMaker
 from hellods.nets import create
 from hellods.progress import Progress
 from hellods.sources.apart import check_apart
-from hellods.sources.folders import listed
+from hellods.sources.folders import shorten
 from hellods.sources.source import Folder, Source
 from hellods.teachers.class_order import other_order
-from hellods.teachers.teacher import classified
+from hellods.teachers.teacher import classify_sample
 
 
 def check_classes(path: str, header: Header, source: Source) -> None:
@@ -25,11 +25,11 @@ def check_classes(path: str, header: Header, source: Source) -> None:
     ours, theirs = header.classes, source.classes
     if set(ours) - set(theirs):
         raise SourceError(
-            f"{source.name}: no images of {listed(sorted(set(ours) - set(theirs)))}, classes of {path}; give the data "
+            f"{source.name}: no images of {shorten(sorted(set(ours) - set(theirs)))}, classes of {path}; give the data "
             "set that the archive was made from"
         )
     if set(theirs) - set(ours):
-        extra = listed(sorted(set(theirs) - set(ours)))
+        extra = shorten(sorted(set(theirs) - set(ours)))
         raise SourceError(f"{source.name}: classes that {path} does not know: {extra}; remove these folders")
     if ours != theirs:
         first = next(number for number, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
@@ -88,7 +88,7 @@ def check_order(
     Raises:
         SourceError: it has them in another order.
     """
-    targets, found, _ = classified(
+    targets, found, _ = classify_sample(
         lambda images: maker(images.to(device)), held_out, side, source, "Label check", progress
     )
     fault = other_order(targets, found, held_out.classes, who="label maker")

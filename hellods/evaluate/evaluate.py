@@ -21,7 +21,7 @@ from hellods.evaluate.markdown import markdown
 from hellods.evaluate.question import Question
 from hellods.evaluate.report import about, heading
 from hellods.evaluate.runs import Run, expected_seconds, finish, kept, runs_of
-from hellods.evaluate.subject import Subject, asked, open_subject
+from hellods.evaluate.subject import Subject, open_subject, read_archive
 from hellods.format.archive import Archive
 from hellods.format.files import replacing
 from hellods.progress import Progress, silent, track
@@ -124,7 +124,7 @@ def prepare(
     bench = Bench(question, device, folder / "runs", progress, train=train)
     if len({os.path.realpath(path) for path in paths}) < len(paths):
         raise OptionError(f"{', '.join(map(str, paths))}: an archive is named twice: name each once")
-    facts = [asked(path, question) for path in paths]
+    facts = [read_archive(path, question) for path in paths]
     old = None if overwrite else earlier(folder)
     if old:
         check_asked(old, folder, question, [(content_id, protocol) for _, content_id, protocol, _ in facts], precision)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from hellods.device import describe_device, processor
 from hellods.digests import software
-from hellods.distill.initialize import pick
 from hellods.distill.store import as_stored
 from hellods.errors import HelloError
 from hellods.evaluate.arms import Arm
@@ -26,12 +25,13 @@ from hellods.format.files import replacing
 from hellods.labels import LabelMaker
 from hellods.progress import Progress
 from hellods.record import to_json
+from hellods.sources.sampling import pick
 from hellods.sources.source import squares
 from hellods.views.draw import draw
 from hellods.views.render import render
 
 BATCH: Final = 250  # images labelled at once
-RANDOM: Final = 1 << 31  # plus a seed, draws other images than a build does that takes random ones by the same seed
+RANDOM: Final = 1 << 31  # added to a seed, so that other images are drawn than by a build of random ones
 PARTS: Final = ("images", "labels")  # whose bytes are kept with an outcome
 
 
@@ -54,22 +54,17 @@ class Run:
 
 def runs_of(subject: Subject, arms: Iterable[tuple[str, Arm]], seeds: int, precision: str, folder: Path) -> list[Run]:
     """Return the runs that these arms need of one archive."""
-    return [
-        Run(
-            subject=subject,
-            name=name,
-            arm=arm,
-            seed=seed,
-            key=(key := digest(subject, arm, seed, precision)),
+    runs = []
+    for name, arm in arms:
+        for seed in range(seeds):
+            key = run_key(subject, arm, seed, precision)
             # Labels that are stored whole are the same in a larger budget, and learned once.
-            file=folder / f"{name.partition('-')[0]}-{seed}-{key[:16]}.json",
-        )
-        for name, arm in arms
-        for seed in range(seeds)
-    ]
+            file = folder / f"{name.partition('-')[0]}-{seed}-{key[:16]}.json"
+            runs.append(Run(subject=subject, name=name, arm=arm, seed=seed, key=key, file=file))
+    return runs
 
 
-def digest(subject: Subject, arm: Arm, seed: int, precision: str) -> str:
+def run_key(subject: Subject, arm: Arm, seed: int, precision: str) -> str:
     """Return the SHA-256 of all that decides the outcome of a run, but for the rounding of other hardware."""
     used = subject.teacher if arm.labels != "truth" else None
     teacher = used and used.provenance() | {"code": used.code}

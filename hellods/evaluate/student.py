@@ -19,7 +19,8 @@ from hellods.evaluate.fidelity import SEEN
 from hellods.evaluate.presets import Protocol
 from hellods.nets import create
 from hellods.progress import Progress, silent
-from hellods.sources.source import Source, accuracy, sample, squares
+from hellods.sources.sampling import accuracy, sample
+from hellods.sources.source import Source, squares
 from hellods.train import Schedule, adamw, predict, train
 
 CHECKS: Final = 10  # points of a training curve

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hellods.data.dataset import HelloDataset
-from hellods.data.options import archived, configured
+from hellods.data.options import read_projector_config, read_views
 from hellods.distill.recipe import Recipe
 from hellods.errors import HelloError, LabelError, OptionError, SourceError
 from hellods.evaluate.arms import Arm
@@ -80,7 +80,7 @@ class Subject:
         return missing
 
 
-def asked(path: str, question: Question) -> tuple[Header, str, Protocol, Views]:
+def read_archive(path: str, question: Question) -> tuple[Header, str, Protocol, Views]:
     """Return an archive's header and content id, how its students are trained, and the views that they see.
 
     Raises:
@@ -91,7 +91,7 @@ def asked(path: str, question: Question) -> tuple[Header, str, Protocol, Views]:
     facts = header.images
     if facts.height != facts.width:
         raise SourceError(f"{path}: images of {facts.height} × {facts.width} px: students need squares")
-    protocol, views = resolve(question.protocol, archived(header, path), facts.count, len(header.classes))
+    protocol, views = resolve(question.protocol, read_views(header, path), facts.count, len(header.classes))
     if views.size > MAX_SIZE:
         raise SourceError(f"{path}: views of {views.size} px: students learn from {MAX_SIZE} px at most")
     try:
@@ -107,7 +107,7 @@ def open_subject(path: str, question: Question, bench: Bench) -> Subject:
     Raises:
         HelloError: the file, the real images, the teacher or the base model cannot be used, or do not fit each other.
     """
-    header, content_id, protocol, views = asked(path, question)
+    header, content_id, protocol, views = read_archive(path, question)
     recipe, side = recipe_of(header, path), header.images.height
     source, held_out = bench.sources(recipe.seed)
     check_classes(path, header, source)
@@ -182,7 +182,7 @@ def get_maker(path: str, header: Header, question: Question) -> tuple[LabelMaker
         label_maker(torch.zeros(1, 3, header.images.height, header.images.width, dtype=torch.uint8))
         return label_maker
 
-    config = configured(header, path)
+    config = read_projector_config(header, path)
     base = question.base
     try:
         label_maker = opened(base)

@@ -17,14 +17,12 @@ from hellods.format import sections as contents
 from hellods.format import wire
 from hellods.format.files import File, check_target, replacing
 from hellods.format.header import Header, Section
-from hellods.format.streams import Index, image_sections
+from hellods.format.streams import Index
 from hellods.progress import Progress, silent, track
 
 if TYPE_CHECKING:  # numpy costs a tenth of a second, and a header needs none
     import numpy as np
     from numpy.typing import NDArray
-
-__all__ = ["Archive", "check_target", "image_sections", "write"]
 
 # What is decoded ahead, in images and in bytes: those behind a slow one wait.
 BATCH = 256
@@ -48,7 +46,7 @@ class Archive:
         self.name = file.name
         prologue = prologues.parse(file.read(0, min(file.size, wire.ALIGNMENT)), file.size, self.name)
         if known is not None and known.content_id == prologue.digest.hex():
-            vars(self).update(vars(known) | vars(self))
+            vars(self).update(vars(known) | vars(self))  # its index, too, if that was read
             return
         data = file.read(wire.ALIGNMENT, prologue.header_length)
         if hashlib.sha256(data).digest() != prologue.digest:

@@ -53,7 +53,7 @@ def exact(device: torch.device) -> Iterator[None]:
                 setting.fp32_precision = value
 
 
-def lower(network: nn.Module, precision: Precision) -> None:
+def cast(network: nn.Module, precision: Precision) -> None:
     """Store the parameters of `network` in that precision, in place, so that it computes in it.
 
     BatchNorm keeps its own in float32, as torch's kernels take them: variances lose most when they are rounded.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from hellods.errors import FormatError
-from hellods.labels.arithmetic import DTYPES, exact, in_parts, lower
+from hellods.labels.arithmetic import DTYPES, cast, exact, in_parts
 from hellods.labels.backbones import BACKBONES, Backbone, load_base
 from hellods.labels.compiled import compiled
 from hellods.labels.config import Head, Precision, ProjectorConfig, Quantization
@@ -168,7 +168,7 @@ class Projector(nn.Module):
         # CoCa's tower returns its tokens beside the pooled features.
         return F.normalize((features[0] if isinstance(features, tuple) else features).float(), dim=-1)
 
-    def begin(self, prototypes: Tensor) -> None:
+    def set_prototypes(self, prototypes: Tensor) -> None:
         """Start the head at normalized features (K, D) of the classes, as float16 keeps them, instead of texts."""
         self._start.data.copy_(prototypes.half())
 
@@ -209,7 +209,7 @@ class Projector(nn.Module):
             FormatError: names, shapes or values do not fit.
         """
         if self.config.head == "prototypes":
-            self.begin(_checked(state, self._start.shape))
+            self.set_prototypes(_checked(state, self._start.shape))
             state = {name: value for name, value in state.items() if name != "prototypes"}
         learned, bits = self.learned(), BITS.get(self.config.quantization, 0)
         packed = {name for name, value in learned.items() if bits and value.ndim > 1}
@@ -256,7 +256,7 @@ class Projector(nn.Module):
         merge(self.tower)
         merge(self.head)
         self.requires_grad_(False)
-        lower(self.tower, self.config.precision)
+        cast(self.tower, self.config.precision)
         self._dtype = DTYPES[self.config.precision]
 
 

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 
 from hellods.errors import SourceError
-from hellods.sources.folders import listed
+from hellods.sources.folders import shorten
 from hellods.sources.source import Folder, Source
 
 logger = logging.getLogger("hellods")
@@ -22,7 +22,7 @@ def check_apart(source: Source, held_out: Source) -> None:
     copies = np.flatnonzero(np.isin(held_out.contents, source.contents)).tolist()
     if not copies:
         return
-    names = listed([held_out.files[index] for index in copies])
+    names = shorten([held_out.files[index] for index in copies])
     fault = f"{held_out.root}: {len(copies)} of {len(held_out)} images are also among those to learn from: {names}"
     if 2 * len(copies) >= len(held_out):
         raise SourceError(f"{fault}; hold out others, or no accuracy means anything")

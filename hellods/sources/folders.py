@@ -33,7 +33,7 @@ def scan(root: Path) -> tuple[list[str], list[str]]:
     if len(classes) < 2:
         raise SourceError(f"{root}: {len(classes)} class folders, expected two or more with images of one class each")
     if all(_holds_classes(root / label) for label in classes):
-        found = listed([f"{label}/" for label in classes])
+        found = shorten([f"{label}/" for label in classes])
         raise SourceError(f"{root}: {found} hold folders, not images; call a split set's folders train/ and val/")
     own = {(root / label).resolve(): label for label in classes}
     for label in classes:
@@ -70,7 +70,7 @@ def choose_held_out(names: Iterable[str], seed: int, share: float) -> set[str]:
     return chosen
 
 
-def listed(names: Sequence[str]) -> str:
+def shorten(names: Sequence[str]) -> str:
     """Return the first few names for a message, and how many more there are."""
     rest = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")

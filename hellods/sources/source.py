@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from hellods.errors import SourceError
 from hellods.progress import Progress, silent, track
-from hellods.sources.folders import choose_held_out, listed, scan, subfolders
+from hellods.sources.folders import choose_held_out, scan, shorten, subfolders
 from hellods.sources.image_files import decode
 
 S = TypeVar("S")
@@ -30,8 +30,6 @@ logger = logging.getLogger("hellods")
 HELD_OUT: Final = 0.2  # share of every class, where there is no val/ or test/
 KEPT: Final = 1 << 30  # bytes of squares that a source keeps; a larger set is decoded anew each time
 CHUNK: Final = 1024  # images in the hands of the threads
-SAMPLE: Final = 2000  # images that an accuracy is measured on, in all,
-PER_CLASS: Final = 50  # or of each class if that is more: enough to find two swapped ones with a weak teacher
 SIZED: Final = 100  # images whose sizes speak for all
 
 
@@ -113,7 +111,7 @@ class Folder(Source):
             notes.update([note] if note else [])
             problems += [problem] if problem else []
         if problems:
-            more = f" ({len(problems) - 1} more: {listed(problems[1:])})" if problems[1:] else ""
+            more = f" ({len(problems) - 1} more: {shorten(problems[1:])})" if problems[1:] else ""
             raise SourceError(f"{problems[0]}{more}")
         if notes:
             kinds = ", ".join(f"{count} {note}" for note, count in sorted(notes.items()))
@@ -168,7 +166,7 @@ def open_source(where: str, *, seed: int = 0) -> tuple[Source, Source]:
     other = next((folder / split for split in ("val", "test") if (folder / split).is_dir()), None)
     unused = [entry for entry in subfolders(folder) if entry != "train" and (other is None or entry != other.name)]
     if unused:
-        logger.info("%s: of its folders these are not used: %s", where, listed(unused))
+        logger.info("%s: of its folders these are not used: %s", where, shorten(unused))
     if other is None:
         logger.info("%s: no val/ or test/, so a part of train/ is held out", where)
         return _split(name, train, seed)
@@ -178,7 +176,7 @@ def open_source(where: str, *, seed: int = 0) -> tuple[Source, Source]:
         (other, train, set(others) - set(classes)),
     ):
         if missing:
-            raise SourceError(f"{there}: lacks {listed(sorted(missing))} of {here}; both need the same class folders")
+            raise SourceError(f"{there}: lacks {shorten(sorted(missing))} of {here}; both need the same class folders")
     return Folder(name, train, classes, files), Folder(name, other, classes, held)
 
 
@@ -208,34 +206,6 @@ def squares(source: Source, indices: Tensor, side: int) -> Tensor:
         rows[index] = image.numpy()
     known[missing] = True
     return pixels[indices]
-
-
-def sample(source: Source, wanted: int) -> Tensor:
-    """Return int64 indices of `wanted` images of every class, spread evenly over it, or of all that it has."""
-    members = [(source.targets == label).nonzero().flatten() for label in range(len(source.classes))]
-    counts = [min(wanted, len(own)) for own in members]
-    places = [torch.arange(count) * len(own) // max(1, count) for own, count in zip(members, counts, strict=True)]
-    return torch.cat([own[place] for own, place in zip(members, places, strict=True)])
-
-
-def judges(source: Source) -> Tensor:
-    """Return int64 indices of what an accuracy is measured on: 2,000 images, or 50 of each class if that is more."""
-    return sample(source, max(PER_CLASS, SAMPLE // len(source.classes)))
-
-
-def accuracy(source: Source, indices: Tensor, hits: Tensor) -> float:
-    """Return the share of all images of `source` that a classifier is right on, 0..1, by those that `sample` chose.
-
-    Args:
-        source: of which some classes may be far larger than others, while `sample` takes as many of each.
-        indices: int64 (B,), what `sample` chose.
-        hits: bool (B,), which of them it is right on.
-    """
-    everything, seen, right = (
-        torch.bincount(targets, minlength=len(source.classes))
-        for targets in (source.targets, source.targets[indices], source.targets[indices[hits]])
-    )
-    return ((everything * right.double() / seen.clamp_min(1)).sum() / len(source)).item()
 
 
 def usual_side(source: Source) -> int:
@@ -272,7 +242,7 @@ def _split(name: str, root: Path, seed: int) -> tuple[Source, Source]:
     unseen = sorted(set(classes) - {file.split("/", 1)[0] for file in held})
     if unseen:
         logger.warning(
-            "%s: no accuracy counts the classes of one image, which is not held out: %s", root, listed(unseen)
+            "%s: no accuracy counts the classes of one image, which is not held out: %s", root, shorten(unseen)
         )
     learned = [file for file in files if file not in held]
     return Folder(name, root, classes, learned), Folder(name, root, classes, sorted(held))

@@ -15,7 +15,7 @@ from typing import Final
 
 from torch import Tensor
 
-from hellods.sources.folders import listed
+from hellods.sources.folders import shorten
 
 Confusion = Counter[tuple[int, int]]  # (class, what it was called) -> how often; of K² pairs few occur
 
@@ -39,7 +39,7 @@ def other_order(targets: Tensor, predicted: Tensor, classes: Sequence[str], who:
     names = [f"{classes[here]!a} is called {classes[there]!a}" for cycle in cycles for here, there in _steps(cycle)]
     found, possible = (reorder(guess + judge, right) for right in ([], cycles))
     return (
-        f"{who} and data have their classes in different orders: {listed(names)}; in its own order the {who} is "
+        f"{who} and data have their classes in different orders: {shorten(names)}; in its own order the {who} is "
         f"right on {possible:.1%} instead of {found:.1%}"
     )
 

@@ -18,8 +18,9 @@ from hellods.labels.arithmetic import in_parts
 from hellods.nets import create, logits_shape
 from hellods.progress import Progress, silent, track
 from hellods.record import decimal
-from hellods.sources.folders import listed
-from hellods.sources.source import PER_CLASS, Source, accuracy, judges, squares
+from hellods.sources.folders import shorten
+from hellods.sources.sampling import PER_CLASS, accuracy, evaluation_indices
+from hellods.sources.source import Source, squares
 from hellods.teachers.class_order import other_order
 from hellods.teachers.scale import MEAN, STD, check_scale
 from hellods.teachers.trajectory import Average
@@ -135,7 +136,7 @@ def load_teacher(
     if weights:
         fit_weights(network, state or read_weights(weights), weights, len(classes))
     if odd := [name for name, value in network.state_dict().items() if not (is_tensor(value) or EXTRA in name)]:
-        raise SourceError(f"{spec}: its state_dict has {listed(odd)}, no tensor; give the network before quantization")
+        raise SourceError(f"{spec}: its state_dict has {shorten(odd)}, no tensor; give the network before quantization")
     try:
         return Teacher(network, architecture=architecture, **facts)
     except RuntimeError as cause:  # of a ScriptModule, whose parameters cannot be frozen
@@ -186,7 +187,7 @@ def check_teacher(
         SourceError: the accuracy is near chance, the teacher has its classes in another order than the data, or not all
             logits are finite.
     """
-    targets, predicted, chosen = classified(teacher, source, side, more, f"{who.capitalize()} check", progress)
+    targets, predicted, chosen = classify_sample(teacher, source, side, more, f"{who.capitalize()} check", progress)
     score = accuracy(source, chosen, (targets == predicted)[: len(chosen)])
     fault = other_order(targets, predicted, source.classes, who)
     if fault:
@@ -201,7 +202,7 @@ def check_teacher(
     return score
 
 
-def classified(
+def classify_sample(
     label_maker: LabelMaker, source: Source, side: int, more: Source | None, stage: str, progress: Progress
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return sampled images' classes, int64 (N,), what a label maker takes them for, and which of `source` come first.
@@ -217,10 +218,10 @@ def classified(
     Raises:
         SourceError: it answers with what is no number.
     """
-    chosen = judges(source)
+    chosen = evaluation_indices(source)
     work = [(source, indices) for indices in torch.split(chosen, BATCH)]
     if more is not None and torch.bincount(source.targets, minlength=len(source.classes)).min() < PER_CLASS:
-        work += [(more, indices) for indices in torch.split(judges(more), BATCH)]
+        work += [(more, indices) for indices in torch.split(evaluation_indices(more), BATCH)]
     predicted = []
     for origin, indices in track(work, len(work), stage, progress):
         logits = label_maker(squares(origin, indices, side))

@@ -15,7 +15,7 @@ from torch import Tensor, is_tensor, nn
 from hellods.device import float32_on_cpu
 from hellods.errors import SourceError
 from hellods.nets import SMALL_SIDE
-from hellods.sources.folders import listed
+from hellods.sources.folders import shorten
 
 WRAPPERS: Final = ("state_dict", "model", "net", "model_state_dict")  # under which training scripts save the weights
 EXTRA: Final = "_extra_state"  # what a module may keep beside tensors
@@ -43,7 +43,7 @@ def own_network(spec: str) -> nn.Module:
         function = names.get(name)
         if not callable(function):
             own = [key for key, value in names.items() if getattr(value, "__module__", None) == "hellods_teacher"]
-            raise SourceError(f"{file}: no function {name!r}; it has {listed(own) or 'none'}")
+            raise SourceError(f"{file}: no function {name!r}; it has {shorten(own) or 'none'}")
         try:
             with float32_on_cpu():
                 network = function()
@@ -99,9 +99,9 @@ def fit_weights(network: nn.Module, weights: dict[str, Tensor], where: str, clas
     differ = [f"{key} is {tuple(weights[key].shape)}, expected {tuple(own[key].shape)}" for key in shapes]
     found = (("lacks", missing), ("has unexpected", unexpected), ("shape of", differ))
     if any(keys for _, keys in found):
-        problems = "; ".join(f"{what} {listed(keys)}" for what, keys in found if keys)
+        problems = "; ".join(f"{what} {shorten(keys)}" for what, keys in found if keys)
         raise SourceError(f"{where}: does not fit the network: {problems}; give the weights of this architecture")
-    # Without what it says of versions, which may forbid that; and what is no tensor stays as the network has it.
+    # dict() drops what a state says of its versions, which may forbid keys; what is no tensor stays as it was.
     network.load_state_dict(dict(weights), strict=False)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from hellods.device import sent
+from hellods.device import to_device
 from hellods.views.rule import MAX_SIDE, Views
 
 MAX_COUNT: Final = 1 << 31  # images in a set; keeps V3 within 63 bits
@@ -55,7 +55,7 @@ class Draw:
 
     def to(self, device: torch.device | str) -> "Draw":
         """Return the same views on `device`."""
-        moved: dict[str, Any] = {name: sent(v, device) for name, v in vars(self).items() if isinstance(v, Tensor)}
+        moved: dict[str, Any] = {name: to_device(v, device) for name, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **moved, partner=self.partner and self.partner.to(device))
 
 
@@ -79,7 +79,7 @@ def draw(views: Views, side: tuple[int, int], count: int, seed: int, epoch: int 
     if not 0 <= seed < 1 << 63:
         raise ValueError(f"seed is {seed}, choose 0 to 2**63 - 1")
     device = indices.device
-    epochs = torch.full((), epoch, device=device) if isinstance(epoch, int) else sent(epoch, device)
+    epochs = torch.full((), epoch, device=device) if isinstance(epoch, int) else to_device(epoch, device)
     stream = _word(seed, epochs.long())
 
     state = _word(stream, indices.long())

@@ -18,7 +18,7 @@ from common import record, shared
 from safetensors.torch import load, save
 from torch import Tensor
 
-from hellods.data.options import archived
+from hellods.data.options import read_views
 from hellods.evaluate.fidelity import fidelity
 from hellods.format.archive import Archive
 from hellods.format.sections import encode
@@ -62,7 +62,7 @@ def cifar(archive: Path, folder: Path) -> list[dict[str, Any]]:
     with Archive.open(archive) as opened:
         header, state = opened.header, load(opened.read("projector"))
         images = torch.tensor(opened.pixels()).permute(0, 3, 1, 2).contiguous()
-    config, rule = from_json(ProjectorConfig, header.projector, "projector"), archived(header, str(archive))
+    config, rule = from_json(ProjectorConfig, header.projector, "projector"), read_views(header, str(archive))
     side, every = (images.shape[2], images.shape[3]), torch.arange(len(images))
     drawn = [draw(rule, side, len(images), 0, epoch, every) for epoch in range(VIEWS // len(images))]
     views = torch.cat([render(images, one) for one in drawn])

@@ -178,7 +178,7 @@ def fitted(subject: Subject, variant: Variant) -> tuple[Projector, float]:
     if recipe.head == "prototypes":
         from hellods.distill.prototypes import prototypes
 
-        projector.begin(prototypes(projector, source, views.size, silent))
+        projector.set_prototypes(prototypes(projector, source, views.size, silent))
     seen, views = lessons(recipe, source, subject.images, views)
     if variant.statistics:
         estimate(projector, subject, views)

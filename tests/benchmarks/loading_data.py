@@ -23,13 +23,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save
 
-from hellods.data.probe import make_probe
 from hellods.device import describe_device
 from hellods.distill.recipe import RANK, Recipe
-from hellods.format.archive import Archive, image_sections, write
+from hellods.format.archive import Archive, write
 from hellods.format.header import Header, Images
+from hellods.format.streams import image_sections
 from hellods.labels.config import Precision
 from hellods.labels.projector import Projector
+from hellods.probe import make_probe
 from hellods.record import to_json
 from hellods.teachers.scale import MEAN, STD
 from hellods.views.rule import Views

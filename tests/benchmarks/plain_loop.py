@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from hellods.data.options import archived
+from hellods.data.options import read_views
 from hellods.evaluate.feed import Lesson
 from hellods.evaluate.presets import Protocol, resolve
 from hellods.evaluate.student import learn
@@ -117,7 +117,7 @@ def main() -> None:
         "convnet3": load_teacher("convnet3", str(options.convnet / "convnet3.safetensors"), *shown),
     }
     _, held_out = open_source(str(options.folder), seed=0)
-    protocol, views = resolve(Protocol(), archived(header, str(options.archive)), count, classes)
+    protocol, views = resolve(Protocol(), read_views(header, str(options.archive)), count, classes)
     images, pictures = torch.tensor(pixels).permute(0, 3, 1, 2).contiguous(), [Image.fromarray(one) for one in pixels]
     whole = Lesson(
         pixels=images.__getitem__,

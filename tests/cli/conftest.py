@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hellods.format.archive import image_sections, write
+from hellods.format.archive import write
 from hellods.format.codecs import encode
 from hellods.format.header import Header, Images
+from hellods.format.streams import image_sections
 
 
 @pytest.fixture(scope="session")

@@ -11,13 +11,14 @@ from safetensors.torch import save
 from sklearn.datasets import load_digits
 from torch import nn
 
-from hellods.data.probe import make_probe
-from hellods.format.archive import image_sections, write
+from hellods.format.archive import write
 from hellods.format.codecs import encode
 from hellods.format.header import Header, Images
+from hellods.format.streams import image_sections
 from hellods.labels.backbones import BACKBONES, Backbone
 from hellods.labels.config import Head, Preprocess
 from hellods.labels.projector import Projector
+from hellods.probe import make_probe
 from hellods.record import to_json
 from hellods.views.rule import Views
 

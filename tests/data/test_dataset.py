@@ -20,9 +20,9 @@ from hellods.data import samples as samples_module
 from hellods.data.epochs import Epochs
 from hellods.data.lazy import LazyLabel
 from hellods.data.samples import CHECKED
-from hellods.device import CPU, maker
-from hellods.format.archive import image_sections
+from hellods.device import CPU, compute_device
 from hellods.format.codecs import encode
+from hellods.format.streams import image_sections
 from hellods.labels.projector import Projector
 from hellods.views.draw import draw
 from hellods.views.render import render
@@ -544,4 +544,4 @@ def test_views_and_labels_for_a_device_that_cannot_make_them_are_made_on_the_cpu
     _, labels = default_collate([dataset[0], dataset[1]])
     assert (labels.to("meta").device.type, made) == ("meta", [CPU])
     assert dataset._samples.view(torch.zeros(1).long(), torch.zeros(1).long(), torch.device("meta")).is_meta
-    assert maker(torch.device("mps")) == CPU
+    assert compute_device(torch.device("mps")) == CPU

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hellods import Archive, FormatError, HelloDataset, HelloLoader, OptionError
-from hellods.data.options import archived
+from hellods.data.options import read_views
 from hellods.data.samples import Samples
 from hellods.labels.projector import Projector
 from hellods.views.draw import Draw, draw
@@ -224,7 +224,7 @@ def test_rule_of_views_is_refused_where_the_reference_refuses_it(views: Any, min
         header = replace(opened.header, format=f"hello/0.{minor}", views=views)
     found = []
     for check in (
-        lambda: archived(header, "x"),
+        lambda: read_views(header, "x"),
         lambda: reference.check_views(views, minor, header.images.height, header.images.width),
     ):
         try:

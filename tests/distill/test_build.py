@@ -161,8 +161,8 @@ def test_large_file_is_measured_on_some_of_its_images(monkeypatch: pytest.Monkey
 def test_accuracy_and_agreement_are_of_all_held_out_images_though_as_many_of_each_class_are_shown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("hellods.sources.source.SAMPLE", 3)
-    monkeypatch.setattr("hellods.sources.source.PER_CLASS", 1)
+    monkeypatch.setattr("hellods.sources.sampling.SAMPLE", 3)
+    monkeypatch.setattr("hellods.sources.sampling.PER_CLASS", 1)
     held_out = Pixels("held out", CLASSES, [0] * 8 + [1, 2], torch.zeros(10, 3, 4, 4, dtype=torch.uint8))
 
     def blue(images: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ def test_prototypes_name_the_images_better_than_texts_that_say_nothing(few_digit
     found = prototypes(projector, source, 32)
     assert found.shape == (10, 128)
     torch.testing.assert_close(found.norm(dim=1), torch.ones(10))
-    projector.begin(found)
+    projector.set_prototypes(found)
     with torch.no_grad():
         answers = projector(squares(held_out, torch.arange(len(held_out)), 32)).argmax(1)
     assert (answers == held_out.targets).float().mean() > 0.3

@@ -22,7 +22,7 @@ from hellods.evaluate.arms import ARMS
 from hellods.evaluate.feed import Feed
 from hellods.evaluate.makers import ship
 from hellods.evaluate.presets import Protocol
-from hellods.evaluate.runs import Run, digest, kept, lesson_of, runs_of, steps_of
+from hellods.evaluate.runs import Run, kept, lesson_of, run_key, runs_of, steps_of
 from hellods.evaluate.sizes import image_bytes
 from hellods.evaluate.student import Outcome, learn
 from hellods.evaluate.subject import Subject
@@ -36,7 +36,7 @@ def run_of(subject: Subject, arm: str, folder: Path = Path(), seed: int = 0) -> 
 
 
 def key(subject: Subject, arm: str, seed: int = 0, precision: str = "fp32") -> str:
-    return digest(subject, ARMS[arm], seed, precision)
+    return run_key(subject, ARMS[arm], seed, precision)
 
 
 def taught(subject: Subject, arm: str) -> Outcome:

@@ -230,7 +230,7 @@ def test_a_student_that_cannot_take_the_images_is_named() -> None:
 
 
 def test_a_student_that_does_not_learn_is_named() -> None:
-    with pytest.raises(OptionError, match="Student: the loss is nan after 9 steps; lower its learning rate"):
+    with pytest.raises(OptionError, match="Student: the loss is nan after 9 steps; lower the learning rate"):
         taught(lesson(lambda images: brightness(images) * torch.nan))
 
 

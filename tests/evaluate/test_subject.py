@@ -18,8 +18,9 @@ from hellods.evaluate import bench, checks, subject
 from hellods.evaluate.arms import ARMS
 from hellods.evaluate.evaluate import prepare
 from hellods.evaluate.presets import Protocol
-from hellods.format.archive import Archive, image_sections, write
+from hellods.format.archive import Archive, write
 from hellods.format.codecs import encode
+from hellods.format.streams import image_sections
 from hellods.sources.source import open_source
 
 from .conftest import answered, ask, rewritten

@@ -14,9 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hellods.errors import FormatError, HelloError
-from hellods.format.archive import Archive, check_target, image_sections, write
+from hellods.format.archive import Archive, write
 from hellods.format.codecs import encode
+from hellods.format.files import check_target
 from hellods.format.header import Header, Images
+from hellods.format.streams import image_sections
 
 from .forge import PIXELS, SECTIONS, SIDE, forge
 

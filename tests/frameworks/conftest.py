@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from hellods import Archive
-from hellods.data.probe import make_probe
-from hellods.format.archive import image_sections, write
+from hellods.format.archive import write
 from hellods.format.codecs import encode
 from hellods.format.header import Header, Images
+from hellods.format.streams import image_sections
 from hellods.labels.config import ProjectorConfig
 from hellods.labels.projector import Projector
+from hellods.probe import make_probe
 from hellods.record import from_json, to_json
 from hellods.views.draw import draw
 from hellods.views.render import render

@@ -12,7 +12,7 @@ from torch._inductor import config
 from hellods import HelloDataset
 from hellods.data.samples import CHECKED
 from hellods.errors import LabelError
-from hellods.labels.arithmetic import DTYPES, TOLERANCES, lower
+from hellods.labels.arithmetic import DTYPES, TOLERANCES, cast
 from hellods.labels.compiled import compiled
 from hellods.labels.config import Precision
 from hellods.labels.projector import Projector
@@ -29,7 +29,7 @@ def network(precision: Precision) -> nn.Module:
     layers = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     made = nn.Sequential(*layers).eval().requires_grad_(False)
     made[1].running_mean.uniform_(-3, 3)
-    lower(made, precision)
+    cast(made, precision)
     return made
 
 

@@ -107,7 +107,7 @@ def projector(head: Head = "text") -> Projector:
     made = Projector.create("hello-tiny", CLASSES, template="a {}", ranks=(4, 2), seed=0, head=head)
     generator = torch.Generator().manual_seed(1)
     if head == "prototypes":
-        made.begin(torch.nn.functional.normalize(torch.randn(3, 128, generator=generator), dim=1))
+        made.set_prototypes(torch.nn.functional.normalize(torch.randn(3, 128, generator=generator), dim=1))
     for value in made.learned().values():
         value.data.add_(torch.randn(value.shape, generator=generator), alpha=0.05)
     base = load_open_clip("hello-tiny")

@@ -271,7 +271,7 @@ def test_every_template_needs_a_place_for_the_class(projector: Projector) -> Non
 def test_head_of_prototypes_needs_no_text_and_is_stored(images: torch.Tensor) -> None:
     projector = create(head="prototypes")
     means = torch.nn.functional.normalize(torch.randn(5, 128, generator=torch.Generator().manual_seed(0)), dim=1)
-    projector.begin(means)
+    projector.set_prototypes(means)
     expected = projector.scale * projector.features(images) @ means.T
     torch.testing.assert_close(projector(images), expected, rtol=1e-2, atol=1e-2)
     state = fitted(projector).state()

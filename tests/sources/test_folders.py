@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hellods.errors import SourceError
-from hellods.sources.folders import choose_held_out, listed, scan
+from hellods.sources.folders import choose_held_out, scan, shorten
 
 
 def touch(root: Path, *files: str) -> Path:
@@ -94,4 +94,4 @@ def test_small_class_keeps_an_image_to_learn_from(images: int, held: int) -> Non
 
 
 def test_list_in_a_message_is_short() -> None:
-    assert [listed(list("abc")), listed(list("abcde"))] == ["a, b, c", "a, b, c and 2 more"]
+    assert [shorten(list("abc")), shorten(list("abcde"))] == ["a, b, c", "a, b, c and 2 more"]

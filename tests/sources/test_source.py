@@ -14,7 +14,8 @@ from PIL import Image
 from hellods.errors import SourceError
 from hellods.progress import Progress
 from hellods.sources import source as sources
-from hellods.sources.source import Folder, Pixels, Source, open_source, sample, squares, usual_side
+from hellods.sources.sampling import sample
+from hellods.sources.source import Folder, Pixels, Source, open_source, squares, usual_side
 
 
 def paint(file: Path, shade: int = 0, size: tuple[int, int] = (6, 4)) -> None:

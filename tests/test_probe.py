@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hellods.data.probe import PART, Probe, answer_probe, make_probe, probe_fault
 from hellods.device import CPU
 from hellods.errors import FormatError
 from hellods.format.wire import MAX_VIEWS, PROBE_SEED
 from hellods.labels import LabelMaker
 from hellods.labels.config import Precision
+from hellods.probe import PART, Probe, answer_probe, make_probe, probe_fault
 from hellods.views.draw import draw
 from hellods.views.render import render
 from hellods.views.rule import Views
