@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from hellods.display.text import percent, summary, total_bytes
 from hellods.evaluate.arms import ARMS
 from hellods.evaluate.presets import PRESETS, Loss, LRSchedule, Protocol
 from hellods.evaluate.question import Precision, Question
@@ -135,13 +136,11 @@ def table(archive: Mapping[str, Any]) -> str:
     for name, arm in archive["arms"].items():
         fidelity = arm["fidelity"] or {}
         agreement = fidelity.get("agreement")
-        best = f"{100 * arm['accuracy']['best']['mean']:.1f}"
-        said = "" if agreement is None else f"{100 * agreement:.1f}"
-        lines.append(
-            f"{name:16}{percent(arm['accuracy']['last']):>12}{best:>8}{sum(arm['bytes'].values()):>14,}{said:>11}".rstrip()
-        )
+        last, best = summary(arm["accuracy"]["last"]), percent(arm["accuracy"]["best"]["mean"])
+        said = "" if agreement is None else percent(agreement)
+        lines.append(f"{name:16}{last:>12}{best:>8}{total_bytes(arm):>14,}{said:>11}".rstrip())
     scores = {"HLR": "hlr", "IOR": "ior_hello", "IOR of the teacher's labels": "ior_teacher"}
-    found = [f"{name} {percent(archive['scores'][key])}" for name, key in scores.items() if archive["scores"][key]]
+    found = [f"{name} {summary(archive['scores'][key])}" for name, key in scores.items() if archive["scores"][key]]
     base = archive["base"]
     beside = (
         f"beside it the public base model {escape(base['name'])}, its image tower {base['bytes']:,} bytes"
@@ -150,12 +149,6 @@ def table(archive: Mapping[str, Any]) -> str:
     )
     lines += ["", *[line for line in ("; ".join(found), beside) if line]]
     return "\n".join(lines).rstrip()
-
-
-def percent(value: Mapping[str, Any]) -> str:
-    """Return mean ± deviation, in percent."""
-    deviation = "" if value["std"] is None else f" ± {100 * value['std']:.1f}"
-    return f"{100 * value['mean']:.1f}{deviation}"
 
 
 def foreseen(plan: "Plan", seconds: Mapping[tuple[str, str], float], teachers: Sequence[float]) -> str:

@@ -31,6 +31,7 @@ LEVELS = {
     "hellods.labels": 1,
     "hellods.train": 1,
     "hellods.probe": 2,
+    "hellods.display": 2,
     "hellods.sources": 2,
     "hellods.teachers": 3,
     "hellods.data": 4,
@@ -41,6 +42,7 @@ LEVELS = {
 }
 NOT_HERE = {  # room: what none of its modules may import, not even inside a function
     "hellods.format": {"torch", "torchvision", "click", "rich"},
+    "hellods.display": {"torch", "torchvision"},
     "hellods": {"click", "rich"},
     "cli": {"torch", "torchvision", "numpy", "PIL"},
 }
@@ -81,7 +83,9 @@ def test_heavy_and_drawing_libraries_stay_in_their_rooms(where: str) -> None:
     assert found == set()
 
 
-@pytest.mark.parametrize("module", ["hellods", "hellods_cli", "hellods.distill.recipe", "hellods.format.archive"])
+@pytest.mark.parametrize(
+    "module", ["hellods", "hellods_cli", "hellods.distill.recipe", "hellods.display.card", "hellods.format.archive"]
+)
 def test_light_modules_import_without_torch(module: str) -> None:
     heavy = "{'torch', 'numpy', 'PIL', 'rich'} & set(sys.modules)"
     run = subprocess.run([sys.executable, "-c", f"import sys, {module}; sys.exit(bool({heavy}))"], check=False)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from hellods.device import describe_device, float32_on_cpu
 from hellods.digests import digest, software
+from hellods.display.card import card
 from hellods.distill.arrange import Setting, class_by_class, lessons, prepare
-from hellods.distill.card import card
 from hellods.distill.fit import fit_projector, quantize_projector
 from hellods.distill.initialize import initialize
 from hellods.distill.measure import measure

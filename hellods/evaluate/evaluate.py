@@ -13,11 +13,11 @@ from typing import Any, Final
 import torch
 
 from hellods.device import float32_on_cpu, get_device, training_dtype
+from hellods.display.markdown import markdown
 from hellods.errors import OptionError
 from hellods.evaluate.arms import choose
 from hellods.evaluate.bench import Bench
 from hellods.evaluate.earlier import PAGE, REPORT, TEXT, check_alike_to, check_asked, check_folder, earlier
-from hellods.evaluate.markdown import markdown
 from hellods.evaluate.question import Question
 from hellods.evaluate.report import about, heading
 from hellods.evaluate.runs import Run, expected_seconds, finish, kept, runs_of
@@ -202,14 +202,14 @@ def card_of(path: Path) -> str:
 
 
 def write(report: dict[str, Any], cards: Sequence[str], out: Path) -> None:
-    """Write `report.json`, the same as text for where archives are shared and, where matplotlib is at hand, a page."""
+    """Write `report.json`, the same as text for where archives are shared and, with the extra `report`, a page."""
     write_text(out / REPORT, json.dumps(report, indent=1) + "\n")
     write_text(out / TEXT, markdown(report, cards))
     try:
-        from hellods.evaluate.page import page
+        from hellods.display.page import page
     except ImportError:
         (out / PAGE).unlink(missing_ok=True)  # which would show another report
-        logger.warning('no %s: its plots need matplotlib; install it with: pip install "hellods[report]"', PAGE)
+        logger.warning('no %s: it needs matplotlib and Jinja2; install them with: pip install "hellods[report]"', PAGE)
         return
     write_text(out / PAGE, page(report))
 

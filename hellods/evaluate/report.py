@@ -124,23 +124,6 @@ def scores(arms: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def notes(archive: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
-    """Return what a reader has to know beside the numbers of an archive."""
-    said = []
-    if not archive["same_data"]:
-        said.append(
-            "The archive was not made from this data: this measures how it transfers. Whether it was made from images "
-            "that are held out here, nobody can tell."
-        )
-    if archive["same_teacher"] is False:
-        said.append("The archive was not made with this teacher: the gap between them is also one of teachers.")
-    if archive["assistant"]:
-        said.append("The archive's labels are those of an assistant, which learned from classes and teacher.")
-    if len(report["seeds"]) == 1:
-        said.append("One seed: how much the numbers vary from seed to seed is unknown.")
-    return said
-
-
 def heading(question: Question, subjects: Sequence[Subject], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a report says of the question: data, teacher, seeds; then `facts` of the machine and the call."""
     subject = subjects[0]

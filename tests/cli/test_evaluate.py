@@ -122,7 +122,7 @@ def test_what_is_missing_or_no_choice_is_a_usage_error(arguments: list[str]) -> 
 @pytest.fixture
 def _plain_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page without plots."""
-    monkeypatch.setitem(sys.modules, "hellods.evaluate.page", SimpleNamespace(page=lambda report: "<p>"))
+    monkeypatch.setitem(sys.modules, "hellods.display.page", SimpleNamespace(page=lambda report: "<p>"))
 
 
 @pytest.mark.usefixtures("_plain_page")

@@ -37,7 +37,7 @@ def answered(paths: list[Path], question: Question, out: Path, **options: Any) -
     """Return the report of an evaluation, its page without plots."""
     page = SimpleNamespace(page=lambda report: f"<p>{len(report['archives'])} archives")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "hellods.evaluate.page", page)
+        patch.setitem(sys.modules, "hellods.display.page", page)
         return evaluate([str(path) for path in paths], question, out, **options)
 
 

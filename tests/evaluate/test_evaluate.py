@@ -15,12 +15,12 @@ import torch
 from hellods.distill.recipe import Recipe
 from hellods.errors import HelloError, OptionError, SourceError
 from hellods.evaluate import bench, evaluate, runs, student
-from hellods.evaluate.evaluate import forecast, prepare
+from hellods.evaluate.evaluate import card_of, forecast, prepare
 from hellods.evaluate.question import Question
 from hellods.progress import silent
 from hellods.sources import source as sources
 
-from .conftest import answered, ask
+from .conftest import answered, ask, rewritten
 
 # None is trained twice.
 
@@ -357,3 +357,10 @@ def test_results_are_said_as_they_come(
     caplog.set_level(logging.INFO, "hellods")
     answered([bare_archive], ask(few_digits, arms=("hard",)), tmp_path)
     assert any(message.startswith("bare.hello: hard, seed 0: ") for message in caplog.messages)
+
+
+@pytest.mark.parametrize("without", [(), ("card",)])
+def test_card_is_that_of_the_file_or_none(digits_archive: Path, without: tuple[str, ...], tmp_path: Path) -> None:
+    path = rewritten(digits_archive, tmp_path / "one.hello", without=without)
+    assert card_of(path).startswith("" if without else "# few")
+    assert bool(card_of(path)) is not bool(without)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hellods.display.markdown import markdown
 from hellods.evaluate import evaluate, report
 from hellods.evaluate.arms import ARMS
 from hellods.evaluate.evaluate import prepare
@@ -130,11 +131,21 @@ def test_page_is_written_beside_it(whole: Path) -> None:
     assert (whole / "report.html").read_text() == "<p>1 archives"
 
 
+def test_text_is_written_beside_it_with_the_card_of_the_archive(
+    whole: Path, read: dict[str, Any], digits_archive: Path
+) -> None:
+    with Archive.open(digits_archive) as archive:
+        card = archive.read("card").decode()
+    text = (whole / "report.md").read_text()
+    assert text == markdown(read, [card])
+    assert text.startswith(card.strip())
+
+
 def test_without_matplotlib_the_numbers_are_written_and_a_note_says_what_lacks(
     whole: Path, read: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setitem(sys.modules, "hellods.evaluate.page", None)
+    monkeypatch.setitem(sys.modules, "hellods.display.page", None)
     (tmp_path / "report.html").write_text("of another report")
-    evaluate.write(read, tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == ["report.json"]
+    evaluate.write(read, [""], tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["report.json", "report.md"]
     assert 'pip install "hellods[report]"' in caplog.text

@@ -1,8 +1,9 @@
 """card(): what a new archive says to people, as Markdown."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Final
 
+from hellods.display.text import Json, percent, printable
 from hellods.format.header import Header
 from hellods.labels.config import OWN, needs_base
 
@@ -32,7 +33,9 @@ def card(header: Header) -> str:
     }
     base, brought = origin(projector)
     about = [f"{key}: {plain(value)}" for key, value in said.items() if value]
-    found = [f"{name} {percent(header.metrics[key])}" for key, name in MEASURED.items() if key in header.metrics]
+    found = [
+        f"{name} {percent(float(header.metrics[key]))} %" for key, name in MEASURED.items() if key in header.metrics
+    ]
     return f"""# {plain(header.name)}
 
 {images.count:,} synthetic images of {images.height} × {images.width} px in {len(classes):,} classes.
@@ -53,7 +56,7 @@ The projector, measured by who made the file:
 """
 
 
-def origin(projector: Mapping[str, Any]) -> tuple[str, str]:
+def origin(projector: Json) -> tuple[str, str]:
     """Return whose CLIP model makes the labels, and what a reader must add to open the file with it."""
     if projector.get("tower"):
         return "the CLIP model in the file", ""
@@ -62,13 +65,9 @@ def origin(projector: Mapping[str, Any]) -> tuple[str, str]:
     return "a CLIP model that comes with hellods" if projector["base"] in OWN else "a public CLIP model", ""
 
 
-def taught(facts: Mapping[str, Any]) -> str:
+def taught(facts: Json) -> str:
     """Return a network's name and what it can."""
-    return f"{facts['architecture']}, right on {percent(facts['held_out_accuracy'])} of held-out images"
-
-
-def percent(share: str) -> str:
-    return f"{100 * float(share):.1f} %"
+    return f"{facts['architecture']}, right on {percent(float(facts['held_out_accuracy']))} % of held-out images"
 
 
 def lines(items: Iterable[str]) -> str:
@@ -77,4 +76,4 @@ def lines(items: Iterable[str]) -> str:
 
 def plain(text: str) -> str:
     """Return text as Markdown shows it letter by letter, in one line."""
-    return "".join(f"\\{c}" if c in SPECIAL else c if c.isprintable() else "�" for c in text)
+    return "".join(f"\\{c}" if c in SPECIAL else c for c in printable(text))

@@ -1,6 +1,5 @@
 """Figures, and their SVG, which takes its font and its colors from the page around it. Needs matplotlib."""
 
-import html
 import io
 import re
 import warnings
@@ -8,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 import matplotlib.style
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -63,7 +63,7 @@ def canvas(width: int, height: int, *, left: int, bottom: int, right: int, top: 
     return figure, figure.add_axes(box)
 
 
-def to_svg(name: str, says: str, draw: Callable[[int], Figure], wide: int = WIDE) -> str:
+def to_svg(name: str, says: str, draw: Callable[[int], Figure], wide: int = WIDE) -> Markup:
     """Return the drawing for wide and for narrow pages; `name` keeps the ids of one page's drawings apart."""
     drawn = []
     for kind, width in (("wide", wide), ("narrow", NARROW)):
@@ -76,5 +76,5 @@ def to_svg(name: str, says: str, draw: Callable[[int], Figure], wide: int = WIDE
         _, opening, text = buffer.getvalue().partition("<svg")
         for pattern, replacement in INLINE.items():
             text = re.sub(pattern, replacement, text, flags=re.DOTALL)
-        drawn.append(f'{opening} class="{kind}" role="img" aria-label="{html.escape(says)}"{text}')
-    return "".join(drawn)
+        drawn.append(f'{opening} class="{kind}" role="img" aria-label="{escape(says)}"{text}')
+    return Markup("".join(drawn))  # matplotlib has escaped the texts in it

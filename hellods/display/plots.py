@@ -6,15 +6,17 @@ from math import floor
 from statistics import fmean
 from typing import Any, Final, NamedTuple
 
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-from hellods.evaluate.drawing import ACCENT, FAINT, GLYPH, INK, MUTED, PAPER, TEXT, canvas, to_svg
+from hellods.display.drawing import ACCENT, FAINT, GLYPH, INK, MUTED, PAPER, TEXT, canvas, to_svg
+from hellods.display.text import Json, summary
 
 
-def accuracy(name: str, archives: Sequence[Mapping[str, Any]]) -> str:
+def accuracy(name: str, archives: Sequence[Json]) -> Markup:
     """Return bars of every arm's accuracy, with each seed, the spread and the best epoch, grouped by archive."""
     heading = [None] if len(archives) > 1 else []
     rows = [(archive, arm) for archive in archives for arm in [*heading, *archive["arms"]]]
@@ -41,7 +43,7 @@ def accuracy(name: str, archives: Sequence[Mapping[str, Any]]) -> str:
     return to_svg(name, "Accuracy of every arm", draw)
 
 
-def _bar(axes: Axes, row: int, arm: str, measured: Mapping[str, Any]) -> None:
+def _bar(axes: Axes, row: int, arm: str, measured: Json) -> None:
     """Draw an arm: its name, a bar to the mean, a line of the spread, a diamond of the best epoch, a dot a seed."""
     values, best = [100 * value for value in measured["last"]["values"]], 100 * measured["best"]["mean"]
     mean, spread = (100 * (measured["last"][key] or 0) for key in ("mean", "std"))
@@ -52,9 +54,8 @@ def _bar(axes: Axes, row: int, arm: str, measured: Mapping[str, Any]) -> None:
     axes.plot([mean - spread, mean + spread], [row, row], color=INK, lw=1.5)
     axes.plot([best], [row - 0.36], "D", ms=4.5, mfc=PAPER, mec=INK, mew=1)
     axes.plot(values, [row + 0.36] * len(values), "o", ms=3.6, mfc=INK, mec=PAPER, mew=0.4)
-    said = f"{mean:.1f}" if measured["last"]["std"] is None else f"{mean:.1f} ± {spread:.1f}"
     right = max(*values, best, mean + spread)
-    axes.annotate(said, (right, row), xytext=(9, 0), textcoords="offset points", va="center")
+    axes.annotate(summary(measured["last"]), (right, row), xytext=(9, 0), textcoords="offset points", va="center")
 
 
 class Point(NamedTuple):
@@ -63,11 +64,11 @@ class Point(NamedTuple):
     label: str
     bytes: int
     assumed: int  # bytes of public assets
-    accuracy: Mapping[str, Any]  # mean, std
+    accuracy: Json  # mean, std
     accent: bool
 
 
-def against_bytes(name: str, points: Sequence[Point]) -> str:
+def against_bytes(name: str, points: Sequence[Point]) -> Markup:
     """Return accuracy against bytes; a hollow mark, joined to its full one, counts the public assets too."""
     sizes = [size for point in points for size in (point.bytes, point.bytes + point.assumed)]
     ticks = LogLocator(subs=(1, 3) if max(sizes) < 300 * min(sizes) else (1,))
@@ -147,7 +148,7 @@ MARKS: Final[list[dict[str, Any]]] = [
 ENDS: Final = 20  # of more than twice as many classes, so many of the best and of the worst are drawn
 
 
-def per_class(name: str, classes: Sequence[str], arms: Sequence[Sequence[float]]) -> str:
+def per_class(name: str, classes: Sequence[str], arms: Sequence[Sequence[float]]) -> Markup:
     """Return each class's accuracy under up to three arms, in the order of the first; of many, best and worst."""
     order = sorted(range(len(classes)), key=lambda k: -arms[0][k])
     between = len(order[ENDS:-ENDS])
@@ -175,7 +176,7 @@ def per_class(name: str, classes: Sequence[str], arms: Sequence[Sequence[float]]
 Values = Mapping[int, Sequence[float]]  # by epoch, of every seed
 
 
-def curves(name: str, what: str, arms: Mapping[str, Values]) -> str:
+def curves(name: str, what: str, arms: Mapping[str, Values]) -> Markup:
     """Return a measure over the epochs, mean and range of the seeds; a wide range of values on a log axis."""
     found = [value for epochs in arms.values() for values in epochs.values() for value in values]
     last = max(epoch for epochs in arms.values() for epoch in epochs)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from hellods.distill.card import lines, plain
-from hellods.evaluate.markup import Json, last, total
-from hellods.evaluate.report import notes
+from hellods.display.card import lines, plain
+from hellods.display.notes import notes
+from hellods.display.text import Json, printable, summary, total_bytes
 
 
 def markdown(report: Json, cards: Sequence[str]) -> str:
@@ -15,19 +15,22 @@ def markdown(report: Json, cards: Sequence[str]) -> str:
         cards: of its archives, in order, Markdown as the files hold it; empty where a file holds none.
     """
     return "\n".join(
-        f"{_printable(card) or '# ' + plain(archive['name'])}\n\n{_students(archive, report)}"
+        f"{_shown(card) or '# ' + plain(archive['name'])}\n\n{_students(archive, report)}"
         for archive, card in zip(report["archives"], cards, strict=True)
     )
 
 
-def _printable(text: str) -> str:
+def _shown(card: str) -> str:
     """Return lines that cannot steer a terminal, without empty ones at the ends."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text).strip()
+    return "\n".join(map(printable, card.split("\n"))).strip()
 
 
 def _students(archive: Json, report: Json) -> str:
     protocol, data = archive["protocol"], report["data"]
-    rows = [f"| `{name}`: {arm['says']} | {last(arm)} | {total(arm):,} |" for name, arm in archive["arms"].items()]
+    rows = [
+        f"| `{name}`: {arm['says']} | {summary(arm['accuracy']['last'])} | {total_bytes(arm):,} |"
+        for name, arm in archive["arms"].items()
+    ]
     table = "\n".join(["| accuracy in % | last epoch | bytes |", "| --- | ---: | ---: |", *rows])
     several = f"means and deviations of {len(report['seeds'])} seeds, " if len(report["seeds"]) > 1 else ""
     judged = f"on {data['held_out']['images']:,} held-out images of {plain(data['name'])}"
