@@ -65,6 +65,10 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
             with.
     """
 
+    transform: Callable[[Tensor], Any] | None
+    normalize: bool
+    _epochs: Epochs
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -101,27 +105,20 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
             compile=compile,
         )
         epochs = Epochs(header.images.count)
-        state = {"options": options, "transform": transform, "normalize": normalize, "epochs": epochs, "memory": None}
+        state = {"options": options, "memory": None, "_epochs": epochs, "transform": transform, "normalize": normalize}
         self.__setstate__(state)
         self._samples.header = header
         _ = self._samples.images  # their memory, before workers are forked
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            "options": self._samples.options,
-            "transform": self.transform,
-            "normalize": self.normalize,
-            "epochs": self._epochs,
-            "memory": self._samples.memory,
-        }
+        kept = {name: value for name, value in vars(self).items() if name not in ("_samples", "_batches")}
+        return {"options": self._samples.options, "memory": self._samples.memory} | kept
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # The file is opened again with the first sample: an error here would kill a worker without a message.
         self._samples = Samples.of(state["options"], state["memory"])
-        self._epochs: Epochs = state["epochs"]
-        self.transform: Callable[[Tensor], Any] | None = state["transform"]
-        self.normalize: bool = state["normalize"]
         self._batches = Batches()
+        vars(self).update({name: value for name, value in state.items() if name not in ("options", "memory")})
 
     @property
     def header(self) -> Header:
@@ -188,9 +185,14 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
                 f"a sample is chosen by one int, not by {type(index).__name__}: for a part of the data set take "
                 "torch.utils.data.Subset(dataset, indices), for a batch dataset.batch(indices)"
             ) from cause
-        return self.__getitems__([place])[0]
+        return self._get([place])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Any, Any]]:
+        if type(self).__getitem__ is not HelloDataset.__getitem__:  # that of a subclass adds to it
+            return [self[index] for index in indices]
+        return self._get(indices)
+
+    def _get(self, indices: Sequence[int]) -> list[tuple[Any, Any]]:
         epochs, chosen = self._draw(indices)
         images = self._finish(self._samples.view(epochs, chosen, CPU))
         if self._samples.options.labels == "hard":
@@ -228,7 +230,9 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         return self._samples.images.complete(compute_device(device)) is not None
 
     def _draw(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        count = len(self)
+        count, indices = len(self), list(indices)
+        if indices and torch.as_tensor(indices[0]).dtype == torch.bool:
+            raise TypeError("samples are chosen by their indices, not by a mask: take mask.nonzero().flatten()")
         if beyond := [index for index in indices if not -count <= index < count]:
             raise IndexError(f"image {beyond[0]} of the {count} of {self.header.name!a}")
         chosen = [range(count)[index] for index in indices]  # which takes what counts from the end

@@ -52,7 +52,8 @@ class LazyLabel(Tensor):
     bytes. To torch they are bits, so that what does not ask for values, such as `torch.func.vmap`, fails instead of
     computing with them. Shape, dtype, length, `repr`, stacking and slicing leave it lazy. A row or a slice is a view,
     as of any tensor: its values are made with those of the whole. `torch.save`, `copy` and `pickle` take the values;
-    `torch.tensor(label)`, which torch does not ask its argument about, needs `.to("cpu")` before it.
+    `torch.tensor`, `torch.as_tensor` and `torch.asarray`, which torch does not ask their argument about, need
+    `.to("cpu")` before them, as does a label that `torch.func.grad` or `vmap` takes as an argument.
 
     Raises:
         LabelError: values are needed in a DataLoader worker, the data set is gone, or one batch holds labels of other
@@ -62,7 +63,7 @@ class LazyLabel(Tensor):
     _width: int
     _labelers: tuple[Labeler, ...]  # kept alive while the label is
     _made: Tensor | None
-    _whole: "tuple[LazyLabel, int | slice] | None"  # the label that this is a row or a slice of, and which
+    _whole: "tuple[LazyLabel, int | range] | None"  # the label that this is a row, or some rows, of; and which
 
     @classmethod
     def of(cls, handles: Tensor, width: int, labelers: tuple[Labeler, ...] | None = None) -> "LazyLabel":
@@ -100,17 +101,16 @@ def _handles(label: LazyLabel) -> Tensor:
 def _found(label: LazyLabel) -> Tensor | None:
     if label._made is not None or label._whole is None:
         return label._made
-    whole, index = label._whole
-    made = _found(whole)
-    return None if made is None else made[index]
+    whole, rows = label._whole
+    return None if whole._made is None else _rows_of(whole._made, rows)
 
 
 def _values(label: LazyLabel, device: torch.device, operation: Callable[..., Any]) -> Tensor:
     if label._whole is not None:
-        whole, index = label._whole
+        whole, rows = label._whole
         values = _values(whole, device, operation)
         if label._made is None or label._made.device != values.device:
-            label._made = values[index]
+            label._made = _rows_of(values, rows)
         return label._made
     if label._made is None:
         check_worker(resolve_name(operation) or getattr(operation, "__name__", "this"))
@@ -119,6 +119,11 @@ def _values(label: LazyLabel, device: torch.device, operation: Callable[..., Any
         made = _ask(label, device) if label._made is None else label._made
         label._made = made.to(device)
     return label._made
+
+
+def _rows_of(values: Tensor, rows: int | range) -> Tensor:
+    """Return a view of one row, or of some."""
+    return values[rows] if isinstance(rows, int) else values[rows.start : rows.stop : rows.step]
 
 
 def check_worker(operation: str) -> None:
@@ -195,10 +200,12 @@ def _cuda(
 
 
 def _get(label: LazyLabel, index: Any) -> Tensor:
-    rows = isinstance(index, (int, slice)) and not isinstance(index, bool) and _handles(label).ndim > 1
-    if rows and _found(label) is None:
+    some = isinstance(index, (int, slice)) and not isinstance(index, bool) and _handles(label).ndim > 1
+    if some and _found(label) is None:
         part = LazyLabel.of(_handles(label)[index], label._width, label._labelers)
-        part._whole = label, index
+        whole, rows = label._whole or (label, range(len(label)))
+        assert isinstance(rows, range)  # one row has no rows
+        part._whole = whole, rows[index]
         return part
     return _values(label, CPU, Tensor.__getitem__)[index]
 

@@ -1,5 +1,6 @@
 """HelloLoader: batches of a HelloDataset made whole on one device, without workers."""
 
+import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -50,6 +51,11 @@ class HelloLoader:
             raise TypeError(
                 f"HelloLoader takes a HelloDataset, not {type(dataset).__name__}: for some of its images give the "
                 "whole data set, and their indices as sampler="
+            )
+        if type(dataset).__getitem__ is not HelloDataset.__getitem__:
+            raise TypeError(
+                f"HelloLoader makes whole batches, without {type(dataset).__name__}.__getitem__: take transform=, or a "
+                "DataLoader"
             )
         if shuffle and sampler is not None:
             raise ValueError("shuffle=True and sampler= exclude each other")
@@ -165,6 +171,7 @@ class _Share:
         self._dataset, self.shuffle, self.turn, self.sets = dataset, shuffle, _Pass(), False
 
     def set_epoch(self, epoch: int) -> None:
+        epoch = operator.index(epoch)  # of numpy, say
         self._dataset.set_epoch(epoch)
         self.sets = True
         if self.turn.begun or self.turn.number != epoch:

@@ -18,6 +18,7 @@ from hellods.device import CPU, compute_device, float32_on_cpu, to_device
 from hellods.errors import HelloError, LabelError
 from hellods.format import wire
 from hellods.format.header import Header
+from hellods.labels.arithmetic import LOCK, exact
 from hellods.probe import Probe, answer_probe, probe_fault
 from hellods.views.draw import Draw, draw, middle
 from hellods.views.render import render
@@ -102,13 +103,17 @@ class Samples:
             LabelError: the base model is missing or another one.
         """
         if device not in self._projectors:
-            options = self.options
-            key = (options.path, options.content_id, options.base, options.compile, device)
-            shared = PROJECTORS.get(key)
-            if shared is None:
-                shared = PROJECTORS[key] = self._restore(device)
-            self._projectors[device] = shared
+            with LOCK:  # while no other thread makes labels, since torch's cache of parametrized weights is one for all
+                key = self._key(device)
+                shared = PROJECTORS.get(key)
+                if shared is None:
+                    shared = PROJECTORS[key] = self._restore(device)
+                self._projectors[device] = shared
         return self._projectors[device]
+
+    def _key(self, device: torch.device) -> tuple[str, str, str | None, bool, torch.device]:
+        options = self.options
+        return options.path, options.content_id, options.base, options.compile, device
 
     @torch.inference_mode(False)  # what is kept is used in any mode
     def _restore(self, device: torch.device) -> "Projector":
@@ -121,7 +126,8 @@ class Samples:
             held = config.tower is not None and base is None
             embedded = safetensors.torch.load(archive.read("backbone")) if held else None
         try:
-            with float32_on_cpu():
+            # Whatever autocasts around the first label, and without a draw from the caller's random numbers.
+            with float32_on_cpu(), exact(CPU), torch.random.fork_rng(devices=[]):
                 made = Projector.restore(config, self.classes, state, embedded=embedded, base=base, compile=compile)
         except HelloError as cause:
             raise type(cause)(f"{self.options.path}: {cause}") from cause
@@ -148,6 +154,8 @@ class Samples:
 
             if fault := probe_fault(probe, answer, device, self.projector(device).config.precision):
                 compiler = "; or its compiler is: leave out compile=True" if self.options.compile else ""
+                self._projectors.pop(device)  # the next one may be made without the fault
+                PROJECTORS.pop(self._key(device), None)
                 raise LabelError(f"{path}: {fault}{compiler}")
         CHECKED.add(self.projector(device))
 

@@ -79,7 +79,7 @@ class Projector(nn.Module):
             ranks: of the deltas on the tower and on the head.
             seed: of the deltas' initial values.
             quantization: how the deltas are stored.
-            head: `prototypes` needs `begin` before it says anything.
+            head: `prototypes` needs `set_prototypes` before it says anything.
             precision: that labels are made in.
 
         Raises:

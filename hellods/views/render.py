@@ -94,7 +94,8 @@ def _unmixed(images: Tensor, drawn: Draw, places: range) -> Iterator[NDArray[np.
         bands = [picture[run] for run in _runs(top, height, rows, picture.shape[0])]
         band = bands[0] if len(bands) == 1 else np.concatenate(bands)
         crop = np.concatenate([band[:, run] for run in _runs(left, width, columns, picture.shape[1])], axis=1)
-        shown = torch.from_numpy(crop)[None].permute(0, 3, 1, 2)  # channels_last, which the kernel is fast with
+        # channels_last, which the kernel is fast with, and without which it fails for views of one pixel
+        shown = torch.from_numpy(np.ascontiguousarray(crop))[None].permute(0, 3, 1, 2)
         view: NDArray[np.uint8] = interpolate(shown, size, mode="bilinear", antialias=True)[0].numpy()
         yield view[:, :, ::-1] if flip else view
 

@@ -1,14 +1,18 @@
 import copy
 import gc
 import pickle
+import shutil
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from multiprocessing import get_context
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -23,6 +27,7 @@ from hellods.data.samples import CHECKED
 from hellods.device import CPU, compute_device
 from hellods.format.codecs import encode
 from hellods.format.streams import image_sections
+from hellods.labels.arithmetic import LOCK
 from hellods.labels.projector import Projector
 from hellods.views.draw import draw
 from hellods.views.render import render
@@ -537,7 +542,7 @@ def test_views_and_labels_for_a_device_that_cannot_make_them_are_made_on_the_cpu
         made.append(images.device)
         return torch.zeros(len(images), len(CLASSES))
 
-    monkeypatch.setattr("hellods.data.samples.maker", lambda device: CPU if device.type == "meta" else device)
+    monkeypatch.setattr("hellods.data.samples.compute_device", lambda device: CPU if device.type == "meta" else device)
     dataset = HelloDataset(archive)
     monkeypatch.setattr(dataset._samples, "_logits", logits)
     CHECKED.add(dataset._samples.projector(CPU))
@@ -545,3 +550,92 @@ def test_views_and_labels_for_a_device_that_cannot_make_them_are_made_on_the_cpu
     assert (labels.to("meta").device.type, made) == ("meta", [CPU])
     assert dataset._samples.view(torch.zeros(1).long(), torch.zeros(1).long(), torch.device("meta")).is_meta
     assert compute_device(torch.device("mps")) == CPU
+
+
+# What a caller does around the first label, which makes the label maker.
+
+
+def fresh(archive: Path, folder: Path) -> HelloDataset:
+    """Return a data set of a file that nothing was made of so far."""
+    return HelloDataset(shutil.copy(archive, folder / f"{next(NUMBERS)}.hello"))
+
+
+NUMBERS = count()
+
+
+def test_label_maker_that_is_made_under_autocast_is_the_same(archive: Path, tmp_path: Path) -> None:
+    _, expected = fresh(archive, tmp_path).batch(range(COUNT))
+    with torch.autocast("cpu", torch.bfloat16):
+        _, found = fresh(archive, tmp_path).batch(range(COUNT))
+    assert torch.equal(found, expected)
+
+
+def test_first_label_draws_nothing_from_the_callers_random_numbers(archive: Path, tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    fresh(archive, tmp_path).batch([0])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_label_maker_is_made_while_no_other_thread_makes_labels(archive: Path, tmp_path: Path) -> None:
+    dataset = fresh(archive, tmp_path)
+    thread = Thread(target=lambda: dataset.batch([0]))
+    with LOCK:  # as in a thread that labels
+        thread.start()
+        thread.join(0.5)
+        assert dataset._samples._projectors == {}
+    thread.join()
+    assert [*dataset._samples._projectors] == [CPU]
+
+
+def test_label_maker_that_answers_wrongly_is_not_kept(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = fresh(archive, tmp_path)
+    dataset.set_epoch(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Projector, "merge", lambda projector: projector.bias.data.add_(torch.arange(10.0)))
+        with pytest.raises(LabelError, match="labels differ from the archive's probe"):
+            dataset.batch([0])
+    assert torch.equal(dataset.batch([0])[1], fresh(archive, tmp_path).batch([0])[1])
+
+
+# Subclasses, and indices of other kinds.
+
+
+class Numbered(HelloDataset):
+    """Images with their index, and an attribute of its own."""
+
+    def __init__(self, path: Path, more: int) -> None:
+        super().__init__(path)
+        self.more = more
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        image, label = super().__getitem__(index)
+        return image, (label, index + self.more)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_subclass_is_asked_for_its_samples_and_keeps_what_it_adds(archive: Path, workers: int) -> None:
+    dataset = Numbered(archive, 100)
+    context = "spawn" if workers else None
+    batches = DataLoader(dataset, 4, num_workers=workers, multiprocessing_context=context)
+    assert [numbers.tolist() for _, (_, numbers) in batches] == torch.arange(100, 100 + COUNT).view(-1, 4).tolist()
+    assert copy.copy(dataset).more == pickle.loads(pickle.dumps(dataset)).more == 100
+
+
+def test_subclass_with_samples_of_its_own_is_refused_by_a_hello_loader(archive: Path) -> None:
+    with pytest.raises(TypeError, match=r"without Numbered\.__getitem__: take transform=, or a DataLoader"):
+        HelloLoader(Numbered(archive, 1), 4)
+
+
+def test_batch_of_what_can_be_read_once(archive: Path) -> None:
+    images, labels = HelloDataset(archive).batch(iter([1, 2, 3]))
+    expected = HelloDataset(archive).batch([1, 2, 3])
+    assert torch.equal(images, expected[0])
+    assert torch.equal(labels, expected[1])
+
+
+@pytest.mark.parametrize("mask", [[True, False], torch.arange(COUNT) > 10, np.arange(COUNT) > 10])
+def test_mask_is_no_list_of_indices(mask: Any, archive: Path) -> None:
+    with pytest.raises(TypeError, match=r"not by a mask: take mask\.nonzero"):
+        HelloDataset(archive).batch(mask)

@@ -54,7 +54,7 @@ def test_process_of_several_that_is_told_no_epoch_warns_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     Epochs(2).take([0])
-    monkeypatch.setattr(module, "ranks", lambda: (1, 2))
+    monkeypatch.setattr(module, "rank_and_world_size", lambda: (1, 2))
     told = Epochs(2)
     told.set(3)
     told.take([0])
@@ -69,9 +69,9 @@ def test_worker_of_one_process_of_several_warns_in_its_place(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     epochs = Epochs(2)
-    monkeypatch.setattr(module, "ranks", lambda: (1, 2))
+    monkeypatch.setattr(module, "rank_and_world_size", lambda: (1, 2))
     pickled = pickle.dumps(epochs)
-    monkeypatch.setattr(module, "ranks", lambda: (0, 1))  # a worker that is spawned has no process group
+    monkeypatch.setattr(module, "rank_and_world_size", lambda: (0, 1))  # a worker that is spawned has no process group
     pickle.loads(pickled).take([0])
     assert ["call set_epoch(epoch)" in message for message in caplog.messages] == [True]
 

@@ -319,3 +319,15 @@ def test_values_are_made_on_the_device_asked_for(sines: Sines) -> None:
     for values in made:
         assert values.device.type == "cuda"
         assert torch.allclose(values.cpu(), truth(sines))
+
+
+def test_part_of_a_part_of_a_part_is_a_view_of_the_whole(sines: Sines) -> None:
+    whole = batch(sines)
+    part = whole
+    for _ in range(2000):
+        part = part[0:]
+    assert torch.equal(part[1:][::2][1], truth(sines)[3])
+    assert part.shape == (4, 3)
+    assert sines.rows == 4
+    part.zero_()
+    assert whole.sum() == 0

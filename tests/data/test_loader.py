@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -259,7 +260,7 @@ def test_state_of_another_loader_is_refused(archive: Path, monkeypatch: pytest.M
         HelloLoader(HelloDataset(archive, seed=1), 4, shuffle=True).load_state_dict(state)
     with pytest.raises(ValueError, match="of another loader: images None"):
         HelloLoader(HelloDataset(archive), 4).load_state_dict({})
-    monkeypatch.setattr("hellods.data.loader.ranks", lambda: (0, 2))
+    monkeypatch.setattr("hellods.data.loader.rank_and_world_size", lambda: (0, 2))
     with pytest.raises(ValueError, match="of another loader: ranks 1 instead of 2"):
         HelloLoader(HelloDataset(archive), 4, shuffle=True).load_state_dict(state)
 
@@ -389,3 +390,10 @@ def test_epochs_of_one_loader_are_not_undone_by_another_of_the_data_set(archive:
     for (seen, _), (expected, _) in zip(one, alone, strict=True):
         assert torch.equal(seen, expected)
         next(iter(other))
+
+
+def test_epoch_may_be_a_number_of_numpy(archive: Path) -> None:
+    ours, theirs = (HelloLoader(HelloDataset(archive), 4, shuffle=True) for _ in range(2))
+    ours.set_epoch(np.int64(3))  # type: ignore[arg-type]
+    theirs.set_epoch(3)
+    assert targets(ours) == targets(theirs)
