@@ -142,11 +142,7 @@ def table(archive: Mapping[str, Any]) -> str:
     scores = {"HLR": "hlr", "IOR": "ior_hello", "IOR of the teacher's labels": "ior_teacher"}
     found = [f"{name} {summary(archive['scores'][key])}" for name, key in scores.items() if archive["scores"][key]]
     base = archive["base"]
-    beside = (
-        f"beside it the public base model {escape(base['name'])}, its image tower {base['bytes']:,} bytes"
-        if base
-        else ""
-    )
+    beside = f"beside it the base model {escape(base['name'])}, its image tower {base['bytes']:,} bytes" if base else ""
     lines += ["", *[line for line in ("; ".join(found), beside) if line]]
     return "\n".join(lines).rstrip()
 

@@ -52,6 +52,18 @@ def logits_shape(network: nn.Module, side: int) -> tuple[int, ...]:
     return tuple(logits.shape) if isinstance(logits, Tensor) else ()
 
 
+def channels_last(network: nn.Module, side: int) -> nn.Module:
+    """Return `network` with weights in channels_last, in which convolutions are faster, if it takes images so.
+
+    A `view` of feature maps does not, nor does a convolution of three dimensions; such a network is left as it is.
+    """
+    try:
+        logits_shape(network.to(memory_format=torch.channels_last), side)
+    except Exception:  # whatever a layer of someone else's network raises
+        network.to(memory_format=torch.contiguous_format)
+    return network
+
+
 @contextmanager
 def in_mode(network: nn.Module, *, training: bool) -> Iterator[None]:
     """Put a network into training or eval mode, and every part of it back into its own afterwards."""

@@ -8,7 +8,7 @@ from hellods.format.header import Header
 from hellods.labels.config import OWN, needs_base
 
 SHOWN: Final = 20  # classes
-SPECIAL: Final = "\\`*_{}[]<>|#"  # what Markdown reads as more than a letter
+SPECIAL: Final = "\\`*_{}[]<>|#&~$"  # what Markdown reads as more than a letter
 MEASURED: Final = {
     "projector_held_out_accuracy": "accuracy on held-out real images:",
     "agreement_on_held_out_images": "agreement with the teacher there:",

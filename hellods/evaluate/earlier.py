@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -86,10 +86,21 @@ def check_alike_to(report: Mapping[str, Any], out: Path, subject: Subject) -> No
     now = subject.source.provenance()["sha256"], subject.held_out.provenance()["sha256"]
     if (report["data"]["sha256"], report["data"]["held_out"]["sha256"]) != now:
         raise another(out, ", on other real images")
-    teacher = teacher_of(subject)
-    trained = teacher is None or teacher["held_out_accuracy"] is not None
-    if report["teacher"] and trained and report["teacher"]["sha256"] != (teacher or {}).get("sha256"):
+    known, teacher = (dict(facts or {}) for facts in (report["teacher"], teacher_of(subject)))
+    before, accuracy = (facts.pop("held_out_accuracy", 0.0) for facts in (known, teacher))
+    if before is not None and accuracy is not None and known and known != teacher:  # None: it is not trained yet
         raise another(out, ", with another teacher")
+
+
+def check_arms(report: Mapping[str, Any], out: Path, possible: Sequence[Collection[str]]) -> None:
+    """Check that a report in `out` has no arm that is not possible any more; these are of each archive.
+
+    Raises:
+        HelloError: it has.
+    """
+    for archive, arms in zip(report["archives"], possible, strict=True):
+        if lost := archive["arms"].keys() - set(arms):
+            raise another(out, f", with the arms {', '.join(sorted(lost))}, which cannot be run now")
 
 
 def another(out: Path, how: str = "") -> HelloError:

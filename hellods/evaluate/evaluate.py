@@ -17,7 +17,7 @@ from hellods.display.markdown import markdown
 from hellods.errors import OptionError
 from hellods.evaluate.arms import choose
 from hellods.evaluate.bench import Bench
-from hellods.evaluate.earlier import PAGE, REPORT, TEXT, check_alike_to, check_asked, check_folder, earlier
+from hellods.evaluate.earlier import PAGE, REPORT, TEXT, check_alike_to, check_arms, check_asked, check_folder, earlier
 from hellods.evaluate.question import Question
 from hellods.evaluate.report import about, heading
 from hellods.evaluate.runs import Run, expected_seconds, finish, kept, runs_of
@@ -135,16 +135,16 @@ def prepare(
     if old:
         check_alike_to(old, folder, subjects[0])
     runs: list[Run] = []
-    not_run = []
-    for subject in subjects:
-        lacking = {name: why for name, arm in arms.items() if (why := subject.lacking(arm))}
+    not_run = [{name: why for name, arm in arms.items() if (why := subject.lacking(arm))} for subject in subjects]
+    if old:
+        check_arms(old, folder, [arms.keys() - lacking.keys() for lacking in not_run])
+    for subject, lacking in zip(subjects, not_run, strict=True):
         possible = [(name, arm) for name, arm in arms.items() if name not in lacking]
         for name, why in lacking.items():
             logger.warning("%s: arm %s is left out: %s", subject.shown, name, why)
         if not possible:
             raise OptionError(f"{subject.path}: none of the arms {', '.join(arms)} can be run")
         runs += runs_of(subject, possible, question.seeds, precision, bench.folder)
-        not_run.append(lacking)
     plan = Plan(runs=runs, not_run=not_run, subjects=subjects, bench=bench, device=device, precision=precision)
     if plan.missing:
         for subject in subjects:

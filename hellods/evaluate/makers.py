@@ -18,18 +18,19 @@ LEVELS = 255
 def ship(teacher: Teacher, bits: int) -> tuple[Teacher, int]:
     """Return the teacher as its receiver has it, and the bytes that were sent.
 
-    Matrices and convolutions are sent in so many bits, all else in float16; with 16 bits, everything is.
+    Matrices and convolutions are sent in so many bits, all else in float16 where it can be; with 16 bits, everything.
     """
     shipped, size = deepcopy(teacher), 0
-    for value in filter(is_tensor, shipped.network.state_dict().values()):
-        if not value.is_floating_point():
-            size += value.element_size() * value.numel()
-        elif value.ndim > 1 and bits < 16:
+    state = filter(is_tensor, shipped.network.state_dict().values())
+    for value in {value.data_ptr(): value for value in state}.values():  # weights that layers share are sent once
+        if value.is_floating_point() and value.ndim > 1 and bits < 16:
             value.copy_(dequantize(*quantize(value, bits), value.shape))
             size += packed_bytes(value.shape, bits)
-        else:
+        elif value.is_floating_point() and value.half().isfinite().all():
             value.copy_(value.half())
             size += 2 * value.numel()
+        else:
+            size += value.element_size() * value.numel()
     return shipped, size
 
 

@@ -67,7 +67,7 @@ def runs_of(subject: Subject, arms: Iterable[tuple[str, Arm]], seeds: int, preci
 def run_key(subject: Subject, arm: Arm, seed: int, precision: str) -> str:
     """Return the SHA-256 of all that decides the outcome of a run, but for the rounding of other hardware."""
     used = subject.teacher if arm.labels != "truth" else None
-    teacher = used and used.provenance() | {"code": used.code}
+    teacher = used and used.provenance()
     decides = {
         "images": "random, as stored" if arm.images == "random" else arm.images,
         "labels": arm.labels,

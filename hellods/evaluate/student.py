@@ -17,7 +17,7 @@ from hellods.device import Clock
 from hellods.evaluate.feed import Feed, Lesson, prepared
 from hellods.evaluate.fidelity import SEEN
 from hellods.evaluate.presets import Protocol
-from hellods.nets import create
+from hellods.nets import channels_last, create
 from hellods.progress import Progress, silent
 from hellods.sources.sampling import accuracy, sample
 from hellods.sources.source import Source, squares
@@ -129,7 +129,7 @@ def new_student(lesson: Lesson, seed: int, device: torch.device) -> nn.Module:
     """Return a student that has learned nothing, with the weights of this seed."""
     assert lesson.protocol.student is not None  # resolved
     network = create(lesson.protocol.student, len(lesson.held_out.classes), lesson.views.size, seed=seed)
-    return network.to(device).to(memory_format=torch.channels_last)
+    return channels_last(network.to(device), lesson.views.size)
 
 
 def right(network: nn.Module, lesson: Lesson, indices: Tensor, precision: torch.dtype) -> Tensor:

@@ -36,6 +36,9 @@ def scan(root: Path) -> tuple[list[str], list[str]]:
         found = shorten([f"{label}/" for label in classes])
         raise SourceError(f"{root}: {found} hold folders, not images; call a split set's folders train/ and val/")
     own = {(root / label).resolve(): label for label in classes}
+    if alias := [label for label in classes if own[(root / label).resolve()] != label]:
+        other = own[(root / alias[0]).resolve()]
+        raise SourceError(f"{root / alias[0]}: is the same folder as the class {other!a}; remove one of them")
     for label in classes:
         if not label.isprintable():
             raise SourceError(f"{root}: the class folder {label!a} has a name that is not printable text: rename it")

@@ -159,6 +159,8 @@ def open_source(where: str, *, seed: int = 0) -> tuple[Source, Source]:
         found = "not a folder" if folder.exists() else "no such folder"
         raise SourceError(f"{where}: {found}; give a folder that holds one folder of images per class, or digits")
     name, train = folder.resolve().name, folder / "train"
+    if set(subfolders(folder)) - {"val", "test"} == {"train"} and not subfolders(train):
+        raise SourceError(f"{train}: holds no class folders; give each class a folder of its images in it")
     if not name.isprintable():
         raise SourceError(f"{where!a}: this folder has a name that is not printable text: rename it")
     if not (train.is_dir() and subfolders(train)):

@@ -3,8 +3,6 @@
 import logging
 import math
 from collections.abc import Sequence
-from hashlib import sha256
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -15,7 +13,7 @@ from hellods.digests import digest
 from hellods.errors import OptionError, SourceError
 from hellods.labels import LabelMaker
 from hellods.labels.arithmetic import in_parts
-from hellods.nets import create, logits_shape
+from hellods.nets import channels_last, create, logits_shape
 from hellods.progress import Progress, silent, track
 from hellods.record import decimal
 from hellods.sources.folders import shorten
@@ -57,14 +55,14 @@ class Teacher(nn.Module):
             std: likewise.
             side: that it shall see, in pixels; None: whatever side images come in.
             trained: by this package, on the images at hand.
-            code: SHA-256 of the user's file that makes the network, which its weights say nothing of.
+            code: SHA-256 of the user's code that makes the network, which its weights say nothing of.
 
         Raises:
             OptionError: mean or std are not three numbers that float32 can divide by.
         """
         super().__init__()
         check_scale(mean, std)
-        self.network = network.requires_grad_(False).float().to(memory_format=torch.channels_last)
+        self.network = network.requires_grad_(False).float()
         self.architecture, self.side, self.trained, self.code = architecture, side, trained, code
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         self.train(False)
@@ -90,7 +88,9 @@ class Teacher(nn.Module):
         return in_parts(self.network, normalized, self.network).float()
 
     def provenance(self) -> dict[str, Any]:
-        """Return architecture, SHA-256 and number of parameters, of how many networks, mean and deviation, side."""
+        """Return what an archive states of it: architecture, SHA-256 and number of parameters, of how many networks;
+        mean, deviation and side of the images; SHA-256 of a user's own code.
+        """
         return {
             "architecture": self.architecture,
             "sha256": digest({name: value for name, value in self.network.state_dict().items() if is_tensor(value)}),
@@ -99,7 +99,7 @@ class Teacher(nn.Module):
             "mean": [decimal(value) for value in self.mean],
             "std": [decimal(value) for value in self.std],
             "side": self.side,
-        }
+        } | ({"code": self.code} if self.code else {})
 
 
 def load_teacher(
@@ -123,8 +123,7 @@ def load_teacher(
     facts: dict[str, Any] = {"mean": mean, "std": std}
     state: dict[str, Tensor] = {}
     if ":" in spec or spec.endswith(".py"):
-        network, architecture = own_network(spec), spec.rpartition(":")[2]
-        facts["code"] = sha256(Path(spec.rpartition(":")[0]).read_bytes()).hexdigest()
+        (network, facts["code"]), architecture = own_network(spec), spec.rpartition(":")[2]
     elif weights:
         state = read_weights(weights)
         network, architecture = create(spec, len(classes), side_of_stem(spec, state, side)), spec
@@ -132,13 +131,14 @@ def load_teacher(
         raise OptionError(f"{spec}: published weights bring the mean and std that they expect: leave yours out")
     else:
         (network, facts), architecture = published(spec), spec
-    check_logits(network, spec, len(classes), facts.get("side") or side)
+    side = facts.get("side") or side
+    check_logits(network.float(), spec, len(classes), side)
     if weights:
         fit_weights(network, state or read_weights(weights), weights, len(classes))
     if odd := [name for name, value in network.state_dict().items() if not (is_tensor(value) or EXTRA in name)]:
         raise SourceError(f"{spec}: its state_dict has {shorten(odd)}, no tensor; give the network before quantization")
     try:
-        return Teacher(network, architecture=architecture, **facts)
+        return Teacher(channels_last(network, side), architecture=architecture, **facts)
     except RuntimeError as cause:  # of a ScriptModule, whose parameters cannot be frozen
         raise SourceError(f"{spec}: cannot be used as it is: {cause}; return the plain network") from cause
 
@@ -216,7 +216,7 @@ def classify_sample(
         progress: told of every batch.
 
     Raises:
-        SourceError: it answers with what is no number.
+        SourceError: it answers with what is no number, or with probabilities.
     """
     chosen = evaluation_indices(source)
     work = [(source, indices) for indices in torch.split(chosen, BATCH)]
@@ -227,6 +227,11 @@ def classify_sample(
         logits = label_maker(squares(origin, indices, side))
         if not logits.isfinite().all():
             raise SourceError(f"{source.name}: {stage}: not all of its logits are finite; check its weights")
+        if logits.min() >= 0 and (logits.sum(1) - 1).abs().max() < 1e-4:
+            raise SourceError(
+                f"{source.name}: {stage}: its answers are probabilities, which labels are made from as if they were "
+                "logits; leave out its softmax"
+            )
         predicted.append(logits.argmax(1).cpu())
     targets = torch.cat([origin.targets[indices] for origin, indices in work])
     return targets, torch.cat(predicted), chosen

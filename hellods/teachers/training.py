@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hellods.device import training_dtype
-from hellods.nets import create
+from hellods.nets import channels_last, create
 from hellods.progress import Progress, silent
 from hellods.sources.source import Source, squares
 from hellods.teachers.scale import MEAN, STD
@@ -68,7 +68,7 @@ def train_teacher(
         SourceError: an image cannot be used.
     """
     network = create(training.architecture, len(source.classes), training.side, seed=training.seed)
-    trajectory = Trajectory(network.to(device).to(memory_format=torch.channels_last), training.stages)
+    trajectory = Trajectory(channels_last(network.to(device), training.side), training.stages)
     train(
         trajectory,
         crops(training, source, assists, device, checkpoint.done),
@@ -95,7 +95,7 @@ def untrained(training: Training, classes: int) -> Teacher:
 
 def _teacher(training: Training, network: nn.Module) -> Teacher:
     name, mean, std = training.architecture, training.mean, training.std
-    return Teacher(network, architecture=name, mean=mean, std=std, trained=True)
+    return Teacher(channels_last(network, training.side), architecture=name, mean=mean, std=std, trained=True)
 
 
 def crops(

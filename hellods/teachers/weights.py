@@ -1,5 +1,7 @@
 """Networks and weights that exist already: of a user's own file, a checkpoint, or published."""
 
+import hashlib
+import os
 import runpy
 import sys
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, is_tensor, nn
 
-from hellods.device import float32_on_cpu
+from hellods.device import CPU, float32_on_cpu
 from hellods.errors import SourceError
 from hellods.nets import SMALL_SIDE
 from hellods.sources.folders import shorten
@@ -20,11 +22,15 @@ from hellods.sources.folders import shorten
 WRAPPERS: Final = ("state_dict", "model", "net", "model_state_dict")  # under which training scripts save the weights
 EXTRA: Final = "_extra_state"  # what a module may keep beside tensors
 PREFIXES: Final = ("module.", "_orig_mod.")  # DataParallel's and torch.compile's
-STEMS: Final = {f"{prefix}conv1.weight" for prefix in ("", *PREFIXES)}
+NEIGHBORS: Final[list[str]] = []  # modules that the last teacher's file imported from its folder
+STEM: Final = "conv1.weight"  # of a ResNet
 
 
-def own_network(spec: str) -> nn.Module:
-    """Return what the function of `FILE.py:FUNCTION` returns, called without arguments; the file is run.
+def own_network(spec: str) -> tuple[nn.Module, str]:
+    """Return what the function of `FILE.py:FUNCTION` returns, called without arguments, and the SHA-256 of its code.
+
+    The file is run, and may import its neighbors, which count as its code. What it changes in this process is put back:
+    the working directory, torch's default dtype and device, whether gradients are computed.
 
     Raises:
         SourceError: no such file, no function or none named, the file's error, or a function that returns no module.
@@ -34,7 +40,7 @@ def own_network(spec: str) -> nn.Module:
     file, _, name = spec.rpartition(":")
     if not Path(file).is_file():
         raise SourceError(f"{file or spec}: no such file; give the teacher as FILE.py:FUNCTION")
-    with _beside(file):
+    with _contained(file) as code:
         try:
             # Unlike an import this leaves neither a module nor a folder of bytecode behind.
             names = runpy.run_path(file, run_name="hellods_teacher")
@@ -45,13 +51,12 @@ def own_network(spec: str) -> nn.Module:
             own = [key for key, value in names.items() if getattr(value, "__module__", None) == "hellods_teacher"]
             raise SourceError(f"{file}: no function {name!r}; it has {shorten(own) or 'none'}")
         try:
-            with float32_on_cpu():
-                network = function()
+            network = function()
         except (Exception, SystemExit) as cause:
             raise SourceError(f"{spec}: {_described(cause)}; it is called without arguments") from cause
     if not isinstance(network, nn.Module):
         raise SourceError(f"{spec}: returns {type(network).__name__}, expected a torch.nn.Module")
-    return network
+    return network, code.hexdigest()
 
 
 def read_weights(path: str) -> dict[str, Tensor]:
@@ -70,13 +75,27 @@ def read_weights(path: str) -> dict[str, Tensor]:
     except Exception as cause:  # several libraries, each with errors of its own
         remedy = "save its state_dict alone, best as .safetensors"
         raise SourceError(f"{path}: damaged, or not tensors alone, which could run code; {remedy}") from cause
-    while isinstance(content, dict) and any(isinstance(content.get(key), dict) for key in WRAPPERS):
-        content = next(content[key] for key in WRAPPERS if isinstance(content.get(key), dict))
-    if not isinstance(content, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
-    ):
+    state = _state_dict(content)
+    if state is None:
         raise SourceError(f"{path}: holds no state_dict; save the one of the teacher")
-    return content
+    return state
+
+
+def _state_dict(content: Any) -> dict[str, Tensor] | None:
+    """Return the tensors of a state_dict, or of the first of its wrappers that holds one."""
+    if not isinstance(content, dict):
+        return None
+    tensors = {key: value for key, value in content.items() if EXTRA not in str(key)}
+    if tensors and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in tensors.items()):
+        return tensors
+    return next(filter(None, (_state_dict(content.get(wrapper)) for wrapper in WRAPPERS)), None)
+
+
+def _bare(key: str) -> str:
+    """Return the name of a tensor without what wrappers of the network put before it."""
+    while found := next(filter(key.startswith, PREFIXES), None):
+        key = key.removeprefix(found)
+    return key
 
 
 def fit_weights(network: nn.Module, weights: dict[str, Tensor], where: str, classes: int) -> None:
@@ -86,9 +105,8 @@ def fit_weights(network: nn.Module, weights: dict[str, Tensor], where: str, clas
         SourceError: names the first keys that differ, or the number of classes if nothing else does.
     """
     own = {name: value for name, value in network.state_dict().items() if is_tensor(value)}
-    for prefix in PREFIXES:
-        if all(key.startswith(prefix) for key in weights) and not any(key.startswith(prefix) for key in own):
-            weights = {key.removeprefix(prefix): value for key, value in weights.items()}
+    if all(key == _bare(key) for key in own):
+        weights = {_bare(key): value for key, value in weights.items()}
     # BatchNorm's counters came later than many checkpoints, and torch fills them in.
     missing = [key for key in own if key not in weights and not key.endswith("num_batches_tracked")]
     unexpected = sorted((key for key in weights if key not in own), key=lambda key: key.endswith("num_batches_tracked"))
@@ -107,7 +125,7 @@ def fit_weights(network: nn.Module, weights: dict[str, Tensor], where: str, clas
 
 def side_of_stem(name: str, weights: dict[str, Tensor], side: int) -> int:
     """Return a side of images for which `nets.create` makes a ResNet-18 with the stem of these weights; else `side`."""
-    stem = next((value for key, value in weights.items() if key in STEMS), None)
+    stem = next((value for key, value in weights.items() if _bare(key) == STEM), None)
     if name != "resnet18" or stem is None:
         return side
     return SMALL_SIDE if stem.shape[-1] == 3 else SMALL_SIDE + 1
@@ -139,14 +157,26 @@ def published(name: str) -> tuple[nn.Module, dict[str, Any]]:
 
 
 @contextmanager
-def _beside(file: str) -> Iterator[None]:
-    """Let the file import its neighbors, as it can when Python runs it."""
-    folder = str(Path(file).resolve().parent)
-    sys.path.insert(0, folder)
+def _contained(file: str) -> Iterator["hashlib._Hash"]:
+    """Run what a file does, which may import its neighbors; yield what is, in the end, the hash of all that code."""
+    while NEIGHBORS:  # which may have the names of others
+        sys.modules.pop(NEIGHBORS.pop(), None)
+    place, before = Path(file).resolve(), set(sys.modules)
+    code, here, device = hashlib.sha256(place.read_bytes()), Path.cwd(), torch.get_default_device()
+    sys.path.insert(0, str(place.parent))
     try:
-        yield
+        with float32_on_cpu(), torch.set_grad_enabled(torch.is_grad_enabled()):
+            yield code
     finally:
-        sys.path.remove(folder)
+        os.chdir(here)
+        if torch.get_default_device() != device:
+            torch.set_default_device(None if device == CPU else device)  # None: without a mode, which costs time
+        sys.path.remove(str(place.parent))
+        for name in sorted(sys.modules.keys() - before):
+            origin = Path(getattr(sys.modules[name], "__file__", None) or "/")
+            if origin.is_relative_to(place.parent) and "site-packages" not in origin.parts:
+                code.update(name.encode() + b"\0" + origin.read_bytes())
+                NEIGHBORS.append(name)
 
 
 def _torchvision(name: str) -> tuple[nn.Module, dict[str, Any]]:

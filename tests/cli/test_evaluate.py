@@ -134,7 +134,7 @@ def test_table_has_an_arm_a_line_and_the_scores(digits_archive: Path, few_digits
     assert [line.split()[0] for line in lines[3:7]] == ["hello", "hard", "random-hello", "full"]
     assert all(" ± " in line for line in lines[3:7])
     assert any(line.startswith("HLR ") and "; IOR " in line for line in lines)
-    assert "beside it the public base model hello-convnet, " in out
+    assert "beside it the base model hello-convnet, " in out
     assert lines[-1] == f"The whole report is in {tmp_path / 'report'}"
     assert max(map(len, lines[:-1])) <= 80
     assert "arm random-teacher is left out: needs the teacher: give --teacher" in err

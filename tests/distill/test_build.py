@@ -101,7 +101,7 @@ def test_labels_of_another_precision_are_made_and_checked_in_it(
     assert torch.allclose(labels.sum(1), torch.ones(2))
 
 
-def test_projector_has_learnt_the_teacher(report: Report) -> None:
+def test_projector_has_learned_the_teacher(report: Report) -> None:
     with Archive.open(report.path) as archive:
         metrics = archive.header.metrics
     assert float(metrics["agreement_on_held_out_images"]) > 0.9
@@ -203,7 +203,7 @@ def test_real_images_can_be_taken_as_they_are(inputs: Inputs, tmp_path: Path) ->
     assert {bytes(image.contiguous().numpy()) for image in found} <= {bytes(image.numpy()) for image in real}
 
 
-def test_projector_that_learnt_nothing_is_said(
+def test_projector_that_learned_nothing_is_said(
     inputs: Inputs, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     build(inputs, replace(RECIPE, fit_views=0), out=tmp_path / "x.hello")
@@ -270,7 +270,7 @@ def test_assistant_learns_from_the_teacher_and_the_projector_from_it(inputs: Inp
     assert 0 < float(header.metrics["kl_from_assistant_on_views"]) < 0.5  # a uniform answer: about 1
 
 
-def test_assistant_that_learnt_nothing_is_refused(
+def test_assistant_that_learned_nothing_is_refused(
     inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "train", lambda *args, **options: None)
@@ -293,7 +293,7 @@ def test_cifar10_labels_come_near_the_teacher(shared: Path, cifar10: Path, tmp_p
         assert float(archive.header.metrics["agreement_on_held_out_images"]) > 0.55
 
 
-def test_names_that_no_header_holds_are_refused_before_anything_is_learnt(
+def test_names_that_no_header_holds_are_refused_before_anything_is_learned(
     inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(wire, "MAX_HEADER", LATER + 1000)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from hellods.distill.recipe import Recipe
-from hellods.errors import HelloError, OptionError, SourceError
+from hellods.errors import HelloError, LabelError, OptionError, SourceError
 from hellods.evaluate import bench, evaluate, runs, student
 from hellods.evaluate.evaluate import card_of, forecast, prepare
 from hellods.evaluate.question import Question
@@ -180,6 +180,47 @@ def test_students_and_teachers_of_another_code_are_not_taken(
     answered([bare_archive], question, tmp_path)
     assert taught == [0, 0]
     assert len(list((tmp_path / "runs").glob("teacher-*.safetensors"))) == 2
+
+
+def test_students_of_a_teacher_whose_code_imports_another_are_not_taken(
+    bare_archive: Path, few_digits: Path, taught: list[int], tmp_path: Path
+) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    question = ask(few_digits, arms=("teacher",), teacher=f"{tmp_path / 'net.py'}:net", allow_weak_teacher=True)
+    for sign in (1.0, -1.0):
+        (tmp_path / "hellods_test_sign.py").write_text(f"SIGN = {sign}\n")
+        answered([bare_archive], question, tmp_path / "out", overwrite=True)
+    assert taught == [0, 0]
+    (tmp_path / "hellods_test_sign.py").write_text("SIGN = 1.0\n")
+    with pytest.raises(HelloError, match="answers another question, with another teacher: "):
+        answered([bare_archive], question, tmp_path / "out")
+
+
+NET = """
+import torch
+from hellods_test_sign import SIGN
+
+class Net(torch.nn.Module):
+    def forward(self, images):
+        return SIGN * images.mean((1, 2, 3))[:, None] * torch.arange(10)
+
+def net():
+    return Net()
+"""
+
+
+def test_arm_that_cannot_be_run_any_more_is_not_lost(
+    digits_archive: Path, few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = ask(few_digits, arms=("hello", "hard"), allow_weak_teacher=True)
+    answered([digits_archive], question, tmp_path)
+
+    def missing(*arguments: object) -> None:
+        raise LabelError("its base model is missing")
+
+    monkeypatch.setattr("hellods.evaluate.subject.get_maker", missing)
+    with pytest.raises(HelloError, match="with the arms hello, which cannot be run now: "):
+        answered([digits_archive], question, tmp_path)
 
 
 def test_more_arms_and_seeds_are_added_to_a_report(

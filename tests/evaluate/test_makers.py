@@ -71,6 +71,20 @@ def test_batchnorm_is_not_quantized(teacher: Teacher) -> None:
     assert torch.allclose(shipped.network[1].running_mean, torch.tensor(0.123), atol=1e-4)
 
 
+def test_what_float16_cannot_hold_is_sent_as_it_is(teacher: Teacher, images: Tensor) -> None:
+    size = ship(teacher, 16)[1]
+    teacher.network[1].running_var.fill_(2e5)
+    shipped, larger = ship(teacher, 16)
+    assert larger - size == 2 * teacher.network[1].running_var.numel()
+    assert torch.allclose(shipped(images), teacher(images), rtol=1e-2, atol=1e-2)
+
+
+def test_weights_that_layers_share_are_sent_once() -> None:
+    first = nn.Linear(6, 6)
+    single, double = (Teacher(nn.Sequential(*layers), architecture="tied") for layers in ([first], [first, first]))
+    assert ship(double, 8)[1] == ship(single, 8)[1]
+
+
 def test_full_labels_are_preferred_when_they_fit() -> None:
     assert store(2 * 100 * 300 * 10, 100, 300, 10) == Storage(views=300, kept=10, whole=True, bytes=600_000)
     assert store(10**12, 100, 300, 10).bytes == 600_000

@@ -167,11 +167,7 @@ class Renamed:
         self._original, self._facts = original, facts
 
     def provenance(self) -> dict[str, Any]:
-        return self._original.provenance() | {name: fact for name, fact in self._facts.items() if name != "code"}
-
-    @property
-    def code(self) -> str | None:
-        return self._facts.get("code")
+        return self._original.provenance() | self._facts
 
 
 CHANGES: dict[str, Change] = {
@@ -207,7 +203,7 @@ def test_seed_precision_and_arm_change_the_key(subject: Subject, monkeypatch: py
 
 
 @pytest.mark.parametrize("what", ["archive", "teacher's weights"])
-def test_all_real_images_are_learnt_once_for_all_archives_and_teachers(what: str, subject: Subject) -> None:
+def test_all_real_images_are_learned_once_for_all_archives_and_teachers(what: str, subject: Subject) -> None:
     assert key(CHANGES[what](subject), "full") == key(subject, "full")
 
 
@@ -215,7 +211,7 @@ def test_images_of_the_archive_do_not_depend_on_the_real_ones(subject: Subject) 
     assert key(CHANGES["real images"](subject), "hard") == key(subject, "hard")
 
 
-def test_labels_that_fit_every_budget_are_learnt_once(subject: Subject) -> None:
+def test_labels_that_fit_every_budget_are_learned_once(subject: Subject) -> None:
     assert len({run_of(subject, f"stored-{times}x").file for times in (1, 10, 100)}) == 1
 
 

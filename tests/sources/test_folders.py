@@ -63,6 +63,13 @@ def test_folder_without_class_folders_is_refused(tmp_path: Path) -> None:
         scan(tmp_path)
 
 
+def test_two_names_of_one_class_folder_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "dog/1.png", "red/1.png")
+    (tmp_path / "crimson").symlink_to(tmp_path / "red")
+    with pytest.raises(SourceError, match=r"crimson: is the same folder as the class 'red'; remove one of them"):
+        scan(tmp_path)
+
+
 def test_class_without_images_is_named(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.png", "dog/readme.txt")
     with pytest.raises(SourceError, match=r"dog: no images; fill this folder, remove it, or name"):

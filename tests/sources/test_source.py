@@ -320,3 +320,11 @@ def test_usual_side_of_images_none_of_which_can_be_used_names_one(pets: Path) ->
     (pets / "cat" / "0.png").write_bytes(b"none")
     with pytest.raises(SourceError, match=r"0\.png: not an image"):
         usual_side(Folder("pets", pets, ("cat", "dog"), ["cat/0.png"]))
+
+
+def test_splits_without_class_folders_are_not_taken_for_classes(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / split / "1.png")
+    with pytest.raises(SourceError, match=r"train: holds no class folders; give each class a folder of its images"):
+        open_source(str(tmp_path))

@@ -12,14 +12,14 @@ CLASSES = tuple("abcdefghij")
 
 
 class Shade(nn.Module):
-    """Answers with the tenth of the brightness that the image's mean lies in."""
+    """Answers with the tenth of the brightness that the image's mean lies in: logits, no probabilities."""
 
     def __init__(self, order: Tensor | None = None) -> None:
         super().__init__()
         self.order = torch.arange(10) if order is None else order
 
     def forward(self, images: Tensor) -> Tensor:
-        return F.one_hot(self.order[(images.mean((1, 2, 3)) * 10).long().clamp(0, 9)], 10).float()
+        return F.one_hot(self.order[(images.mean((1, 2, 3)) * 10).long().clamp(0, 9)], 10).float() * 2
 
 
 def teacher(network: nn.Module | None = None, **options: object) -> Teacher:

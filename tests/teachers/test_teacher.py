@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hellods.errors import OptionError, SourceError
 from hellods.evaluate.makers import ship
+from hellods.nets import channels_last
 from hellods.sources.source import Pixels, open_source, squares
 from hellods.teachers.scale import MEAN, STD
 from hellods.teachers.teacher import Teacher, check_teacher, load_teacher, near_chance
@@ -277,3 +278,58 @@ def test_squares_of_the_source_are_what_the_teacher_is_shown() -> None:
     network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     check_teacher(teacher(network), source, 2)
     assert torch.allclose(torch.cat(seen) * 255, squares(source, torch.arange(500), 2).float())
+
+
+# Networks that a layout, a precision or an ending sets apart.
+
+
+class Viewing(nn.Module):
+    """A ConvNet as many write it: what it flattens must lie in one piece."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 4, 3), nn.Linear(16, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.body(images)
+        return self.head(features.view(len(features), -1))
+
+
+def test_network_that_takes_its_maps_in_one_piece_alone_is_left_so() -> None:
+    network = channels_last(Viewing(), 4)
+    assert network.body.weight.is_contiguous()
+    assert network(torch.zeros(2, 3, 4, 4)).shape == (2, 10)
+    assert not channels_last(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()), 4)[0].weight.is_contiguous()
+
+
+NETWORKS = """
+from torch import nn
+
+class Viewing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 4, 3), nn.Linear(16, 10)
+    def forward(self, images):
+        features = self.body(images)
+        return self.head(features.view(len(features), -1))
+
+def viewing():
+    return Viewing()
+
+def half():
+    return nn.Sequential(nn.Conv2d(3, 4, 4).half(), nn.Flatten(), nn.Linear(4, 10))
+"""
+
+
+@pytest.mark.parametrize("function", ["viewing", "half"])
+def test_network_of_a_user_labels_batches(function: str, tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(NETWORKS)
+    found = load_teacher(f"{tmp_path / 'nets.py'}:{function}", None, MEAN, STD, CLASSES, 4)
+    assert found(torch.zeros(5, 3, 4, 4, dtype=torch.uint8)).shape == (5, 10)
+
+
+def test_teacher_that_answers_with_probabilities_is_refused() -> None:
+    source = shades(2)
+    probable = Teacher(nn.Sequential(Shade(), nn.Softmax(1)), architecture="probable")
+    with pytest.raises(SourceError, match=r"its answers are probabilities, .*; leave out its softmax"):
+        check_teacher(probable, source, 8)

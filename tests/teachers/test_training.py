@@ -35,7 +35,7 @@ def sides() -> Pixels:
     return Pixels("sides", ("a", "b"), [0, 1] * 32, images)
 
 
-def test_stages_for_few_images_have_learnt_something_on_a_small_set_too() -> None:
+def test_stages_for_few_images_have_learned_something_on_a_small_set_too() -> None:
     source = shades(15)
     stages = best_stages(Recipe(images_per_class=1), len(source))
     trained = train_teacher(training(12, stages=stages), source)

@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def network() -> nn.Module:
 
 
 def test_function_of_a_file_gives_its_network(file: Path) -> None:
-    assert type(own_network(f"{file}:good")).__name__ == "Net"
+    assert type(own_network(f"{file}:good")[0]).__name__ == "Net"
 
 
 def test_defaults_of_torch_that_a_file_changes_are_changed_back(file: Path) -> None:
@@ -63,7 +64,7 @@ def test_defaults_of_torch_that_a_file_changes_are_changed_back(file: Path) -> N
 @pytest.mark.parametrize(("kernel", "side", "expected"), [(7, 32, 65), (3, 128, 64), (7, 128, 65), (3, 32, 64)])
 def test_stem_of_a_resnet18_is_that_of_its_weights(kernel: int, side: int, expected: int) -> None:
     stem = torch.zeros(64, 3, kernel, kernel)
-    for prefix in ("", "module."):
+    for prefix in ("", "module.", "module._orig_mod.", "_orig_mod.module."):
         assert side_of_stem("resnet18", {f"{prefix}conv1.weight": stem}, side) == expected
     assert side_of_stem("resnet50", {"conv1.weight": stem}, side) == side
     assert side_of_stem("resnet18", {"layer1.0.conv1.weight": stem}, side) == side
@@ -78,8 +79,39 @@ def test_running_a_file_leaves_nothing_behind(file: Path) -> None:
 def test_file_may_import_its_neighbors(file: Path) -> None:
     (file.parent / "hellods_test_neighbor.py").write_text("from torch import nn\nBlock = nn.Linear\n")
     file.write_text("from hellods_test_neighbor import Block\ndef good():\n    return Block(4, 3)\n")
-    assert isinstance(own_network(f"{file}:good"), nn.Linear)
+    assert isinstance(own_network(f"{file}:good")[0], nn.Linear)
     assert str(file.parent) not in sys.path
+
+
+def test_code_is_that_of_the_file_and_its_neighbors(file: Path) -> None:
+    neighbor = file.parent / "hellods_test_neighbor.py"
+    neighbor.write_text("from torch import nn\nBlock, SIZE = nn.Linear, 4\n")
+    file.write_text("from hellods_test_neighbor import Block, SIZE\ndef good():\n    return Block(SIZE, 3)\n")
+    first, again = own_network(f"{file}:good"), own_network(f"{file}:good")
+    assert first[1] == again[1]
+    neighbor.write_text("from torch import nn\nBlock, SIZE = nn.Linear, 15\n")
+    network, code = own_network(f"{file}:good")
+    assert code != first[1]
+    assert network.in_features == 15  # and another teacher's neighbor of the same name is not taken for it
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "torch.set_default_dtype(torch.float64)",
+        "torch.set_default_device('meta')",
+        "torch.set_grad_enabled(False)",
+        "os.chdir(os.path.dirname(os.path.abspath(__file__)))",
+    ],
+)
+def test_what_running_a_file_changes_is_put_back(change: str, file: Path) -> None:
+    def state() -> tuple[object, ...]:
+        return torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled(), Path.cwd()
+
+    before = state()
+    file.write_text(f"import os, torch\n{change}\n" + FILE)
+    own_network(f"{file}:good")
+    assert state() == before
 
 
 @pytest.mark.parametrize(
@@ -247,3 +279,25 @@ def without(*keys: str) -> dict[str, Tensor]:
 def same(first: nn.Module, second: nn.Module) -> bool:
     state = second.state_dict()
     return all(torch.equal(value, state[key]) for key, value in first.state_dict().items())
+
+
+@pytest.mark.parametrize("prefix", ["module._orig_mod.", "_orig_mod.module."])
+def test_wrappers_of_wrappers_are_taken_off(prefix: str) -> None:
+    trained, fresh = network(), network()
+    fit_weights(fresh, {f"{prefix}{name}": value for name, value in trained.state_dict().items()}, "w", 3)
+    assert torch.equal(fresh[0].weight, trained[0].weight)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"model": {"name": "resnet", "depth": 20}, "model_state_dict": state, "epoch": 3},
+        lambda state: state | {"0._extra_state": {"amax": 1.0}},
+        lambda state: {"net": {"state_dict": state}},
+    ],
+    ids=["beside a config", "with a state beside tensors", "in a wrapper of a wrapper"],
+)
+def test_weights_are_found_in_a_checkpoint(wrap: Callable[[dict[str, Tensor]], object], tmp_path: Path) -> None:
+    state = network().state_dict()
+    torch.save(wrap(dict(state)), tmp_path / "w.pt")
+    assert read_weights(str(tmp_path / "w.pt")).keys() == state.keys()
