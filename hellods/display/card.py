@@ -13,7 +13,9 @@ MEASURED: Final = {
     "projector_held_out_accuracy": "accuracy on held-out real images:",
     "agreement_on_held_out_images": "agreement with the teacher there:",
     "agreement_on_views": "agreement with the teacher on views of the synthetic images:",
+    "kl_on_views": "KL from the teacher on these:",
     "agreement_with_assistant_on_views": "agreement with the assistant on these:",
+    "kl_from_assistant_on_views": "KL from the assistant on these:",
 }
 
 
@@ -33,8 +35,10 @@ def card(header: Header) -> str:
     }
     base, brought = origin(projector)
     about = [f"{key}: {plain(value)}" for key, value in said.items() if value]
+    metrics = {key: float(header.metrics[key]) for key in MEASURED if key in header.metrics}
     found = [
-        f"{name} {percent(float(header.metrics[key]))} %" for key, name in MEASURED.items() if key in header.metrics
+        f"{MEASURED[key]} {f'{value} nats' if key.startswith('kl') else f'{percent(value)} %'}"
+        for key, value in metrics.items()
     ]
     return f"""# {plain(header.name)}
 

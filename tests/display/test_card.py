@@ -38,3 +38,12 @@ def test_card_says_where_the_base_model_comes_from(
     made = card(replace(header, projector=projector))
     assert f"a projector on {said} makes them" in made
     assert f"dataset = {loop}  #" in made
+
+
+def test_card_has_what_was_measured_each_in_its_unit(header: Header) -> None:
+    metrics = {"agreement_with_assistant_on_views": "0.942", "kl_from_assistant_on_views": "0.014", "other": "7"}
+    made = card(replace(header, metrics=metrics)).partition("measured by who made the file:")[2]
+    assert made.split("\n- ")[1:] == [
+        "agreement with the assistant on these: 94.2 %",
+        "KL from the assistant on these: 0.014 nats\n",
+    ]
