@@ -35,7 +35,7 @@ def _students(archive: Json, report: Json) -> str:
     several = f"means and deviations of {len(report['seeds'])} seeds, " if len(report["seeds"]) > 1 else ""
     judged = f"on {data['held_out']['images']:,} held-out images of {plain(data['name'])}"
     known = {
-        "Student": ", ".join(_flat(protocol)),
+        "Protocol": ", ".join(_flat(protocol)),
         "Labels also need": f"the base model {archive['base']['name']}" if archive["base"] else None,
         "Archive": archive["content_id"],
         "Measured": ", ".join([report["date"], report["hardware"], report["precision"], *_flat(report["versions"])]),

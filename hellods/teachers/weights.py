@@ -174,7 +174,8 @@ def _contained(file: str) -> Iterator["hashlib._Hash"]:
         sys.path.remove(str(place.parent))
         for name in sorted(sys.modules.keys() - before):
             origin = Path(getattr(sys.modules[name], "__file__", None) or "/")
-            if origin.is_relative_to(place.parent) and "site-packages" not in origin.parts:
+            others = name.startswith("hellods.") or "site-packages" in origin.parts
+            if origin.is_relative_to(place.parent) and not others:
                 code.update(name.encode() + b"\0" + origin.read_bytes())
                 NEIGHBORS.append(name)
 

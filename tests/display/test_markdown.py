@@ -20,7 +20,7 @@ def test_each_arm_has_a_row() -> None:
     "fact",
     [
         "\nA convnet3 learned from each of these. Accuracies are means and deviations of 3 seeds, on 10,000 ",
-        "\n- Student: student convnet3, epochs 300, ",
+        "\n- Protocol: student convnet3, epochs 300, ",
         "\n- Labels also need: the base model hello-tiny\n",
         f"\n- Archive: {'3e' * 32}\n",
         "\n- Measured: 2026-11-21, AMD EPYC, 2 threads, bf16, hellods 0.1.0, torch 2.9.1, ",
