@@ -63,7 +63,12 @@ option = options_of(Inputs, Recipe)
     "convnet3 up to 64 px, else a resnet18.",
 )
 @option("teacher_weights", "The teacher's weights: safetensors, or a PyTorch checkpoint.", click.STRING)
-@option("teacher_mean", "Mean that the teacher expects, per channel, for pixels in 0..1.", three, metavar="R,G,B")
+@option(
+    "teacher_mean",
+    "Mean that the teacher expects, per channel, for pixels in 0..1; students get images normalized by it too.",
+    three,
+    metavar="R,G,B",
+)
 @option("teacher_std", "Standard deviation that the teacher expects, likewise.", three, metavar="R,G,B")
 @option("allow_weak_teacher", "Build even if the teacher is near chance or orders classes differently.")
 @option(

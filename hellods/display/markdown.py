@@ -1,5 +1,6 @@
 """markdown(): a report as text, for the place where its archives are shared."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 from hellods.display.card import lines, plain
@@ -39,7 +40,8 @@ def _students(archive: Json, report: Json) -> str:
         "Labels also need": f"the base model {archive['base']['name']}" if archive["base"] else None,
         "Archive": archive["content_id"],
         "Measured": ", ".join([report["date"], report["hardware"], report["precision"], *_flat(report["versions"])]),
-        "Command": report["command"],
+        # Where people keep things is nobody else's business.
+        "Command": " ".join(re.split(r"[/\\]", word)[-1] for word in report["command"].split(" ")),
     }
     said = lines([*notes(archive, report), *(f"{key}: {plain(value)}" for key, value in known.items() if value)])
     return f"""## Students

@@ -51,3 +51,10 @@ def test_archives_follow_each_other_each_below_its_card() -> None:
 def test_card_of_others_cannot_steer_a_terminal() -> None:
     text = markdown(sample(), ["# A card\x1b[2J\u202e\n\nof two lines"])
     assert text.startswith("# A card�[2J�\n\nof two lines\n\n## Students")
+
+
+def test_command_names_files_without_their_folders() -> None:
+    command = "hellods evaluate /home/me/c10.hello --data C:\\Users\\me\\cifar10 --teacher nets/own.py:net --seeds 3"
+    text = markdown(sample() | {"command": command}, [""])
+    shown = text[text.index("- Command: ") :].splitlines()[0]
+    assert shown == "- Command: hellods evaluate c10.hello --data cifar10 --teacher own.py:net --seeds 3"
