@@ -81,6 +81,17 @@ def from_json(
     return _record(kind, value, where, lenient, error)  # type: ignore[no-any-return]
 
 
+def wrong_word(record: Any) -> str | None:
+    """Return what is wrong with the first field of a dataclass that has none of its Literal's values; None: nothing."""
+    for name, hint in _hints(record.__class__).items():
+        kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+        words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+        value = getattr(record, name)
+        if words and value not in words and not (value is None and types.NoneType in kinds):
+            return f"{name} is {value!r}, expected one of {', '.join(words)}"
+    return None
+
+
 @cache
 def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)

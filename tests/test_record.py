@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hellods.distill.recipe import Recipe
 from hellods.errors import FormatError, OptionError
-from hellods.record import DECIMAL, decimal, from_json, to_json
+from hellods.record import DECIMAL, decimal, from_json, to_json, wrong_word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,3 +118,25 @@ def test_unknown_keys_are_kept_when_lenient() -> None:
 
 def test_unknown_keys_are_dropped_where_there_is_no_place_for_them() -> None:
     assert from_json(Inner, {"side": 1, "x-mine": 0}, "here") == Inner(side=1)
+
+
+@dataclass(frozen=True)
+class Worded:
+    codec: Literal["png", "webp"] = "png"
+    mix: Literal["none", "cutmix"] | None = None
+    side: int = 3
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ({}, None),
+        ({"codec": "webp", "mix": "cutmix", "side": "any"}, None),
+        ({"codec": "gif"}, "codec is 'gif', expected one of png, webp"),
+        ({"codec": None}, "codec is None, expected one of png, webp"),
+        ({"codec": ["png"]}, "codec is ['png'], expected one of png, webp"),
+        ({"mix": "mixup"}, "mix is 'mixup', expected one of none, cutmix"),
+    ],
+)
+def test_value_that_is_none_of_the_words_of_its_field_is_named(values: dict[str, Any], fault: str | None) -> None:
+    assert wrong_word(Worded(**values)) == fault

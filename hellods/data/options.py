@@ -12,7 +12,7 @@ from hellods.errors import DigestError, FormatError, OptionError
 from hellods.format.archive import Archive
 from hellods.format.header import Header
 from hellods.labels.config import ProjectorConfig
-from hellods.record import from_json
+from hellods.record import from_json, wrong_word
 from hellods.views.draw import draw
 from hellods.views.rule import Mix, Views
 
@@ -28,7 +28,7 @@ class Options:
     content_id: str
     seed: int
     view: Views | None  # None: the images as they are stored
-    train: bool  # False: the centre of each image, in the size of `view`
+    train: bool  # False: the center of each image, in the size of `view`
     views: int | None  # how many an image has before they repeat
     labels: Kind
     temperature: float
@@ -36,8 +36,8 @@ class Options:
     compile: bool
 
     def __post_init__(self) -> None:
-        if self.labels not in ("soft", "logits", "hard"):
-            raise OptionError(f"labels is {self.labels!r}, expected 'soft', 'logits' or 'hard'")
+        if fault := wrong_word(self):
+            raise OptionError(fault)
         warm = isinstance(self.temperature, (int, float)) and 0 < self.temperature < inf
         if not warm or (self.temperature != 1 and self.labels != "soft"):
             raise OptionError(f"temperature is {self.temperature!r}: it must be positive, and belongs to labels='soft'")

@@ -4,11 +4,12 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 from hellods.errors import OptionError
 from hellods.format.header import Codec
 from hellods.labels.config import Head, Precision, Quantization, check_template
+from hellods.record import wrong_word
 from hellods.teachers.scale import MEAN, STD, check_scale
 from hellods.views.rule import Mix
 
@@ -102,20 +103,8 @@ class Recipe:
         for name in ("flip", "embed_base"):
             if type(getattr(self, name)) is not bool and not self._unset(name):
                 raise OptionError(f"{name} is {getattr(self, name)!r}, expected True or False")
-        words = {
-            "initializer": Initializer,
-            "codec": Codec,
-            "mix": Mix,
-            "head": Head,
-            "quantization": Quantization,
-            "label_precision": Precision,
-            "fit_on": FitOn,
-            "preset": Preset,
-        }
-        for name, kind in words.items():
-            value = getattr(self, name)
-            if value not in get_args(kind) and not self._unset(name):
-                raise OptionError(f"{name} is {value!r}, expected one of {', '.join(get_args(kind))}")
+        if fault := wrong_word(self):
+            raise OptionError(fault)
         for name in ("assistant", "template"):
             if not isinstance(getattr(self, name), str) and not self._unset(name):
                 raise OptionError(f"{name} is {getattr(self, name)!r}, expected a text")

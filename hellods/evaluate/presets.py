@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 from hellods.distill.recipe import usual_network
 from hellods.errors import OptionError
+from hellods.record import wrong_word
 from hellods.views.rule import Mix, Views
 
 Loss = Literal["kl", "mse"]
@@ -58,10 +59,8 @@ class Protocol:
             value = getattr(self, name)
             if value is not None and not (isfinite(value) and low <= value <= high):
                 raise OptionError(f"{name} is {value}, expected {low} to {high}")
-        for name, kind in (("loss", Loss), ("lr_schedule", LRSchedule), ("mix", Mix)):
-            value = getattr(self, name)
-            if value is not None and value not in get_args(kind):
-                raise OptionError(f"{name} is {value!r}, expected one of {', '.join(get_args(kind))}")
+        if fault := wrong_word(self):
+            raise OptionError(fault)
         if self.loss == "mse" and self.temperature is not None:
             raise OptionError("a temperature belongs to the loss kl; mse compares logits as they are")
 

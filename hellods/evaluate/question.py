@@ -6,6 +6,7 @@ from typing import Literal
 from hellods.errors import OptionError
 from hellods.evaluate.arms import ARMS
 from hellods.evaluate.presets import Protocol
+from hellods.record import wrong_word
 from hellods.teachers.scale import MEAN, STD
 
 Precision = Literal["fp32", "bf16"]
@@ -29,6 +30,8 @@ class Question:
     precision: Precision | None = None  # of the students' forward pass; None: bf16 where the device has it in hardware
 
     def __post_init__(self) -> None:
+        if fault := wrong_word(self):
+            raise OptionError(fault)
         if self.seeds < 1:
             raise OptionError(f"seeds is {self.seeds}, expected 1 or more")
         if self.teacher is None and self.teacher_weights:
