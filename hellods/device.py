@@ -1,13 +1,10 @@
 """Where torch computes: the device of a name, what is said of it, how tensors get there, and what time it takes."""
 
-import os
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -103,25 +100,6 @@ def to_device(values: Tensor, device: torch.device | str) -> Tensor:
     if values.is_cpu and torch.device(device).type == "cuda":
         return values.contiguous().pin_memory().to(device, non_blocking=True)
     return values.to(device)
-
-
-def in_threads(work: Callable[[range], None], count: int) -> None:
-    """Call `work` for parts of range(count), in as many threads as torch has.
-
-    For work of many short steps without the GIL: torch's own threads would wait for each other after every one.
-    """
-    threads = max(1, min(torch.get_num_threads(), count))
-    if threads == 1:
-        work(range(count))
-    else:
-        parts = (range(count * n // threads, count * (n + 1) // threads) for n in range(threads))
-        list(_pool(os.getpid(), threads).map(work, parts))
-
-
-@cache
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Return threads that are kept: to start them took a seventh of a batch's time. A forked process has none."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="hellods")
 
 
 def training_dtype(device: torch.device | str) -> torch.dtype:

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hellods.device import CPU, in_threads
+from hellods.device import CPU
 from hellods.views.render import CPU_PART
+from hellods.views.threads import in_threads
 
 
 def normalize(views: Tensor, mean: Sequence[float], std: Sequence[float], out: Tensor | None = None) -> Tensor:
