@@ -10,7 +10,7 @@ from safetensors.torch import save
 from hellods.errors import HelloError, OptionError
 from hellods.format import wire
 from hellods.labels.arithmetic import TOLERANCES
-from hellods.labels.backbones import digest
+from hellods.labels.backbones import base_digest
 from hellods.labels.config import Tower
 from hellods.labels.models import first_line, resolve
 from hellods.labels.projector import Projector
@@ -70,7 +70,7 @@ def describe(projector: Projector, base: str) -> Tower:
         raise OptionError(f"{where}: its image tower sets {other[0]}, which the file format cannot record")
     layers = vision["layers"]
     value = {key: vision[key] for key in known & vision.keys()} | {
-        "sha256": digest(projector.published),
+        "sha256": base_digest(projector.published),
         "embed_dim": facts["embed_dim"],
         "image_size": projector.config.preprocess.side,
         "layers": [layers] if isinstance(layers, int) else layers,

@@ -44,7 +44,7 @@ class Storage:
     bytes: int
 
 
-def store(budget: int, images: int, epochs: int, classes: int) -> Storage | None:
+def storage_within(budget: int, images: int, epochs: int, classes: int) -> Storage | None:
     """Return what a budget of bytes buys; None if that is less than a view of each image.
 
     In order of preference: float16 logits of every class for a view in every epoch (the full labels of the
@@ -73,7 +73,7 @@ def store(budget: int, images: int, epochs: int, classes: int) -> Storage | None
     return Storage(views=views, kept=kept, whole=False, bytes=-(-images * views * bits(kept) // 8))
 
 
-def stored(teacher: LabelMaker, storage: Storage, low: float, high: float) -> LabelMaker:
+def truncated(teacher: LabelMaker, storage: Storage, low: float, high: float) -> LabelMaker:
     """Return a label maker that answers what was stored of the teacher's logits.
 
     Args:
@@ -103,7 +103,7 @@ def _rounded(values: Tensor, low: float, high: float) -> Tensor:
 
 
 @torch.no_grad()
-def spread(teacher: LabelMaker, views: Iterable[Tensor]) -> tuple[float, float]:
+def logit_range(teacher: LabelMaker, views: Iterable[Tensor]) -> tuple[float, float]:
     """Return the least and the largest logit on batches of views."""
     bounds = torch.stack([torch.stack(teacher(some).aminmax()) for some in views])
     return bounds[:, 0].min().item(), bounds[:, 1].max().item()

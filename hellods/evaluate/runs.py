@@ -17,7 +17,7 @@ from hellods.distill.store import as_stored
 from hellods.errors import HelloError
 from hellods.evaluate.arms import Arm
 from hellods.evaluate.feed import Lesson, batch_sizes
-from hellods.evaluate.makers import Storage, ship, spread, stored
+from hellods.evaluate.makers import Storage, logit_range, ship, truncated
 from hellods.evaluate.sizes import image_bytes
 from hellods.evaluate.student import Outcome, learn, pilot
 from hellods.evaluate.subject import Subject
@@ -190,8 +190,8 @@ def labels_of(subject: Subject, arm: Arm, storage: Storage | None, seed: int) ->
         count, side = len(subject.images), subject.header.images.height
         parts = torch.split(torch.arange(count), BATCH)
         drawn = (draw(subject.views, (side, side), count, seed, 0, part) for part in parts)
-        low, high = spread(teacher, (render(subject.images, some) for some in drawn))
-        return stored(teacher, storage, low, high), storage.bytes
+        low, high = logit_range(teacher, (render(subject.images, some) for some in drawn))
+        return truncated(teacher, storage, low, high), storage.bytes
     shipped, size = ship(teacher, arm.bits or 16)
     return (shipped if arm.bits else teacher), size
 

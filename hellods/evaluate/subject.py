@@ -16,7 +16,7 @@ from hellods.errors import HelloError, LabelError, OptionError, SourceError
 from hellods.evaluate.arms import Arm
 from hellods.evaluate.bench import Bench
 from hellods.evaluate.checks import check_classes, check_order, check_student, check_unseen, too_few
-from hellods.evaluate.makers import Storage, store
+from hellods.evaluate.makers import Storage, storage_within
 from hellods.evaluate.presets import Protocol, resolve
 from hellods.evaluate.question import Question
 from hellods.format.archive import Archive
@@ -69,7 +69,7 @@ class Subject:
     def storage(self, arm: Arm) -> Storage | None:
         """Return how an arm's labels are stored; None where one view of each image takes more than it may."""
         budget = self.label_bytes * (arm.stored or 0)
-        return store(budget, len(self.images), self.protocol.epochs, len(self.header.classes))
+        return storage_within(budget, len(self.images), self.protocol.epochs, len(self.header.classes))
 
     def lacking(self, arm: Arm) -> str | None:
         """Return why the arm cannot be run here, None if it can."""

@@ -79,7 +79,7 @@ def load_open_clip(base: str, head: Head = "text") -> Backbone:
         embed=reader,
         scale=model.logit_scale.exp().item(),
         preprocess=preprocessing(base, model.visual.image_size, images),
-        sha256=digest(used.state_dict()),
+        sha256=base_digest(used.state_dict()),
         # Asked of the modules: config, name and tag each have a say, and none where a network is timm's.
         quick_gelu=any(isinstance(module, QuickGELU) for module in used.modules()),
     )
@@ -130,7 +130,7 @@ def preprocessing(base: str, size: int | Sequence[int], images: Mapping[str, Any
         raise LabelError(f"base model {base!r}: {cause}; mend its {CONFIG}, or choose another") from cause
 
 
-def digest(tensors: Mapping[str, Tensor]) -> str:
+def base_digest(tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of the float tensors that labels come from: name, shape and float32 bytes, sorted by name."""
     state = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hellods.errors import DigestError, FormatError, UnsupportedError
-from hellods.labels.backbones import Backbone, digest
+from hellods.labels.backbones import Backbone, base_digest
 from hellods.labels.config import ProjectorConfig, Tower
 from hellods.labels.models import LEAST_TEXT, first_line, quiet
 
@@ -55,7 +55,7 @@ def restore(config: ProjectorConfig, tower: Tower, tensors: Mapping[str, Tensor]
         expected = tuple(own[name]) if name in own else "none"
         raise FormatError(f"backbone: tensor {name!a:.80} is {_shape(found.get(name))}, expected {expected} [C8]")
     network.load_state_dict({name.removeprefix("tower."): tensors[name] for name in found}, strict=False)
-    if digest(network.state_dict()) != tower.sha256:
+    if base_digest(network.state_dict()) != tower.sha256:
         raise DigestError("backbone: the tensors differ from the SHA-256 that projector.tower states [C8]")
     texts, expected = tensors.get("texts"), (len(config.descriptions), _width(network, tower))
     if (texts is not None) != (config.head == "text") or (texts is not None and texts.shape != expected):

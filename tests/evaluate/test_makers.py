@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hellods.evaluate.makers import Storage, ship, spread, store, stored
+from hellods.evaluate.makers import Storage, logit_range, ship, storage_within, truncated
 from hellods.nets import create
 from hellods.teachers.teacher import Teacher
 
@@ -86,12 +86,14 @@ def test_weights_that_layers_share_are_sent_once() -> None:
 
 
 def test_full_labels_are_preferred_when_they_fit() -> None:
-    assert store(2 * 100 * 300 * 10, 100, 300, 10) == Storage(views=300, kept=10, whole=True, bytes=600_000)
-    assert store(10**12, 100, 300, 10).bytes == 600_000
+    assert storage_within(2 * 100 * 300 * 10, 100, 300, 10) == Storage(views=300, kept=10, whole=True, bytes=600_000)
+    assert storage_within(10**12, 100, 300, 10).bytes == 600_000
 
 
 def test_then_all_classes_in_eight_bits_then_fewer_then_fewer_views() -> None:
-    found = [store(budget, 100, 300, 10) for budget in (599_999, 300_000, 299_999, 255_000, 254_999, 85_000, 850)]
+    found = [
+        storage_within(budget, 100, 300, 10) for budget in (599_999, 300_000, 299_999, 255_000, 254_999, 85_000, 850)
+    ]
     assert [(s.views, s.kept, s.whole) for s in found] == [
         (300, 10, False), (300, 10, False), (300, 5, False), (300, 5, False), (299, 5, False), (100, 5, False),
         (1, 5, False),
@@ -101,18 +103,18 @@ def test_then_all_classes_in_eight_bits_then_fewer_then_fewer_views() -> None:
 def test_of_many_classes_as_many_are_kept_as_every_view_can_have() -> None:
     # A thousand classes: 18 bits for each that is kept, 8 for the mean of the rest.
     budget = 1000 * 300 * (18 * 50 + 8) // 8
-    assert [store(budget + more, 1000, 300, 1000).kept for more in (-1, 0)] == [49, 50]
+    assert [storage_within(budget + more, 1000, 300, 1000).kept for more in (-1, 0)] == [49, 50]
 
 
 def test_keeping_some_is_never_dearer_than_keeping_all() -> None:
-    assert {store(budget, 10, 10, 10).kept for budget in range(90, 2001, 10)} == {5, 10}
+    assert {storage_within(budget, 10, 10, 10).kept for budget in range(90, 2001, 10)} == {5, 10}
 
 
 @given(st.integers(0, 10**7), st.integers(1, 500), st.integers(1, 300), st.integers(2, 300))
 def test_budget_is_kept_or_too_small_for_one_view_of_each_image(
     budget: int, images: int, epochs: int, classes: int
 ) -> None:
-    found = store(budget, images, epochs, classes)
+    found = storage_within(budget, images, epochs, classes)
     least = min(8 * classes, 5 * (8 + (classes - 1).bit_length()) + 8)  # bits, of the smallest label
     assert (found is None) == (8 * budget < images * least)
     if found:
@@ -126,20 +128,20 @@ def test_more_bytes_never_buy_fewer_views_or_fewer_classes(
     first: int, second: int, images: int, epochs: int, classes: int
 ) -> None:
     assume(first < second)
-    less, more = (store(budget, images, epochs, classes) for budget in (first, second))
+    less, more = (storage_within(budget, images, epochs, classes) for budget in (first, second))
     assume(less)
     assert (less.views, less.kept, less.whole, less.bytes) <= (more.views, more.kept, more.whole, more.bytes)
 
 
 @pytest.mark.parametrize("budget", [850, 30_000, 254_999, 270_000, 400_000, 600_000])
 def test_bytes_are_those_of_the_labels_packed(budget: int) -> None:
-    found = store(budget, 100, 300, CLASSES)
+    found = storage_within(budget, 100, 300, CLASSES)
     assert found.bytes == math.ceil(100 * found.views * bits(found) / 8)
 
 
 def answers(storage: Storage, logits: Tensor) -> Tensor:
     """Return what is stored of these logits, which span 0 to 255."""
-    return stored(lambda images: logits, storage, 0.0, 255.0)(torch.empty(0))
+    return truncated(lambda images: logits, storage, 0.0, 255.0)(torch.empty(0))
 
 
 def test_whole_labels_are_float16() -> None:
@@ -163,8 +165,8 @@ def test_eight_bits_round_to_the_nearest_of_256_levels() -> None:
 @pytest.mark.parametrize("kept", [5, CLASSES])
 def test_kept_logits_are_within_half_a_level(kept: int, teacher: Teacher, images: Tensor) -> None:
     logits = teacher(images)
-    low, high = spread(teacher, images.split(7))
-    found = stored(teacher, Storage(views=1, kept=kept, whole=False, bytes=0), low, high)(images)
+    low, high = logit_range(teacher, images.split(7))
+    found = truncated(teacher, Storage(views=1, kept=kept, whole=False, bytes=0), low, high)(images)
     places = logits.topk(kept, dim=1).indices
     error = (found.gather(1, places) - logits.gather(1, places)).abs().max()
     assert error <= (high - low) / 255 / 2 + 1e-5
@@ -172,17 +174,17 @@ def test_kept_logits_are_within_half_a_level(kept: int, teacher: Teacher, images
 
 def test_bounds_are_the_least_and_the_largest_logit_of_all_batches() -> None:
     batches = [torch.tensor([[1.0, 2.0]]), torch.tensor([[-3.0, 0.0], [9.0, 4.0]])]
-    assert spread(lambda images: images, batches) == (-3.0, 9.0)
+    assert logit_range(lambda images: images, batches) == (-3.0, 9.0)
 
 
 def test_a_teacher_that_answers_alike_can_be_stored() -> None:
     storage = Storage(views=1, kept=5, whole=False, bytes=0)
-    same = stored(lambda images: torch.full((2, CLASSES), 4.0), storage, 4.0, 4.0)(torch.empty(0))
+    same = truncated(lambda images: torch.full((2, CLASSES), 4.0), storage, 4.0, 4.0)(torch.empty(0))
     assert torch.allclose(same, torch.tensor(4.0))
 
 
 def test_a_teacher_of_two_classes_can_be_stored() -> None:
-    assert store(20, 10, 10, 2).kept == 2
+    assert storage_within(20, 10, 10, 2).kept == 2
     network = Teacher(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), architecture="two")
-    found = stored(network, store(20, 10, 10, 2), -1.0, 1.0)(torch.zeros(3, 3, 2, 2, dtype=torch.uint8))
+    found = truncated(network, storage_within(20, 10, 10, 2), -1.0, 1.0)(torch.zeros(3, 3, 2, 2, dtype=torch.uint8))
     assert found.shape == (3, 2)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hellods.errors import LabelError
-from hellods.labels.backbones import digest, load_base, load_open_clip
+from hellods.labels.backbones import base_digest, load_base, load_open_clip
 from hellods.labels.config import OWN, Head
 from hellods.labels.models import ASSETS, CONFIG, WEIGHTS, resolve
 from hellods.labels.projector import Projector
@@ -57,7 +57,7 @@ def test_image_tower_alone_answers_as_in_the_whole_model(kind: str, small_base: 
 
 def test_digest_for_prototypes_is_of_the_image_tower_alone(small_base: Path, image_base: Path) -> None:
     whole, alone = (load_open_clip(f"local-dir:{base}", "prototypes") for base in (small_base, image_base))
-    assert whole.sha256 == alone.sha256 == digest(alone.tower.state_dict())
+    assert whole.sha256 == alone.sha256 == base_digest(alone.tower.state_dict())
     assert alone.sha256 != load_open_clip(f"local-dir:{small_base}").sha256
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hellods.errors import DigestError, FormatError, LabelError, UnsupportedError
-from hellods.labels.backbones import BACKBONES, digest, load_open_clip
+from hellods.labels.backbones import BACKBONES, base_digest, load_open_clip
 from hellods.labels.config import BOUNDS, Head, Preprocess, ProjectorConfig, Tower
 from hellods.labels.embedded import build, restore, stored
 from hellods.labels.models import ASSETS
@@ -58,7 +58,7 @@ def config(made: Tower, head: Head = "text") -> ProjectorConfig:
 def check(facts: dict[str, Any]) -> None:
     network = tower(facts)
     texts = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
-    made = described(facts, sha256=digest(network.state_dict()))
+    made = described(facts, sha256=base_digest(network.state_dict()))
     again = from_json(Tower, to_json(made), "tower")
     assert again == made
     backbone = restore(config(again), again, stored(network.state_dict(), texts))
@@ -113,7 +113,7 @@ def projector(head: Head = "text") -> Projector:
     base = load_open_clip("hello-tiny")
     facts = open_clip.get_model_config(f"local-dir:{ASSETS / 'hello-tiny'}")
     made.config = replace(
-        made.config, tower=described(facts["vision_cfg"], embed_dim=128, sha256=digest(base.tower.state_dict()))
+        made.config, tower=described(facts["vision_cfg"], embed_dim=128, sha256=base_digest(base.tower.state_dict()))
     )
     return made
 
@@ -140,7 +140,7 @@ def test_base_of_the_users_own_takes_the_place_of_the_one_held_and_is_matched_by
 
 def test_restoring_leaves_the_callers_random_numbers_alone() -> None:
     network = tower(TOWERS["ViT"])
-    made = described(TOWERS["ViT"], sha256=digest(network.state_dict()))
+    made = described(TOWERS["ViT"], sha256=base_digest(network.state_dict()))
     before = torch.get_rng_state()
     restore(config(made, "prototypes"), made, stored(network.state_dict(), None))
     assert torch.equal(torch.get_rng_state(), before)
@@ -148,7 +148,7 @@ def test_restoring_leaves_the_callers_random_numbers_alone() -> None:
 
 FACTS = TOWERS["ModifiedResNet"]
 NETWORK = tower(FACTS)
-MADE = described(FACTS, sha256=digest(NETWORK.state_dict()))
+MADE = described(FACTS, sha256=base_digest(NETWORK.state_dict()))
 TENSORS = stored(NETWORK.state_dict(), torch.zeros(3, 32))
 ONE = "tower.bn1.bias"
 
