@@ -116,9 +116,8 @@ def quantize_projector(
         hard_weight=0.0,
         precision=torch.float32,  # what bfloat16 rounds off is no smaller than what this makes up for
     )
-    with exact(
-        next(projector.parameters()).device
-    ):  # a GPU would multiply with ten bits; others wait for labels till then
+    # A GPU would multiply with ten bits; who wants labels waits till then.
+    with exact(next(projector.parameters()).device):
         fit_projector(projector, before, source, views, on, progress, checkpoint, stage="Quantize")
 
 

@@ -1,4 +1,4 @@
-"""INITIALIZERS: the first images of an archive, from real ones."""
+"""INITIALIZERS: the images of an archive, from real ones."""
 
 import math
 from collections.abc import Callable
@@ -78,7 +78,7 @@ def initialize(
     progress: Progress = silent,
     checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> Tensor:
-    """Return the first images, uint8 (K·ipc, 3, S, S), class after class.
+    """Return the images of an archive, uint8 (K·ipc, 3, S, S), class after class.
 
     Args:
         name: of INITIALIZERS.

@@ -134,7 +134,7 @@ def standing_in(setting: Setting, architecture: str) -> Teacher:
 
 
 def choosing(setting: Setting, teacher: Teacher) -> Trial:
-    """Return what begins the choice of the first images; of each class fewer are looked at than in a build."""
+    """Return what begins the choice of images; of each class fewer are looked at than in a build."""
     layout, source, name = setting.layout, setting.source, setting.recipe.initializer
     few = replace(layout, images_per_class=1, candidates=min(CANDIDATES, layout.candidates))
 

@@ -55,9 +55,8 @@ class Recipe:
     flip: bool | None = None  # views are mirrored at random; None: unless they are scikit-learn's digits
     mix: Mix = "cutmix"  # RDED's students see CutMix
 
-    assistant: str | None = (
-        None  # learns from a given teacher, and the projector from it; None: convnet3 up to 64 px, else resnet18
-    )
+    # Learns from a given teacher, and the projector from it; None: convnet3 up to 64 px, else resnet18.
+    assistant: str | None = None
     teacher_epochs: int | None = None  # of a teacher that is trained, or of the assistant; None: see `epochs`
     teacher_stages: tuple[int, ...] | None = None  # epochs whose logits are averaged; None: by images per class
     head: Head = "text"  # starts at embedded class names, or at mean features of real images, which are stored
@@ -67,9 +66,8 @@ class Recipe:
     quantization: Quantization = "int4"  # of the deltas: a fifth of the bytes of fp16, and students learn as much
     label_precision: Precision = "fp32"  # bf16 and fp16 are faster on a GPU, and differ more from one to another
     embed_base: bool = False  # the base model's image tower is in the archive too, so that labels need nothing else
-    fit_on: FitOn | None = (
-        None  # views of the file's own images, or of real ones; None: own if a network is trained here
-    )
+    # Views of the file's own images, or of real ones; None: own if a network is trained here.
+    fit_on: FitOn | None = None
     preset: Preset = "default"  # how long to fit
     fit_views: int | None = None  # None: by the preset, and the numbers of real images and of the file's
     fit_batch_size: int | None = None  # None: 32 up to 224 px, then as memory allows
