@@ -13,7 +13,7 @@ from hellods import HelloDataset
 from hellods.nets import create
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
-dataset = HelloDataset({arguments})
+dataset = HelloDataset({arguments}, temperature=4)
 loader = DataLoader(dataset, batch_size=50, shuffle=True)
 model = create({network}, classes=len(dataset.classes), side={side}).to(device)
 optimizer = torch.optim.AdamW(model.parameters(), lr=0.001)
@@ -21,7 +21,7 @@ optimizer = torch.optim.AdamW(model.parameters(), lr=0.001)
 for epoch in range(100):
     for images, labels in loader:  # labels are soft, made on first use
         images, labels = images.to(device), labels.to(device)
-        loss = cross_entropy(model(images), labels)
+        loss = cross_entropy(model(images) / 4, labels)  # at the labels' temperature
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

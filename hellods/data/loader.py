@@ -27,7 +27,7 @@ class HelloLoader:
     Draws count as those of the data set do, so a DataLoader and a HelloLoader over one data set share its epochs.
 
     Args:
-        dataset: what to draw from.
+        dataset: what to draw from; a subclass with samples of its own (`__getitem__`) needs a DataLoader.
         batch_size: images a batch.
         shuffle: draw in another random order in each pass, given by the data set's seed; not with `sampler`.
         device: where the batches are made.

@@ -323,13 +323,22 @@ def choices() -> str:
     """Return a row for each way to choose images, what students learn from one and from ten a class."""
     found = {count: results(f"choices_ipc{count}")["students"] for count in (1, 10)}
 
-    def cell(students: list[float] | None) -> str:
-        if not students:
-            return ""
-        return f"{', '.join(f'{100 * value:.1f}' for value in students)}: {100 * mean(students):.1f}"
-
-    rows = [[name, *(cell(of.get(name)) for of in found.values())] for name in found[1]]
+    rows = [[name, *(each(of.get(name)) for of in found.values())] for name in found[1]]
     return markdown(["images of CIFAR-10", "one a class, students 0 to 2: their mean", "ten a class"], rows)
+
+
+def losses() -> str:
+    """Return a row for each loss of soft labels, and what students learn by it; the best one first."""
+    found = results("losses_cifar10_ipc10")["students"]
+    rows = [[name, each(found[name])] for name in sorted(found, key=lambda name: -mean(found[name]))]
+    return markdown(["loss of soft labels", "students 0 and 1: their mean"], rows)
+
+
+def each(students: list[float] | None) -> str:
+    """Return the accuracy of each student, and their mean."""
+    if not students:
+        return ""
+    return f"{', '.join(f'{100 * value:.1f}' for value in students)}: {100 * mean(students):.1f}"
 
 
 def fits() -> str:
@@ -390,6 +399,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "fits": fits,
     "choices": choices,
     "stages": stages,
+    "losses": losses,
 }
 
 

@@ -344,8 +344,8 @@ def test_loop_of_an_archive_on_the_users_own_base_brings_it(digits_archive: Path
         made(Report(path=path, content_id="", seconds={}), "local-dir:here/mine")
         for path in (tmp_path / "mine.hello", digits_archive)
     )
-    assert 'mine.hello", base="local-dir:here/mine")\n' in own
-    assert 'digits.hello")\n' in public
+    assert 'mine.hello", base="local-dir:here/mine", temperature=4)\n' in own
+    assert 'digits.hello", temperature=4)\n' in public
 
 
 def test_control_c_leaves_no_file_and_status_130(tmp_path: Path) -> None:

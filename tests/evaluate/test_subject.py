@@ -158,7 +158,7 @@ def knowing(data: Path) -> Callable[..., Any]:
     }
 
     def maker(images: Tensor) -> Tensor:
-        return F.one_hot(torch.tensor([classes[image.numpy().tobytes()] for image in images]), 10).float()
+        return 2 * F.one_hot(torch.tensor([classes[image.numpy().tobytes()] for image in images]), 10).float()
 
     return lambda *arguments: (maker, None)
 
