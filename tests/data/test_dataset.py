@@ -617,7 +617,7 @@ class Numbered(HelloDataset):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_subclass_is_asked_for_its_samples_and_keeps_what_it_adds(archive: Path, workers: int) -> None:
     dataset = Numbered(archive, 100)
-    context = "spawn" if workers else None
+    context = "fork" if workers else None  # whose workers know this class
     batches = DataLoader(dataset, 4, num_workers=workers, multiprocessing_context=context)
     assert [numbers.tolist() for _, (_, numbers) in batches] == torch.arange(100, 100 + COUNT).view(-1, 4).tolist()
     assert copy.copy(dataset).more == pickle.loads(pickle.dumps(dataset)).more == 100
