@@ -45,7 +45,7 @@ def command(file: str, as_json: bool, as_recipe: bool, as_card: bool) -> None:
 
 def card(archive: Archive) -> str:
     """Return the card that a file holds, which cannot steer a terminal."""
-    if not any(section.name == "card" for section in archive.header.sections):
+    if "card" not in archive:
         raise click.ClickException(f"{escape(archive.name)}: holds no card")
     return "".join(f"{escape(line)}\n" for line in archive.read("card").decode().splitlines())
 

@@ -154,7 +154,7 @@ class Samples:
 
             if fault := probe_fault(probe, answer, device, self.projector(device).config.precision):
                 compiler = "; or its compiler is: leave out compile=True" if self.options.compile else ""
-                self._projectors.pop(device)  # the next one may be made without the fault
+                self._projectors.pop(device, None)  # the next one may be made without the fault
                 PROJECTORS.pop(self._key(device), None)
                 raise LabelError(f"{path}: {fault}{compiler}")
         CHECKED.add(self.projector(device))

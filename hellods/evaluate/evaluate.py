@@ -197,8 +197,7 @@ def assembled(plan: Plan, question: Question, command: str) -> dict[str, Any]:
 def card_of(path: Path) -> str:
     """Return the card that an archive holds, Markdown; empty if it holds none."""
     with Archive.open(path) as archive:
-        held = any(section.name == "card" for section in archive.header.sections)
-        return archive.read("card").decode() if held else ""
+        return archive.read("card").decode() if "card" in archive else ""
 
 
 def write(report: dict[str, Any], cards: Sequence[str], out: Path) -> None:

@@ -91,13 +91,17 @@ class Archive:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def __contains__(self, section: str) -> bool:
+        """Whether the file has a section of that name."""
+        return section in self._places
+
     def read(self, section: str) -> bytes:
         """Return the content of a section: decompressed, and checked against its digest and the rules of its name.
 
         Raises:
             FormatError: the file has no such section, or it breaks a rule.
         """
-        if section not in self._places:
+        if section not in self:
             raise FormatError(f"{self.name}: has no section {section!a} [H12]")
         entry, offset = self._places[section]
         where = f"{self.name}: section {section!r}"
