@@ -184,6 +184,7 @@ def command(
         from hellods.distill.arrange import prepare
         from hellods.distill.build import carry_out
         from hellods.distill.plan import plan
+        from hellods.distill.resume import Work
 
         draw("Load torch", 1, 1)
         if only_plan:
@@ -191,24 +192,25 @@ def command(
             return
         assert out is not None
         check_target(out, overwrite)  # before seconds go into the plan
-        setting = prepare(inputs, recipe, draw)
-        if not quiet:
-            draw = whole(draw, {cost.stage: cost.seconds for cost in plan(setting, draw)})
-        report = carry_out(setting, out, overwrite=overwrite, progress=draw)
+        with Work(out) as kept:
+            setting = prepare(inputs, recipe, draw)
+            if not quiet:
+                draw = whole(draw, {cost.stage: cost.seconds for cost in plan(setting, draw)})
+            report = carry_out(setting, kept, overwrite=overwrite, progress=draw)
     click.echo(made(report, inputs.base))
 
 
 def table(costs: Sequence["Cost"]) -> str:
     """Return a line for each stage and one for all: steps, time, and memory in millions of bytes."""
-    held = max((cost.memory for cost in costs if cost.memory), default=None)
+    held = max((cost.memory for cost in costs), default=0)
     rows = [("", "steps", "time", "memory")]
     rows += [(cost.stage, f"{cost.steps:,}", clock(cost.seconds), megabytes(cost.memory)) for cost in costs]
     rows += [("in all", "", clock(sum(cost.seconds for cost in costs)), megabytes(held))]
     return "\n".join(f"{stage:14}{steps:>10}{time:>9}{memory:>12}" for stage, steps, time, memory in rows)
 
 
-def megabytes(size: int | None) -> str:
-    return f"{size / 1e6:,.0f} MB" if size else "unknown"
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"
 
 
 def made(report: "Report", base: str | None) -> str:

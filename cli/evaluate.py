@@ -17,7 +17,7 @@ from hellods.views.rule import Mix
 from .malloc import reuse_memory
 from .options import F, only, options_of, three
 from .progress import clock, progress
-from .text import WIDTH, escape
+from .text import WIDTH, escape, message
 
 if TYPE_CHECKING:
     from hellods.evaluate.evaluate import Plan
@@ -170,5 +170,5 @@ def foreseen(plan: "Plan", seconds: Mapping[tuple[str, str], float], teachers: S
             shared = len(mine) - len(left) - done  # with another arm
             facts = f"{len(left)} to train" + f", {done} at hand" * bool(done) + f", {shared} shared" * bool(shared)
             lines.append(f"{arm:16}{facts:24}{clock(taken):>8}")
-        lines += [f"{arm:16}left out: {escape(why)}"[: 2 * WIDTH] for arm, why in lacking.items()] + [""]
+        lines += [f"{arm:16}left out: {message(why)}"[: 2 * WIDTH] for arm, why in lacking.items()] + [""]
     return "\n".join([*lines, f"in all {clock(total)}"])

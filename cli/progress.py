@@ -11,7 +11,7 @@ import click
 
 from hellods.progress import Progress, silent
 
-from .text import escape
+from .text import message
 
 PATIENCE = 2.0  # seconds that a stage may take before it is shown
 INTERVAL = 15.0  # seconds between two plain lines
@@ -28,7 +28,7 @@ class Notes(logging.Handler):
         self.said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if (text := escape(record.getMessage())) not in self.said:
+        if (text := message(record.getMessage())) not in self.said:
             self.said.add(text)
             click.echo(f"Note: {text}", err=True)
 

@@ -7,12 +7,27 @@ from typing import Any
 
 WIDTH = 80
 INDENT = 11  # where the second column begins
+PARAMETER = re.compile(r"`([a-z_]+)(?:=([^`]+))?`")  # as the library's messages name it
 FIRST = ("name", "architecture", "base", "base_sha256", "held_out_accuracy", "images_per_class", "size", "scale")
 
 
 def escape(text: str) -> str:
     """Return `text` with everything that is not printable spelled out, so that a file cannot steer a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def message(text: str) -> str:
+    """Return what the library says, with each parameter as the option that it is here.
+
+    `fit_views` becomes --fit-views, `head='prototypes'` --head prototypes, and `overwrite=True` --overwrite.
+    """
+
+    def option(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        flag = "--" + name.replace("_", "-")
+        return flag if value in (None, "True") else flag + " " + value.strip("'")
+
+    return PARAMETER.sub(option, escape(text))
 
 
 def row(label: str, items: Iterable[str], *, lines: int = 6) -> str:

@@ -1,4 +1,8 @@
-"""What can go wrong: one base, few children."""
+"""What can go wrong: one base, few children.
+
+A parameter that a message names stands in backticks, with a value where one is meant, as in `fit_views` or
+`head='prototypes'`: whoever calls it something else, as a command does, can say so.
+"""
 
 
 class HelloError(Exception):

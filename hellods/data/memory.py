@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,7 +20,6 @@ from torch.utils.data import get_worker_info
 
 from hellods.device import CPU
 
-UNKNOWN: Final = 1 << 62  # bytes; where the system does not say, all images are tried
 # Where Linux says in which control groups this process is, and how much each may use.
 GROUPS: Final = "/proc/self/cgroup"
 LIMITS: Final = Path("/sys/fs/cgroup")
@@ -34,7 +34,7 @@ def room(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free // 2
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else UNKNOWN
+    memory: int = psutil.virtual_memory().total
     for limit in _limits():
         with suppress(OSError, ValueError):  # no such file, or it says `max`
             memory = min(memory, int(limit.read_text()))

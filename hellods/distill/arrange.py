@@ -123,14 +123,14 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Resol
     if inputs.trained and assistant != NO_ASSISTANT:
         raise OptionError(
             f"assistant {assistant!r} beside teacher {inputs.teacher!r}: an assistant needs a given teacher; "
-            f"name a network with weights as --teacher, or choose --assistant none"
+            f"name a network with weights as `teacher`, or choose `assistant='none'`"
         )
     own_kind = inputs.trained or assistant != NO_ASSISTANT  # what teaches is of the students' kind
     for knob in () if own_kind else ("teacher_stages", "teacher_epochs"):
         if getattr(recipe, knob) != getattr(Recipe, knob):
             raise OptionError(
-                f"{knob} beside teacher {inputs.teacher!r} without an assistant: nothing is trained; "
-                f"leave --{knob.replace('_', '-')} out, or name an --assistant"
+                f"`{knob}` beside teacher {inputs.teacher!r} without an assistant: nothing is trained; "
+                "leave it out, or name an `assistant`"
             )
     fit_on = recipe.fit_on or ("own" if own_kind else "real")
     _, rate = PRESETS[recipe.preset]
@@ -164,13 +164,13 @@ def side_and_factor(recipe: Recipe, source: Source) -> tuple[int, int]:
     if side < LEAST_SIDE:
         raise OptionError(
             f"{source.name}: the images are too small for an archive ({side} px, {LEAST_SIDE} are the least): "
-            f"choose a --side to enlarge them to"
+            f"choose a `side` to enlarge them to"
         )
     count = len(source.classes) * recipe.images_per_class
     if count > wire.MAX_IMAGES or count * side * side * 3 > wire.MAX_PIXELS:
         raise OptionError(
-            f"{count:,} images of {side} px are more than a file can hold: choose fewer --images-per-class, or a "
-            "smaller --side"
+            f"{count:,} images of {side} px are more than a file can hold: choose fewer `images_per_class`, or a "
+            "smaller `side`"
         )
     return side, factor
 
@@ -290,5 +290,5 @@ def describe(classes: tuple[str, ...], descriptions: Mapping[str, str] | None) -
     try:
         check_descriptions(texts)
     except ValueError as cause:
-        raise SourceError(f"class descriptions: {cause}; give a shorter one in --class-names") from cause
+        raise SourceError(f"class descriptions: {cause}; give a shorter one") from cause
     return texts

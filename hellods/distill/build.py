@@ -76,35 +76,33 @@ def build(
             done is kept beside it.
     """
     check_target(out, overwrite)
-    return carry_out(prepare(inputs, recipe, progress), out, overwrite=overwrite, progress=progress)
+    with Work(out) as kept:
+        return carry_out(prepare(inputs, recipe, progress), kept, overwrite=overwrite, progress=progress)
 
 
-def carry_out(
-    setting: Setting, out: str | os.PathLike[str], *, overwrite: bool = False, progress: Progress = silent
-) -> Report:
-    """Return a report of the archive written to `out`, as `build` does; the setting's projector is fitted."""
+def carry_out(setting: Setting, kept: Work, *, overwrite: bool = False, progress: Progress = silent) -> Report:
+    """Return a report of the archive that is written beside what is kept of it; the setting's projector is fitted."""
     clock = setting.clock
     with clock("data"):
         check_data(setting, progress)
-    with Work(out, deciding_facts(setting)) as kept:
-        mentors, known, work = get_mentors(setting, kept, progress)
-        with clock("images"):
-            how, layout, stage = setting.recipe, setting.layout, work.stage("images")
-            chosen = initialize(how.initializer, setting.source, mentors[0], layout, how.seed, progress, stage)
-            streams, images = as_stored(chosen, how.codec, how.quality, progress)
-        with clock("projector"):
-            sections = fit_sections(setting, mentors[-1], images, work, progress)
-        with clock("check"):
-            metrics, probe = measured(setting, mentors, images, progress)
-        with clock("write"):
-            header = replace(outline(setting), teacher=known, metrics=to_json(metrics))
-            targets = class_by_class(setting.source, setting.recipe).numpy().astype("<u4").tobytes()
-            sections |= image_sections(streams)
-            sections |= {"targets": targets, "probe": save(vars(probe)), "card": card(header).encode()}
-            content_id = write(out, header, sections, overwrite=overwrite, progress=progress)
-            kept.remove()
+    mentors, known, work = get_mentors(setting, kept.given(**deciding_facts(setting)), progress)
+    with clock("images"):
+        how, layout, stage = setting.recipe, setting.layout, work.stage("images")
+        chosen = initialize(how.initializer, setting.source, mentors[0], layout, how.seed, progress, stage)
+        streams, images = as_stored(chosen, how.codec, how.quality, progress)
+    with clock("projector"):
+        sections = fit_sections(setting, mentors[-1], images, work, progress)
+    with clock("check"):
+        metrics, probe = measured(setting, mentors, images, progress)
+    with clock("write"):
+        header = replace(outline(setting), teacher=known, metrics=to_json(metrics))
+        targets = class_by_class(setting.source, setting.recipe).numpy().astype("<u4").tobytes()
+        sections |= image_sections(streams)
+        sections |= {"targets": targets, "probe": save(vars(probe)), "card": card(header).encode()}
+        content_id = write(kept.out, header, sections, overwrite=overwrite, progress=progress)
+        kept.remove()
     seconds = {stage: round(value, 2) for stage, value in clock.seconds.items()}
-    return Report(path=Path(out), content_id=content_id, seconds=seconds)
+    return Report(path=kept.out, content_id=content_id, seconds=seconds)
 
 
 def check_data(setting: Setting, progress: Progress) -> None:
@@ -121,7 +119,7 @@ def check_data(setting: Setting, progress: Progress) -> None:
     if size > wire.MAX_HEADER:
         raise SourceError(
             f"{header.source['name']}: the names of {len(header.classes):,} classes take too much of a file's header, "
-            f"{size:,} bytes of {wire.MAX_HEADER:,}: shorten the folders' names, or their texts in --class-names"
+            f"{size:,} bytes of {wire.MAX_HEADER:,}: shorten the folders' names, or the texts that describe them"
         )
 
 
@@ -169,7 +167,7 @@ def measured(
     held_out, views = setting.held_out, setting.views
     metrics, shown = measure(setting.projector.label, mentors, held_out, images, views, progress)
     right = metrics["projector_held_out_accuracy"]
-    remedy = "its labels may teach nothing: try more --fit-views, or --preset best"
+    remedy = "its labels may teach nothing: try more `fit_views`, or `preset='best'`"
     if fault := near_chance("projector", right, shown, held_out, remedy):
         logger.warning("%s: %s", setting.source.name, fault)
     return metrics, make_probe(setting.projector.cpu().label, images, views)

@@ -35,7 +35,7 @@ def embed(projector: Projector, base: str) -> None:
     if size > wire.MAX_BACKBONE:
         raise OptionError(
             f"base model {name!a} has {size:,} bytes without its text tower, and at most {wire.MAX_BACKBONE:,} are "
-            "embedded: leave out --embed-base, or choose a smaller --base"
+            "embedded: leave out `embed_base`, or choose a smaller `base`"
         )
     config = replace(projector.config, tower=describe(projector, base))
     side = config.preprocess.side

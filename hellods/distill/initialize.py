@@ -119,7 +119,7 @@ def check_enough(source: Source, layout: Layout, initializer: str) -> None:
     if fewest < needed:
         kind = f" ({layout.images_per_class} of {each} patches each)" if each > 1 else ""
         most = fewest // each
-        choose = f"--images-per-class {most} or fewer" if most else "--factor 1"
+        choose = f"`images_per_class={most}` or fewer" if most else "`factor=1`"
         raise SourceError(
             f"{source.name}: class {source.classes[label]!a} has {fewest} training images, and {needed} are "
             f"needed{kind}: choose {choose}"

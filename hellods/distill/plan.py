@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, NamedTuple
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -46,7 +47,7 @@ class Cost:
     stage: str  # as the build reports it
     steps: int
     seconds: float
-    memory: int | None  # bytes that the process will have held at most until its end; None: this system does not say
+    memory: int  # bytes that the process will have held at most until its end
 
 
 def plan(setting: Setting, progress: Progress = silent) -> tuple[Cost, ...]:
@@ -199,14 +200,14 @@ def cost(trial: Trial, later: int = 0) -> Cost | None:
         return None
     counted = ends[1:] if len(ends) > 2 else ends
     seconds = (counted[-1] - counted[0]) / (len(counted) - 1)
-    held = peak()
-    return Cost(stage=name, steps=total, seconds=trial.times * total * seconds, memory=held and held + later)
+    return Cost(stage=name, steps=total, seconds=trial.times * total * seconds, memory=peak() + later)
 
 
-def peak() -> int | None:
-    """Return the bytes that this process has held at most; None where the system does not say."""
+def peak() -> int:
+    """Return the bytes that this process has held at most."""
     if sys.platform == "win32":
-        return None
+        held: int = psutil.Process().memory_info().peak_wset
+        return held
     import resource
 
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -215,8 +215,8 @@ class Inputs:
     def __post_init__(self) -> None:
         if self.trained and self.teacher_weights:
             raise OptionError(
-                f"--teacher-weights beside {self.teacher!r}, which is trained here: name the network that they are for "
-                "as --teacher"
+                f"`teacher_weights` beside {self.teacher!r}, which is trained here: name the network that they are for "
+                "as `teacher`"
             )
         check_scale(self.teacher_mean, self.teacher_std)
         for name in ("teacher_mean", "teacher_std"):

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Self
 
 from filelock import FileLock, Timeout
@@ -34,7 +35,7 @@ class Work:
     recipe, are left alone until an archive is there. As a context the folder is of one build at a time.
     """
 
-    def __init__(self, out: str | os.PathLike[str], facts: Mapping[str, Any]) -> None:
+    def __init__(self, out: str | os.PathLike[str], facts: Mapping[str, Any] = MappingProxyType({})) -> None:
         self.out = Path(out)
         self.folder = self.out.with_name(f".{self.out.name}.build")
         self.facts = dict(facts)  # what JSON holds, and all that decides what the stages make

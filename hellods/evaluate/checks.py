@@ -93,7 +93,7 @@ def check_order(
     )
     fault = other_order(targets, found, held_out.classes, who="label maker")
     if fault:
-        remedy = "rename the class folders to sort in the archive's order, or pass --allow-weak-teacher"
+        remedy = "rename the class folders to sort in the archive's order, or give `allow_weak_teacher=True`"
         raise SourceError(f"{held_out.name}: {fault}; {remedy}")
 
 

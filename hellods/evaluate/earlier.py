@@ -27,9 +27,9 @@ def check_folder(out: Path) -> None:
     """
     place = next(folder for folder in (out.absolute(), *out.absolute().parents) if os.path.lexists(folder))
     if not place.is_dir():
-        raise HelloError(f"{place}: is not a folder: give another --out")
+        raise HelloError(f"{place}: is not a folder: give another `out`")
     if not os.access(place, os.W_OK | os.X_OK):
-        raise HelloError(f"{place}: this folder is not writable: give another --out")
+        raise HelloError(f"{place}: this folder is not writable: give another `out`")
 
 
 def earlier(out: Path) -> dict[str, Any] | None:
@@ -46,7 +46,7 @@ def earlier(out: Path) -> dict[str, Any] | None:
         for file in (out / PAGE, out / TEXT):
             if file.exists():
                 raise HelloError(
-                    f"{file}: exists already, without {REPORT} beside it: give another --out, or --overwrite"
+                    f"{file}: exists already, without {REPORT} beside it: give another `out`, or `overwrite=True`"
                 ) from None
         return None
     except (ValueError, KeyError, TypeError):
@@ -105,4 +105,6 @@ def check_arms(report: Mapping[str, Any], out: Path, possible: Sequence[Collecti
 
 def another(out: Path, how: str = "") -> HelloError:
     file = out / REPORT
-    return HelloError(f"{file}: exists already and answers another question{how}: give another --out, or --overwrite")
+    return HelloError(
+        f"{file}: exists already and answers another question{how}: give another `out`, or `overwrite=True`"
+    )

@@ -89,7 +89,7 @@ def evaluate(
             result = kept(run) or finish(run, plan.device, PRECISIONS[plan.precision], draw)
         except OptionError as cause:
             raise OptionError(
-                f"{run.subject.shown}: arm {run.name}, seed {run.seed}: {cause}; or leave this arm out with --arms"
+                f"{run.subject.shown}: arm {run.name}, seed {run.seed}: {cause}; or leave this arm out of `arms`"
             ) from cause
         done += run.views
         accuracy = result["outcome"]["accuracy"]

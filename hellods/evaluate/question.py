@@ -35,6 +35,6 @@ class Question:
         if self.seeds < 1:
             raise OptionError(f"seeds is {self.seeds}, expected 1 or more")
         if self.teacher is None and self.teacher_weights:
-            raise OptionError("--teacher-weights needs --teacher: name the network that they are for")
+            raise OptionError("`teacher_weights` needs `teacher`: name the network that they are for")
         if self.teacher is None and (self.teacher_mean, self.teacher_std) != (MEAN, STD):
-            raise OptionError("--teacher-mean and --teacher-std need --teacher: name the network that expects them")
+            raise OptionError("`teacher_mean` and `teacher_std` need `teacher`: name the network that expects them")

@@ -106,7 +106,7 @@ def _told(what: str) -> Iterator[None]:
 
 
 def _exists(target: Path) -> str:
-    return f"{target}: exists already: give another name, or --overwrite to replace it"
+    return f"{target}: exists already: give another name, or `overwrite=True` to replace it"
 
 
 def _publish(temporary: Path, target: Path, overwrite: bool) -> None:

@@ -99,7 +99,7 @@ def load_base(config: ProjectorConfig, base: str | None) -> Backbone:
         hint = config.base.removeprefix("given:")
         raise LabelError(
             f"the labels need the base model {hint!a} (SHA-256 {config.base_sha256[:12]}…), which is not in the "
-            f"file and not one of open_clip's own: give it as --base local-dir:FOLDER (base='local-dir:FOLDER')"
+            f"file and not one of open_clip's own: give it as `base='local-dir:FOLDER'`"
         )
     base = config.base if base is None else base
     backbone = BACKBONES[config.architecture](base, config.head)

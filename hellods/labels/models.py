@@ -26,7 +26,7 @@ WEIGHTS: Final = "open_clip_model.safetensors"
 IMAGE: Final = "visual."  # what the names of an image tower's tensors begin with
 SCALE: Final = "logit_scale"
 LEAST_TEXT: Final = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}
-WITHOUT_TEXTS: Final = "build with --head prototypes (head='prototypes' in Python), which begins at images"
+WITHOUT_TEXTS: Final = "build with `head='prototypes'`, which begins at images"
 
 
 def resolve(base: str) -> tuple[str, dict[str, Any]]:
@@ -82,7 +82,7 @@ def check_texts(base: str, facts: Mapping[str, Any]) -> None:
     """Raise LabelError where a model of that config cannot embed texts, before its weights are downloaded."""
     text = facts.get("text_cfg")
     if not text:
-        raise LabelError(f"base model {base!r} has no text tower: give another --base, or {WITHOUT_TEXTS}")
+        raise LabelError(f"base model {base!r} has no text tower: give another `base`, or {WITHOUT_TEXTS}")
     foreign = text.get("hf_model_name") or text.get("hf_tokenizer_name")
     if foreign and find_spec("transformers") is None:
         raise LabelError(
@@ -139,10 +139,7 @@ def remedy(base: str) -> str:
     """Return one sentence: which file to bring when `base` cannot be had, and how."""
     if base.startswith("local-dir:"):
         return f"The folder must hold {CONFIG} and {WEIGHTS}"
-    return (
-        f"Without a network, bring its {CONFIG} and {WEIGHTS} in one folder "
-        "and name it as --base local-dir:FOLDER (base='local-dir:FOLDER' in Python)"
-    )
+    return f"Without a network, bring its {CONFIG} and {WEIGHTS} in one folder and name it as `base='local-dir:FOLDER'`"
 
 
 def mend(options: Mapping[str, Any]) -> str:
@@ -156,7 +153,7 @@ def mend(options: Mapping[str, Any]) -> str:
 def change(base: str, wanted: str) -> str:
     """Return one sentence: how to come by the base model that an archive wants, where `base` is another one."""
     if base != wanted:
-        return f"Leave --base out: {wanted} comes with hellods" if wanted in OWN else remedy(wanted)
+        return f"Leave `base` out: {wanted} comes with hellods" if wanted in OWN else remedy(wanted)
     if wanted in OWN:
         return "The one that it wants comes with another release of hellods"
     _, options = resolve(base)

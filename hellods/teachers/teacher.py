@@ -28,8 +28,8 @@ from hellods.views.normalize import normalize
 logger = logging.getLogger("hellods")
 
 BATCH: Final = 100
-GIVEN: Final = "check its weights, --teacher-mean and --teacher-std"
-TRAINED: Final = "try later --teacher-stages, more --teacher-epochs, or another network"
+GIVEN: Final = "check its weights, `teacher_mean` and `teacher_std`"
+TRAINED: Final = "try later `teacher_stages`, more `teacher_epochs`, or another network"
 
 
 class Teacher(nn.Module):
@@ -154,7 +154,7 @@ def check_logits(network: nn.Module, spec: str, classes: int, side: int) -> None
     except Exception as cause:  # whatever a layer of someone else's network raises
         text = " ".join(str(cause).split())
         raise SourceError(
-            f"{spec}: cannot take images of {side} px: {text}; give another teacher, or build with another --side"
+            f"{spec}: cannot take images of {side} px: {text}; give another teacher, or choose another `side`"
         ) from cause
     if len(shape) != 2:
         raise SourceError(f"{spec}: returns {shape or 'no tensor'} for one image, expected logits (1, K)")
@@ -196,7 +196,7 @@ def check_teacher(
         advice = TRAINED if teacher.trained else GIVEN
         fault = near_chance(who, score, len(chosen), source, advice)
     if fault and not allow_weak:
-        raise SourceError(f"{source.name}: {fault}, or pass --allow-weak-teacher")
+        raise SourceError(f"{source.name}: {fault}, or give `allow_weak_teacher=True`")
     if fault:
         logger.warning("%s: %s", source.name, fault)
     return score

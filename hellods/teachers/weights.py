@@ -148,11 +148,11 @@ def published(name: str) -> tuple[nn.Module, dict[str, Any]]:
             return network, {"mean": facts["mean"], "std": facts["std"], "side": facts["input_size"][-1]}
     except Exception as cause:  # of the network, the cache, or timm without weights
         raise SourceError(
-            f"{name}: no published weights: {_described(cause)}; bring a --teacher-weights file"
+            f"{name}: no published weights: {_described(cause)}; bring a file of `teacher_weights`"
         ) from cause
     raise SourceError(
         f"{name}: no weights are published under this name; name a network of torchvision or timm, give its "
-        "--teacher-weights, or let a build train one (--teacher train)"
+        "`teacher_weights`, or let a build train one (`teacher='train'`)"
     )
 
 

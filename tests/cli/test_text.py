@@ -1,9 +1,10 @@
 import json
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hellods_cli.text import WIDTH, escape, facts, row
+from hellods_cli.text import WIDTH, escape, facts, message, row
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -13,6 +14,21 @@ values = st.recursive(
 
 def test_terminal_commands_and_line_breaks_are_spelled_out() -> None:
     assert escape("a\x1b[31m\n\u202eb") == r"a\x1b[31m\n\u202eb"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("try more `fit_views`, or `preset='best'`", "try more --fit-views, or --preset best"),
+        ("choose `images_per_class=5` or fewer", "choose --images-per-class 5 or fewer"),
+        ("x.hello: exists already: `overwrite=True`", "x.hello: exists already: --overwrite"),
+        ("name it as `base='local-dir:FOLDER'`", "name it as --base local-dir:FOLDER"),
+        ("found 'x', expected `folder: text`", "found 'x', expected `folder: text`"),
+        ("a `\x1b`", "a `\\x1b`"),
+    ],
+)
+def test_a_parameter_that_the_library_names_is_an_option_here(text: str, shown: str) -> None:
+    assert message(text) == shown
 
 
 def test_words_of_all_languages_stay() -> None:

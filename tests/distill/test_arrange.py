@@ -40,14 +40,14 @@ def test_side_and_factor_follow_the_images(pixels: int, knobs: dict[str, Any], s
 @pytest.mark.parametrize(("pixels", "knobs"), [(7, {}), (9, {"factor": 5})])
 def test_images_too_small_for_an_archive_need_a_side(pixels: int, knobs: dict[str, Any]) -> None:
     source = Pixels("black", ("a", "b"), [0, 1], torch.zeros(2, 3, pixels, pixels, dtype=torch.uint8))
-    with pytest.raises(OptionError, match=r"black: the images are too small .*\(\d px, 8 are .*--side"):
+    with pytest.raises(OptionError, match=r"black: the images are too small .*\(\d px, 8 are .*`side`"):
         resolve(Recipe(**knobs), INPUTS, source, 32)
     assert resolve(Recipe(side=40, **knobs), INPUTS, source, 32).side == 40
 
 
 @pytest.mark.parametrize(("count", "side"), [(100_000, 4096), (100_000, 300)])
 def test_more_images_than_a_file_can_hold_are_refused_before_any_work(count: int, side: int) -> None:
-    with pytest.raises(OptionError, match=rf"200,000 images of {side} px are more .*--images-per-class"):
+    with pytest.raises(OptionError, match=rf"200,000 images of {side} px are more .*`images_per_class`"):
         resolve(Recipe(images_per_class=count, side=side), INPUTS, black(4), 32)
 
 
@@ -76,7 +76,7 @@ def test_class_without_description_is_named() -> None:
 
 
 def test_a_text_that_is_too_long_is_refused_before_anything_is_made() -> None:
-    with pytest.raises(SourceError, match=r"has 300 characters: 256 are read; give a shorter one in --class-names"):
+    with pytest.raises(SourceError, match=r"has 300 characters: 256 are read; give a shorter one"):
         describe(("a" * 300, "b"), None)
 
 
@@ -143,7 +143,7 @@ def test_assistant_stands_between_a_given_teacher_and_students(
 
 def test_teacher_that_is_trained_here_takes_no_assistant() -> None:
     source = Pixels("black", ("a", "b"), [0, 1], torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
-    with pytest.raises(OptionError, match=r"'resnet18'.*'train'.*given teacher.*--assistant none"):
+    with pytest.raises(OptionError, match=r"'resnet18'.*'train'.*given teacher.*`assistant='none'`"):
         resolve(Recipe(assistant="resnet18"), INPUTS, source, 32)
 
 
@@ -151,7 +151,7 @@ def test_teacher_that_is_trained_here_takes_no_assistant() -> None:
 def test_what_a_training_takes_is_refused_where_nothing_is_trained(knob: dict[str, Any]) -> None:
     given = Inputs(data="x", teacher="resnet18")
     (name,) = knob
-    said = f"{name} beside teacher 'resnet18'.*leave --{name.replace('_', '-')} out"
+    said = f"`{name}` beside teacher 'resnet18'.*leave it out, or name an `assistant`"
     with pytest.raises(OptionError, match=said):
         resolve(Recipe(assistant="none", **knob), given, black(10), 32)
     assert getattr(resolve(Recipe(**knob), given, black(10), 32), name) == knob[name]

@@ -208,11 +208,11 @@ def test_projector_that_learned_nothing_is_said(
 ) -> None:
     build(inputs, replace(RECIPE, fit_views=0), out=tmp_path / "x.hello")
     assert "colors: the projector is right on" in caplog.text
-    assert "near chance (33.3%); its labels may teach nothing: try more --fit-views" in caplog.text
+    assert "near chance (33.3%); its labels may teach nothing: try more `fit_views`" in caplog.text
 
 
 def test_existing_file_is_kept_before_any_work(report: Report, tmp_path: Path) -> None:
-    with pytest.raises(HelloError, match="--overwrite"):
+    with pytest.raises(HelloError, match="`overwrite=True`"):
         build(Inputs(data="nowhere"), RECIPE, out=report.path)
 
 
@@ -298,5 +298,7 @@ def test_names_that_no_header_holds_are_refused_before_anything_is_learned(
 ) -> None:
     monkeypatch.setattr(wire, "MAX_HEADER", LATER + 1000)
     monkeypatch.setattr(training, "train", None)
-    with pytest.raises(SourceError, match=r"the names of 3 classes take too much of a file's header, .* --class-names"):
+    with pytest.raises(
+        SourceError, match=r"the names of 3 classes take too much of a file's header, .* texts that describe them"
+    ):
         build(inputs, RECIPE, out=tmp_path / "x.hello")

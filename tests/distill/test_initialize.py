@@ -107,9 +107,9 @@ def test_crops_are_square_with_areas_spread_as_published() -> None:
 @pytest.mark.parametrize(
     ("layout", "initializer", "words"),
     [
-        (lay(images_per_class=21, side=16), "real", "--images-per-class 20"),
-        (lay(images_per_class=6, side=16, factor=2), "patches", "--images-per-class 5"),
-        (lay(images_per_class=1, side=16, factor=5), "patches", "--factor 1$"),
+        (lay(images_per_class=21, side=16), "real", "`images_per_class=20`"),
+        (lay(images_per_class=6, side=16, factor=2), "patches", "`images_per_class=5`"),
+        (lay(images_per_class=1, side=16, factor=5), "patches", "`factor=1`$"),
     ],
 )
 def test_too_few_images_say_what_to_choose(layout: Layout, initializer: str, words: str, source: Pixels) -> None:

@@ -49,6 +49,6 @@ def test_tower_without_texts_makes_an_archive_and_its_labels(
 
 
 def test_tower_without_texts_is_refused_for_a_head_of_texts(few_digits: Path, image_base: Path, tmp_path: Path) -> None:
-    with pytest.raises(LabelError, match=r"has no text tower.*--head prototypes"):
+    with pytest.raises(LabelError, match=r"has no text tower.*`head='prototypes'`"):
         build(Inputs(data=str(few_digits), base=f"local-dir:{image_base}"), Recipe(), out=tmp_path / "x.hello")
     assert not (tmp_path / "x.hello").exists()

@@ -291,7 +291,9 @@ def test_the_report_of_another_question_is_not_replaced_unless_told_to(
 ) -> None:  # fmt: skip
     change(read)
     (tmp_path / "report.json").write_text(json.dumps(read))
-    with pytest.raises(HelloError, match=r"report\.json: exists already and answers another question.*: .*--overwrite"):
+    with pytest.raises(
+        HelloError, match=r"report\.json: exists already and answers another question.*: .*`overwrite=True`"
+    ):
         prepare([str(digits_archive)], ask("no such folder"), tmp_path)
     prepare([str(bare_archive)], ask(few_digits, arms=("hard",)), tmp_path, overwrite=True)
 
@@ -306,7 +308,9 @@ def test_a_page_or_text_without_a_report_is_not_replaced_unless_told_to(
     name: str, bare_archive: Path, few_digits: Path, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_text("mine")
-    with pytest.raises(HelloError, match=rf"{name}: exists already, without report\.json beside it: .*--overwrite"):
+    with pytest.raises(
+        HelloError, match=rf"{name}: exists already, without report\.json beside it: .*`overwrite=True`"
+    ):
         prepare([str(bare_archive)], ask(few_digits, arms=("hard",)), tmp_path)
     prepare([str(bare_archive)], ask(few_digits, arms=("hard",)), tmp_path, overwrite=True)
 
@@ -322,7 +326,7 @@ def test_a_target_that_is_no_folder_or_not_writable_is_refused_before_any_work(
 ) -> None:
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(HelloError, match="file: is not a folder: give another --out"):
+        with pytest.raises(HelloError, match="file: is not a folder: give another `out`"):
             prepare([str(bare_archive)], ask("no such folder"), out)
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write anywhere
     with pytest.raises(HelloError, match="this folder is not writable"):

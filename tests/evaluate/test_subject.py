@@ -41,7 +41,7 @@ def test_without_a_teacher_its_arms_are_left_out_and_the_rest_runs(
     (archive,) = answered([digits_archive], question, tmp_path)["archives"]
     assert list(archive["arms"]) == ["hello", "hard"]
     assert set(archive["not_run"]) == {name for name in ARMS if name.startswith(("teacher", "shipped", "stored"))}
-    assert archive["not_run"]["teacher"] == "needs the teacher: give --teacher (the archive was made with 'convnet3')"
+    assert archive["not_run"]["teacher"] == "needs the teacher: give `teacher` (the archive was made with 'convnet3')"
     assert "digits.hello: arm teacher is left out: needs the teacher" in caplog.text
     assert (archive["teacher"], archive["same_teacher"]) == (None, None)
     fidelity = archive["arms"]["hello"]["fidelity"]
@@ -65,7 +65,7 @@ def test_without_its_base_model_the_label_maker_is_left_out_and_says_how_to_brin
         projector = dict(archive.header.projector or {}) | {"base": "given:mine"}
     path = rewritten(digits_archive, tmp_path / "given.hello", projector=projector)
     plan = prepare([str(path)], ask(few_digits, arms=("hello", "hard")), tmp_path)
-    assert "give it as --base local-dir:FOLDER" in plan.not_run[0]["hello"]
+    assert "give it as `base='local-dir:FOLDER'`" in plan.not_run[0]["hello"]
     assert [run.name for run in plan.runs] == ["hard"]
 
 
@@ -291,7 +291,7 @@ def test_a_recipe_that_is_not_ours_does_not_matter(
 
 def test_weights_for_a_teacher_that_is_trained_are_refused_before_any_work(bare_archive: Path, tmp_path: Path) -> None:
     knobs = {"teacher": "train:convnet3", "teacher_weights": "w.safetensors"}
-    assert "--teacher-weights beside 'train:convnet3'" in refused(
+    assert "`teacher_weights` beside 'train:convnet3'" in refused(
         bare_archive, tmp_path / "none", tmp_path / "out", **knobs
     )
 
@@ -308,7 +308,7 @@ def test_a_weak_teacher_is_refused_unless_allowed(bare_archive: Path, few_digits
         "    torch.nn.init.zeros_(n[1].weight)\n    return n\n"
     )
     knobs = {"arms": ("teacher",), "teacher": f"{tmp_path / 't.py'}:t"}
-    with pytest.raises(SourceError, match=r"near chance .*--allow-weak-teacher"):
+    with pytest.raises(SourceError, match=r"near chance .*`allow_weak_teacher=True`"):
         prepare([str(bare_archive)], ask(few_digits, **knobs), tmp_path / "out")
     assert prepare([str(bare_archive)], ask(few_digits, allow_weak_teacher=True, **knobs), tmp_path / "out").missing
 

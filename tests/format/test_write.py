@@ -111,7 +111,7 @@ def test_rewriting_keeps_the_keys_of_others_and_of_later_versions(target: Path) 
 
 def test_existing_file_is_left_alone(target: Path) -> None:
     target.write_bytes(b"mine")
-    with pytest.raises(HelloError, match=r"three\.hello: exists already: .* --overwrite"):
+    with pytest.raises(HelloError, match=r"three\.hello: exists already: .* `overwrite=True`"):
         write(target, HEADER, SECTIONS)
     assert target.read_bytes() == b"mine"
 

@@ -116,12 +116,12 @@ def test_preprocessing_that_cannot_be_is_refused_by_the_name_of_the_base(
 
 def test_other_base_in_place_of_one_of_the_package_is_refused_with_what_to_leave_out() -> None:
     config = Projector.create("hello-convnet", ("cat", "dog"), template="a {}", ranks=(1, 1), seed=0).config
-    with pytest.raises(LabelError, match="Leave --base out: hello-convnet comes with hellods"):
+    with pytest.raises(LabelError, match="Leave `base` out: hello-convnet comes with hellods"):
         load_base(config, "hello-tiny")
 
 
 def test_texts_of_a_base_without_a_text_tower_are_refused_with_a_way_out(image_base: Path) -> None:
-    with pytest.raises(LabelError, match=r"^base model 'local-dir:.*' has no text tower.*--head prototypes"):
+    with pytest.raises(LabelError, match=r"^base model 'local-dir:.*' has no text tower.*`head='prototypes'`"):
         load_open_clip(f"local-dir:{image_base}")
 
 
@@ -155,7 +155,7 @@ def test_texts_that_need_transformers_say_so_where_it_is_missing(
 ) -> None:
     configure(own, text_cfg=FOREIGN[what])
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(LabelError, match=r"'local-dir:.*pip install transformers.*--head prototypes") as error:
+    with pytest.raises(LabelError, match=r"'local-dir:.*pip install transformers.*`head='prototypes'`") as error:
         load_open_clip(f"local-dir:{own}")
     assert "The folder must hold" not in str(error.value)
     load_open_clip(f"local-dir:{own}", "prototypes")

@@ -190,7 +190,7 @@ def test_without_a_network_it_fails_soon_and_says_what_to_bring(hub: Hub) -> Non
     hub.server.shutdown()
     hub.server.server_close()
     start = time.monotonic()
-    with pytest.raises(LabelError, match=r"hello-test/tiny.*Without a network, bring.*--base local-dir:FOLDER"):
+    with pytest.raises(LabelError, match=r"hello-test/tiny.*Without a network, bring.*`base='local-dir:FOLDER'`"):
         load_open_clip(BASE)
     assert time.monotonic() - start < 10
 

@@ -136,7 +136,7 @@ def test_another_base_is_refused(projector: Projector) -> None:
 @pytest.mark.parametrize("kind", ["given:", "hf-hub:stranger/", "local-dir:/tmp/"])
 def test_a_file_cannot_choose_what_is_downloaded_or_read(projector: Projector, kind: str) -> None:
     config = replace(projector.config, base=f"{kind}somebody-s-model")
-    with pytest.raises(LabelError, match=r"somebody-s-model.*--base"):
+    with pytest.raises(LabelError, match=r"somebody-s-model.*`base="):
         Projector.restore(config, CLASSES, projector.state())
     with pytest.raises(LabelError, match="base model '' is unknown"):
         Projector.restore(config, CLASSES, projector.state(), base="")

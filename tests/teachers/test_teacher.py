@@ -78,13 +78,13 @@ def test_two_swapped_classes_are_refused_and_named() -> None:
     order[[2, 5]] = order[[5, 2]]
     message = (
         "shades: teacher and data have their classes in different orders: 'c' is called 'f', 'f' is called 'c'; .*"
-        "put its outputs in the order of the class folders, or pass --allow-weak-teacher"
+        "put its outputs in the order of the class folders, or give `allow_weak_teacher=True`"
     )
     with pytest.raises(SourceError, match=message):
         check_teacher(teacher(Shade(order)), shades(50, wrong=0.2), 4)
 
 
-@pytest.mark.parametrize(("trained", "advice"), [(False, "check its weights"), (True, "try later --teacher-stages")])
+@pytest.mark.parametrize(("trained", "advice"), [(False, "check its weights"), (True, "try later `teacher_stages`")])
 def test_teacher_near_chance_is_refused(trained: bool, advice: str) -> None:
     guesses = teacher(Shade(torch.zeros(10, dtype=torch.int64)), trained=trained)
     message = rf"shades: the teacher is right on 10\.0% of 500 images, near chance \(10\.0%\); {advice}"
@@ -190,7 +190,7 @@ def packed():
         ("maps", 4, r"nets\.py:maps: returns \(1, 10, 4, 4\) for one image, expected logits \(1, K\)"),
         ("scripted", 4, r"nets\.py:scripted: cannot be used as it is: .*; return the plain network"),
         ("packed", 4, r"nets\.py:packed: its state_dict has 1\.packed, no tensor; give the network before quantiz"),
-        ("ten", 5, r"nets\.py:ten: cannot take images of 5 px: .*; give another teacher, or build with another --side"),
+        ("ten", 5, r"nets\.py:ten: cannot take images of 5 px: .*; give another teacher, or choose another `side`"),
     ],
 )
 def test_network_that_does_not_fit_the_data_is_refused(tmp_path: Path, function: str, side: int, message: str) -> None:

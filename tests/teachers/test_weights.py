@@ -259,7 +259,9 @@ def test_published_weights_that_cannot_be_fetched_say_what_to_bring(monkeypatch:
         raise OSError("no network")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    with pytest.raises(SourceError, match="no published weights: OSError: no network; bring a --teacher-weights file"):
+    with pytest.raises(
+        SourceError, match="no published weights: OSError: no network; bring a file of `teacher_weights`"
+    ):
         published("mobilenet_v3_small")
 
 
