@@ -33,6 +33,7 @@ class Epochs:
         self._set = torch.tensor([-1], dtype=torch.int32, device=CPU)
         self._told = torch.zeros(1, dtype=torch.int32, device=CPU)  # whether one of the processes gave the warning
         self._owner = os.getpid()
+        self._shared_out = False  # whether this process, which is no worker, took it from another one
         self._ranks = 1  # of those that started this process as a worker: it has no process group
         self._share()
 
@@ -49,7 +50,8 @@ class Epochs:
         self.own()
         if self._set[0] >= 0:
             return self._set.long().expand(len(indices))
-        if max(rank_and_world_size()[1], self._ranks) > 1 and not self._told[0]:
+        several = self._shared_out or max(rank_and_world_size()[1], self._ranks) > 1
+        if several and not self._told[0]:
             self._told.numpy()[0] = 1
             logger.warning(
                 "each process counts its own draws, so images that go from one process to another may show a view "
@@ -88,7 +90,7 @@ class Epochs:
         if os.getpid() != self._owner and get_worker_info() is None:
             with torch.inference_mode(False):
                 self._drawn, self._set, self._told = self._drawn.clone(), self._set.clone(), self._told.clone()
-            self._owner = os.getpid()
+            self._owner, self._shared_out = os.getpid(), True
             self._share()
 
     def _share(self) -> None:

@@ -1,5 +1,6 @@
 """The lazy label: a tensor of handles that becomes values in the process that needs them."""
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
@@ -33,7 +34,7 @@ class Labeler(Protocol):
 
     @property
     def kind(self) -> str:
-        """What its labels are: "soft" or "logits"."""
+        """What its labels are, as the options of a data set spell it."""
         ...
 
     def label(self, epochs: Tensor, indices: Tensor, device: torch.device) -> Tensor:
@@ -57,7 +58,7 @@ class LazyLabel(Tensor):
 
     Raises:
         LabelError: values are needed in a DataLoader worker, the data set is gone, or one batch holds labels of other
-            classes or another kind.
+            classes, of another kind, or at another temperature.
     """
 
     _width: int
@@ -102,23 +103,30 @@ def _found(label: LazyLabel) -> Tensor | None:
     if label._made is not None or label._whole is None:
         return label._made
     whole, rows = label._whole
-    return None if whole._made is None else _rows_of(whole._made, rows)
+    values = _found(whole)
+    return None if values is None else _rows_of(values, rows)
 
 
 def _values(label: LazyLabel, device: torch.device, operation: Callable[..., Any]) -> Tensor:
+    if label._made is None:
+        _make(label, device, operation)
+    assert label._made is not None
+    return label._made.to(device)
+
+
+def _make(label: LazyLabel, device: torch.device, operation: Callable[..., Any]) -> None:
+    """Make the values on the device on which they are first needed, where they stay."""
     if label._whole is not None:
         whole, rows = label._whole
-        values = _values(whole, device, operation)
-        if label._made is None or label._made.device != values.device:
-            label._made = _rows_of(values, rows)
-        return label._made
-    if label._made is None:
-        check_worker(resolve_name(operation) or getattr(operation, "__name__", "this"))
-        check_fork(device)
+        if whole._made is None:
+            _make(whole, device, operation)
+        assert whole._made is not None
+        label._made = _rows_of(whole._made, rows)
+        return
+    check_worker(resolve_name(operation) or getattr(operation, "__name__", "this"))
+    check_fork(device)
     with torch.inference_mode(False):  # what is kept is used in any mode
-        made = _ask(label, device) if label._made is None else label._made
-        label._made = made.to(device)
-    return label._made
+        label._made = _ask(label, CPU if device.type == "meta" else device)
 
 
 def _rows_of(values: Tensor, rows: int | range) -> Tensor:
@@ -158,7 +166,7 @@ def _ask(label: LazyLabel, device: torch.device) -> Tensor:
         if list(labelers[key].classes) != list(label._labelers[0].classes):
             raise LabelError("one batch mixes labels of data sets whose classes differ: load them apart")
         if labelers[key].kind != (kind := label._labelers[0].kind):
-            raise LabelError(f"one batch mixes labels={kind!r} and labels={labelers[key].kind!r}: load them apart")
+            raise LabelError(f"one batch mixes {kind} and {labelers[key].kind}: load them apart")
     if len(keys) == 1:
         return labelers[keys[0]].label(handles[:, 1], handles[:, 2], device).view(_shape(label))
     values = torch.empty(len(handles), label._width, dtype=torch.float32, device=device)
@@ -204,7 +212,8 @@ def _get(label: LazyLabel, index: Any) -> Tensor:
     if some and _found(label) is None:
         part = LazyLabel.of(_handles(label)[index], label._width, label._labelers)
         whole, rows = label._whole or (label, range(len(label)))
-        assert isinstance(rows, range)  # one row has no rows
+        if isinstance(rows, int):  # of batches that were stacked: it is one with rows itself
+            whole, rows = label, range(len(label))
         part._whole = whole, rows[index]
         return part
     return _values(label, CPU, Tensor.__getitem__)[index]
@@ -233,6 +242,11 @@ def _reduce(label: LazyLabel) -> Any:
     if made is not None:
         return reduce_tensor(made)  # type: ignore[no-untyped-call]
     return _rebuild, (_handles(label).numpy(), label._width)
+
+
+def _deepcopy(label: LazyLabel, memo: dict[int, Any]) -> Tensor:
+    # Not by `tree_map`, which would look for labels in all that was copied before.
+    return copy.deepcopy(_values(label, CPU, Tensor.__deepcopy__), memo)
 
 
 def _reduce_values(label: LazyLabel, protocol: int) -> Any:
@@ -297,6 +311,7 @@ LAZY: dict[Callable[..., Any], Callable[..., Any]] = {
     **{_asked(name): partial(_fact, _asked(name)) for name in _FACTS},
     torch.is_complex: partial(_fact, torch.is_complex),
     torch.is_floating_point: partial(_fact, torch.is_floating_point),
+    Tensor.__deepcopy__: _deepcopy,
     Tensor.__repr__: _repr,
     Tensor.__format__: _repr,
     Tensor.__getitem__: _get,

@@ -35,6 +35,10 @@ class HelloLoader:
         sampler: yields indices, as for a DataLoader; its own `set_epoch` sets the order alone, the loader's the views
             too. Without one, and in a process group of torch.distributed, each rank draws its share; the group may be
             made after the loader.
+
+    Raises:
+        TypeError: not a HelloDataset, or a subclass with samples of its own.
+        ValueError: `shuffle` beside `sampler`, a sampler of batches, or a `batch_size` that is none.
     """
 
     def __init__(
@@ -66,6 +70,16 @@ class HelloLoader:
         self._own = _Share(dataset, shuffle)
         self.sampler: Iterable[int] = self._own if sampler is None else sampler
         self.batch_sampler = BatchSampler(self.sampler, batch_size, drop_last)
+
+    @property
+    def batch_size(self) -> int:
+        """Images a batch."""
+        return self.batch_sampler.batch_size
+
+    @property
+    def drop_last(self) -> bool:
+        """Whether a last batch that is not full is left out."""
+        return self.batch_sampler.drop_last
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
@@ -102,7 +116,9 @@ class HelloLoader:
         Raises:
             ValueError: the other loader was made with other arguments, or it is no loader's state.
         """
-        saved, own = state.get("loader", {}), self._facts()
+        if not (isinstance(state, dict) and state.keys() == self.state_dict().keys()):
+            raise ValueError("this is no state of a HelloLoader: give what state_dict() returned")
+        saved, own = state["loader"], self._facts()
         if unlike := [name for name, value in own.items() if saved.get(name) != value]:
             facts = ", ".join(f"{name} {saved.get(name)} instead of {own[name]}" for name in unlike)
             raise ValueError(f"this state is of another loader: {facts}")
@@ -111,12 +127,11 @@ class HelloLoader:
 
     def _facts(self) -> dict[str, int]:
         """Return what decides which batch comes where in a pass."""
-        batches = self.batch_sampler
         return {
             "images": len(self.dataset),
             "seed": self.dataset.seed,
-            "batch_size": batches.batch_size,
-            "drop_last": batches.drop_last,
+            "batch_size": self.batch_size,
+            "drop_last": self.drop_last,
             "shuffle": self._own.shuffle,
             "ranks": rank_and_world_size()[1],
         }

@@ -1,5 +1,7 @@
 """What a user chose of an archive's views and labels, checked once."""
 
+import operator
+from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -38,15 +40,15 @@ class Options:
     def __post_init__(self) -> None:
         if fault := wrong_word(self):
             raise OptionError(fault)
-        warm = isinstance(self.temperature, (int, float)) and 0 < self.temperature < inf
-        if not warm or (self.temperature != 1 and self.labels != "soft"):
+        number = isinstance(self.temperature, (int, float)) and not isinstance(self.temperature, bool)
+        if not (number and 0 < self.temperature < inf) or (self.temperature != 1 and self.labels != "soft"):
             raise OptionError(f"temperature is {self.temperature!r}: it must be positive, and belongs to labels='soft'")
         if not isinstance(self.base, str | None):
             raise OptionError(f"base is {self.base!r}, expected the name of a base model")
         for name in ("train", "compile"):
             if not isinstance(getattr(self, name), bool):
                 raise OptionError(f"{name} is {getattr(self, name)!r}, expected True or False")
-        if not (isinstance(self.seed, int) and 0 <= self.seed < 1 << 63):
+        if not (type(self.seed) is int and 0 <= self.seed < 1 << 63):
             raise OptionError(f"seed is {self.seed!r}, expected an int, 0 to 2**63 - 1")
         if self.views is not None and not (type(self.views) is int and 1 <= self.views < 1 << 31 and self.drawn):
             raise OptionError(f"views is {self.views!r}, expected 1 to 2**31 - 1 as an int, of views that are drawn")
@@ -80,6 +82,14 @@ class Options:
                 f"was {self.content_id[:12]}…): make a new HelloDataset [H5]"
             )
         return archive
+
+
+def plain_int(value: Any) -> Any:
+    """Return an integer of any type, NumPy's say, as an int, and anything else as it is."""
+    if not isinstance(value, bool):
+        with suppress(TypeError):
+            return operator.index(value)
+    return value
 
 
 def read_views(header: Header, path: str) -> Views:

@@ -1,8 +1,9 @@
 """What an archive holds, as a pure function: (epoch, index) to view and label."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
 import safetensors.torch
@@ -13,7 +14,7 @@ from hellods.data.images import Images
 from hellods.data.label_cache import LabelCache
 from hellods.data.lazy import LABELERS, check_fork, check_worker
 from hellods.data.memory import Shared
-from hellods.data.options import Kind, Options, read_projector_config, read_views
+from hellods.data.options import Options, read_projector_config, read_views
 from hellods.device import CPU, compute_device, float32_on_cpu, to_device
 from hellods.errors import HelloError, LabelError
 from hellods.format import wire
@@ -27,9 +28,11 @@ from hellods.views.rule import Views
 if TYPE_CHECKING:  # open_clip costs seconds to import, and a worker never makes labels
     from hellods.labels.projector import Projector
 
+T = TypeVar("T")
 # What the label maker sees at once, in views and in pixel values; it bounds the memory, not the labels.
 LABEL_BATCH: Final = 256
 LABEL_VALUES: Final = 1 << 27
+LEAST: Final = 2.0**-24  # above 0 in float16
 # What data sets of one file share in this process, by its path and content: its images; and, by the base model that the
 # user gave, whether it is compiled, and the device, its label maker.
 IMAGES: Final[WeakValueDictionary[tuple[str, str], Images]] = WeakValueDictionary()
@@ -74,14 +77,20 @@ class Samples:
         return self.header.classes
 
     @property
-    def kind(self) -> Kind:
-        return self.options.labels
+    def kind(self) -> str:
+        labels, temperature = self.options.labels, self.options.temperature
+        return f"labels={labels!r}" if temperature == 1 else f"labels={labels!r} at temperature={temperature:g}"
 
     @cached_property
     def targets(self) -> Tensor:
         """int64 (N,), the class of each image."""
         with self.options.open() as archive:
             return torch.tensor(archive.targets(), dtype=torch.int64, device=CPU)
+
+    @cached_property
+    def target_list(self) -> list[int]:
+        """The same, made once: users ask for one at a time."""
+        return self.targets.tolist()
 
     @property
     def memory(self) -> Shared | None:
@@ -103,19 +112,21 @@ class Samples:
             LabelError: the base model is missing or another one.
         """
         if device not in self._projectors:
-            with LOCK:  # while no other thread makes labels, since torch's cache of parametrized weights is one for all
-                key = self._key(device)
-                shared = PROJECTORS.get(key)
-                if shared is None:
-                    shared = PROJECTORS[key] = self._restore(device)
-                self._projectors[device] = shared
+            self._projectors[device] = apart(self._shared, device)
         return self._projectors[device]
+
+    def _shared(self, device: torch.device) -> "Projector":
+        with LOCK:  # while no other thread makes labels, since torch's cache of parametrized weights is one for all
+            key = self._key(device)
+            shared = PROJECTORS.get(key)
+            if shared is None:
+                shared = PROJECTORS[key] = self._restore(device)
+            return shared
 
     def _key(self, device: torch.device) -> tuple[str, str, str | None, bool, torch.device]:
         options = self.options
         return options.path, options.content_id, options.base, options.compile, device
 
-    @torch.inference_mode(False)  # what is kept is used in any mode
     def _restore(self, device: torch.device) -> "Projector":
         from hellods.labels.projector import Projector
 
@@ -126,13 +137,14 @@ class Samples:
             held = config.tower is not None and base is None
             embedded = safetensors.torch.load(archive.read("backbone")) if held else None
         try:
-            # Whatever autocasts around the first label, and without a draw from the caller's random numbers.
+            # Without a draw from the caller's random numbers, which all threads share.
             with float32_on_cpu(), exact(CPU), torch.random.fork_rng(devices=[]):
                 made = Projector.restore(config, self.classes, state, embedded=embedded, base=base, compile=compile)
         except HelloError as cause:
             raise type(cause)(f"{self.options.path}: {cause}") from cause
         return made.to(device)
 
+    @torch.no_grad()
     def _check(self, device: torch.device) -> None:
         """Answer the archive's probe on a device on which no label was made so far.
 
@@ -223,6 +235,8 @@ class Samples:
     def answer(self, images: Tensor) -> Tensor:
         """Return float32 (B, K), the labels of uint8 images (B, 3, H, W), on their device."""
         check_worker("the label maker")
+        if not isinstance(images, Tensor):
+            raise TypeError(f"the label maker takes a tensor of images, not {type(images).__name__}")
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise LabelError(
                 f"the label maker takes uint8 images (B, 3, H, W), not normalized; got {images.dtype} "
@@ -231,10 +245,10 @@ class Samples:
         if compute_device(images.device) != images.device:
             return self.answer(images.to(compute_device(images.device))).to(images.device)
         if self.projector(images.device) not in CHECKED:
-            self._check(images.device)
+            apart(self._check, images.device)
         logits = self._logits(images)
         if self.options.labels == "soft":
-            return torch.softmax(logits / self.options.temperature, dim=1)
+            return torch.softmax(logits / float(self.options.temperature), dim=1)
         return logits
 
     def _logits(self, images: Tensor) -> Tensor:
@@ -250,7 +264,11 @@ class Samples:
             return self.answer(shown)
 
         kept = self._cache.get(epochs * self.header.images.count + indices, make)
-        return to_device(kept, device).float()
+        labels = to_device(kept, device).float()
+        if self.options.labels == "soft":  # which float16 rounds to zeros, and to a sum beside 1
+            labels = labels.clamp(min=LEAST)
+            labels = labels / labels.sum(1, keepdim=True)
+        return labels
 
     def _draw(self, rule: Views | None, seed: int | None, epochs: Tensor, indices: Tensor) -> Draw | None:
         if rule is None:
@@ -265,10 +283,20 @@ def _drawn(rule: Views, header: Header, seed: int, epochs: Tensor, indices: Tens
     return draw(rule, (facts.height, facts.width), facts.count, seed, epochs, indices)
 
 
+def apart(work: Callable[[torch.device], T], device: torch.device) -> T:
+    """Return `work(device)`, done in a thread of its own.
+
+    What the first label happens to stand in, torch keeps by thread: autocast, inference mode, a default device, the
+    transforms of torch.func, the hooks of a checkpoint. What is kept must depend on none of them.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work, device).result()
+
+
 def _at_once(values: int) -> int:
     """Return how many images of so many values the label maker sees at once."""
     return max(1, min(LABEL_BATCH, LABEL_VALUES // max(1, values)))
 
 
 def _show(images: Tensor, drawn: Draw | None, places: Tensor) -> Tensor:
-    return images[to_device(places, images.device)] if drawn is None else render(images, drawn)
+    return images[to_device(places, images.device)].contiguous() if drawn is None else render(images, drawn)

@@ -1,6 +1,7 @@
 """The arithmetic that labels are made in, how many at once, and how far they may lie from another machine's."""
 
 import math
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ AT_ONCE: Final = {"cpu": 6 * 224**2, "cuda": 1 << 25}
 TOKENS_AT_ONCE: Final = AT_ONCE | {"cpu": 32 * 224**2}
 
 LOCK: Final = threading.RLock()  # torch's settings hold for all threads, so one at a time sets them and sets them back
+if hasattr(os, "register_at_fork"):  # a process that is forked has no thread that would release it, and exact settings
+    os.register_at_fork(before=LOCK.acquire, after_in_parent=LOCK.release, after_in_child=LOCK.release)
 
 
 @contextmanager

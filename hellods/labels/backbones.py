@@ -123,11 +123,16 @@ def preprocessing(base: str, size: int | Sequence[int], images: Mapping[str, Any
     sides = {size} if isinstance(size, int) else set(size)
     if len(sides) > 1:
         raise LabelError(f"base model {base!r} takes images of {size}, and views are square: choose another")
-    mean, std = (tuple(map(float, images[name])) for name in ("mean", "std"))
     try:
+        mean, std = (_channels(images[name]) for name in ("mean", "std"))
         return Preprocess(side=sides.pop(), mean=mean, std=std, interpolation=images["interpolation"])
-    except ValueError as cause:
+    except (ValueError, TypeError) as cause:
         raise LabelError(f"base model {base!r}: {cause}; mend its {CONFIG}, or choose another") from cause
+
+
+def _channels(value: float | Sequence[float]) -> tuple[float, ...]:
+    """Return what a config says of the channels: one number is that of all three, as open_clip reads it."""
+    return (float(value),) * 3 if isinstance(value, (int, float)) else tuple(map(float, value))
 
 
 def base_digest(tensors: Mapping[str, Tensor]) -> str:

@@ -9,13 +9,17 @@ from itertools import count
 from multiprocessing import get_context
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
+from time import sleep
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.nn.utils import parametrize
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import ConcatDataset, DataLoader, Subset, default_collate
 
 from hellods import DigestError, FormatError, HelloDataset, HelloError, HelloLoader, LabelError, OptionError
@@ -236,6 +240,39 @@ def test_attributes_are_those_that_torchvision_has(archive: Path) -> None:
     assert dataset.classes == list(CLASSES)
     assert dataset.class_to_idx == {name: index for index, name in enumerate(CLASSES)}
     assert dataset.targets == [*range(10), *range(10)]
+    assert dataset.targets is dataset.targets  # asked for one at a time in loops
+
+
+@pytest.mark.parametrize("name", ["seed", "view", "train", "mix", "views", "labels", "temperature", "base", "compile"])
+def test_what_samples_follow_from_is_not_changed_later(name: str, archive: Path) -> None:
+    dataset = HelloDataset(archive)
+    with pytest.raises(AttributeError, match=f"{name} is chosen .*: make another HelloDataset with {name}="):
+        setattr(dataset, name, None)
+    dataset.transform = torch.Tensor.double  # which is called last
+    assert dataset[0][0].dtype == torch.float64
+
+
+def test_whole_numbers_may_be_of_numpy(archive: Path, view: Callable[..., Tensor]) -> None:
+    dataset = HelloDataset(archive, seed=np.int64(5), views=np.int32(3), normalize=False)  # type: ignore[arg-type]
+    assert torch.equal(dataset.batch(np.arange(COUNT))[0], view(0, seed=5))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="by whole numbers, not by list"):
+        dataset.batch([[1, 2], [3]])  # type: ignore[list-item]
+
+
+def test_images_as_they_are_stored_are_contiguous(archive: Path) -> None:
+    dataset = HelloDataset(archive, view=None, normalize=False)
+    assert dataset[0][0].is_contiguous()
+    assert dataset.batch([0, 1])[0].is_contiguous()
+
+
+@pytest.mark.parametrize("options", [{"views": 2}, {"train": False}, {"view": None}])
+def test_soft_labels_that_are_kept_are_probabilities(options: dict[str, Any], archive: Path) -> None:
+    for temperature in (0.05, 1.0):
+        kept = HelloDataset(archive, temperature=temperature, **options)
+        first, again = kept.batch(range(COUNT))[1], kept.batch(range(COUNT))[1]
+        assert (first > 0).all()
+        assert torch.allclose(first.sum(1), torch.ones(COUNT), atol=1e-6)
+        assert again.shape == first.shape
 
 
 def test_logits_and_temperature(archive: Path, view: Callable[..., Tensor], projector: Projector) -> None:
@@ -503,6 +540,10 @@ def test_archive_without_projector_has_hard_labels_only(make: Callable[..., Path
         ({"base": 5}, "base is 5, expected the name of a base model"),
         ({"train": "no"}, "train is 'no', expected True or False"),
         ({"compile": "yes"}, "compile is 'yes', expected True or False"),
+        ({"normalize": "no"}, "normalize is 'no', expected True or False"),
+        ({"transform": 3}, "transform is 3, expected a function"),
+        ({"seed": True}, "seed is True, expected an int"),
+        ({"temperature": True}, "temperature is True"),
     ],
 )
 def test_option_that_cannot_be_used_is_refused(options: dict[str, Any], message: str, archive: Path) -> None:
@@ -585,6 +626,58 @@ def test_label_maker_is_made_while_no_other_thread_makes_labels(archive: Path, t
         assert dataset._samples._projectors == {}
     thread.join()
     assert [*dataset._samples._projectors] == [CPU]
+
+
+def gradient(target: Tensor) -> Tensor:
+    found: Tensor = torch.func.grad(lambda logits: cross_entropy(logits, target))(torch.zeros(2, len(CLASSES)))
+    return found
+
+
+def mapped(target: Tensor) -> Tensor:
+    found: Tensor = torch.func.vmap(lambda logits: cross_entropy(logits, target))(torch.zeros(3, 2, len(CLASSES)))
+    return found
+
+
+def checkpointed(target: Tensor) -> Tensor:
+    logits = torch.zeros(2, len(CLASSES), requires_grad=True)
+    checkpoint(lambda logits: cross_entropy(2 * logits, target), logits, use_reentrant=False).backward()
+    assert logits.grad is not None
+    return logits.grad
+
+
+def cached(target: Tensor) -> Tensor:
+    with parametrize.cached():
+        return target + 0
+
+
+@pytest.mark.parametrize("use", [gradient, mapped, checkpointed, cached])
+def test_first_label_may_be_asked_for_within_anything(
+    use: Callable[[Tensor], Tensor], archive: Path, tmp_path: Path
+) -> None:
+    dataset = fresh(archive, tmp_path)
+    target = torch.stack([dataset[0][1], dataset[1][1]])
+    found = use(target)
+    assert torch.equal(found, use(target.to("cpu")))
+
+
+def test_process_that_is_forked_while_a_thread_labels_can_label(archive: Path) -> None:
+    dataset = HelloDataset(archive)
+    dataset.batch([0])
+    begun = Event()
+
+    def labels_are_being_made() -> None:
+        with LOCK:
+            begun.set()
+            sleep(0.5)
+
+    thread = Thread(target=labels_are_being_made)
+    thread.start()
+    begun.wait()
+    process = get_context("fork").Process(target=dataset.batch, args=([0],))
+    process.start()
+    process.join(30)
+    thread.join()
+    assert process.exitcode == 0
 
 
 def test_label_maker_that_answers_wrongly_is_not_kept(

@@ -1,6 +1,8 @@
+import logging
 import pickle
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 import torch
@@ -86,6 +88,24 @@ def test_processes_that_are_no_workers_count_for_themselves(method: str) -> None
         process.join()
         assert process.exitcode == 0
     assert epochs.take([0, 1]).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_process_that_was_started_with_counts_and_told_no_epoch_warns(told: bool, tmp_path: Path) -> None:
+    epochs = Epochs(2)
+    if told:
+        epochs.set(3)
+
+    def take() -> None:
+        with (tmp_path / "said").open("w") as file:
+            module.logger.addHandler(logging.StreamHandler(file))
+            epochs.take([0])
+
+    process = get_context("fork").Process(target=take)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert ("call set_epoch(epoch)" in (tmp_path / "said").read_text()) is not told
 
 
 STATE = {"drawn": torch.full((2,), 9, dtype=torch.int32), "set": torch.tensor([9], dtype=torch.int32)}

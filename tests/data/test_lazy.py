@@ -20,7 +20,9 @@ from hellods.errors import LabelError
 class Sines:
     """A labeler whose answers can be checked by hand; it counts the rows it was asked for."""
 
-    def __init__(self, key: int = 7, classes: tuple[str, ...] = ("cat", "dog", "frog"), kind: str = "soft") -> None:
+    def __init__(
+        self, key: int = 7, classes: tuple[str, ...] = ("cat", "dog", "frog"), kind: str = "labels='soft'"
+    ) -> None:
         self.id, self.classes, self.kind, self.rows = key, classes, kind, 0
 
     def label(self, epochs: Tensor, indices: Tensor, device: torch.device) -> Tensor:
@@ -93,6 +95,14 @@ def test_repr_shows_values_once_they_are_there(sines: Sines) -> None:
     assert repr(label) == repr(truth(sines))
 
 
+def in_a_cycle(label: Tensor) -> Tensor:
+    held: dict[str, Any] = {"label": label}
+    held["self"] = held
+    copied = copy.deepcopy(held)
+    assert copied["self"] is copied
+    return copied["label"]
+
+
 OPERATIONS: dict[str, Any] = {
     "to device": lambda t: t.to("cpu"),
     "to device by keyword": lambda t: t.to(device=torch.device("cpu"), non_blocking=True),
@@ -114,6 +124,9 @@ OPERATIONS: dict[str, Any] = {
     "list": lambda t: torch.tensor(t.tolist()),
     "clone": lambda t: t.clone(),
     "deepcopy": copy.deepcopy,
+    "deepcopy in a cycle": in_a_cycle,
+    "row of a row of a stack": lambda t: torch.stack([t, t])[1][2] + 0,
+    "rows of a row of a stack": lambda t: torch.stack([t, t])[1][1:][1:] + 0,
     "copy": copy.copy,
     "pickle": lambda t: pickle.loads(pickle.dumps(t)),
 }
@@ -274,10 +287,22 @@ def test_labels_of_two_data_sets_are_float32_whatever_the_default(sines: Sines) 
 
 
 def test_labels_of_another_kind_do_not_mix(sines: Sines) -> None:
-    other = LABELERS[8] = Sines(key=8, kind="logits")
+    other = LABELERS[8] = Sines(key=8, kind="labels='logits'")
     mixed = torch.stack([batch(other)[0], batch(sines)[1]])
     with pytest.raises(LabelError, match="labels='logits' and labels='soft'"):
         mixed.to("cpu")
+
+
+def test_labels_stay_where_they_were_made_first(sines: Sines) -> None:
+    for label in (batch(sines), batch(sines)):
+        assert label.to("meta").is_meta
+        assert label.to("meta").is_meta
+        assert torch.equal(label.to("cpu"), truth(sines))
+        assert label.to("cpu") is label.to("cpu")
+        label.sum()
+    row = batch(sines)[1]
+    assert row.to("meta").is_meta
+    assert torch.equal(row + 0, truth(sines)[1])
 
 
 def test_labels_of_other_classes_do_not_mix(sines: Sines) -> None:

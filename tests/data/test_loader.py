@@ -252,14 +252,20 @@ def test_resumed_loader_goes_on_with_the_next_batch(
         assert torch.equal(label, expected_label)
 
 
+def test_loader_says_what_loops_ask_for(archive: Path) -> None:
+    loader = HelloLoader(HelloDataset(archive), 4, drop_last=True)
+    assert (loader.batch_size, loader.drop_last) == (4, True)
+
+
 def test_state_of_another_loader_is_refused(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = HelloLoader(HelloDataset(archive), 4, shuffle=True).state_dict()
     with pytest.raises(ValueError, match="of another loader: batch_size 4 instead of 5, shuffle True instead of False"):
         HelloLoader(HelloDataset(archive), 5).load_state_dict(state)
     with pytest.raises(ValueError, match="of another loader: seed 0 instead of 1"):
         HelloLoader(HelloDataset(archive, seed=1), 4, shuffle=True).load_state_dict(state)
-    with pytest.raises(ValueError, match="of another loader: images None"):
-        HelloLoader(HelloDataset(archive), 4).load_state_dict({})
+    for garbage in ({}, {"loader": state["loader"]}, None):
+        with pytest.raises(ValueError, match=r"no state of a HelloLoader: give what state_dict\(\) returned"):
+            HelloLoader(HelloDataset(archive), 4, shuffle=True).load_state_dict(garbage)
     monkeypatch.setattr("hellods.data.loader.rank_and_world_size", lambda: (0, 2))
     with pytest.raises(ValueError, match="of another loader: ranks 1 instead of 2"):
         HelloLoader(HelloDataset(archive), 4, shuffle=True).load_state_dict(state)

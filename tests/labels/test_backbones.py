@@ -101,6 +101,8 @@ def test_activation_is_that_of_texts_alone_where_the_image_tower_has_no_choice(n
     [
         ({"std": [0.0, 0.0, 0.0]}, "mean and std need three channels"),
         ({"mean": [0.5]}, "mean and std need three channels"),
+        ({"mean": ["0.5", "a", "b"]}, "could not convert"),
+        ({"std": [None, 0.2, 0.2]}, "float"),
         ({"interpolation": "random"}, "interpolation is 'random', expected 'bicubic' or 'bilinear'"),
     ],
 )
@@ -112,6 +114,14 @@ def test_preprocessing_that_cannot_be_is_refused_by_the_name_of_the_base(
     (own / CONFIG).write_text(json.dumps(content))
     with pytest.raises(LabelError, match=f"base model 'local-dir:.*own': {said}.*mend its {CONFIG}"):
         load_open_clip(f"local-dir:{own}")
+
+
+def test_one_number_is_the_mean_of_all_channels(own: Path) -> None:
+    content = json.loads((own / CONFIG).read_text())
+    content["preprocess_cfg"] = {"mean": 0.5, "std": 0.25}
+    (own / CONFIG).write_text(json.dumps(content))
+    found = load_open_clip(f"local-dir:{own}").preprocess
+    assert (found.mean, found.std) == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
 def test_other_base_in_place_of_one_of_the_package_is_refused_with_what_to_leave_out() -> None:

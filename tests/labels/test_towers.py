@@ -11,6 +11,7 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+from timm.models import model_entrypoint
 from torch import Tensor, nn
 
 from hellods.labels.folding import fold
@@ -32,19 +33,19 @@ TOWERS: dict[str, dict[str, Any]] = {
     "ViT, averaged, scaled layers": VIT | {"pool_type": "avg", "ls_init_value": 0.1, "no_ln_pre": True},
     "ModifiedResNet": {"layers": [1, 1, 1, 1], "width": 16, "head_width": 32, "patch_size": None, "image_size": 64},
     "MobileNetV2": timm("mobilenetv2_050", 64),
-}
-MORE_TOWERS: dict[str, dict[str, Any]] = {
     "ConvNeXt": timm("convnext_atto", 64),
     "MobileCLIP (FastViT)": timm("fastvit_mci0", 64),
-    "MobileCLIP-B": timm("vit_base_mci_224", 224),
     "timm's ViT": timm("vit_tiny_patch16_224", 224),
     "timm's ViT, relative positions": timm("vit_relpos_small_patch16_224", 224),
     "timm's ResNet, pooled by attention": timm("resnet26d", 64, timm_pool="rot_attn", timm_proj=""),
-    "SigLIP": timm("vit_base_patch16_siglip_224", 224, timm_proj=""),
     "EVA": timm("eva02_tiny_patch14_224", 224),
     "Perception Encoder": timm("vit_pe_core_tiny_patch16_384", 384),
     "ViTamin": timm("vitamin_small_224", 224),
     "Swin": timm("swin_tiny_patch4_window7_224", 224),
+}
+MORE_TOWERS: dict[str, dict[str, Any]] = {
+    "MobileCLIP-B": timm("vit_base_mci_224", 224),
+    "SigLIP": timm("vit_base_patch16_siglip_224", 224, timm_proj=""),
 }
 
 
@@ -114,6 +115,15 @@ def test_tower_takes_deltas(name: str) -> None:
 @pytest.mark.parametrize("name", MORE_TOWERS)
 def test_larger_tower_takes_deltas(name: str) -> None:
     check(tower(MORE_TOWERS[name]), MORE_TOWERS[name]["image_size"])
+
+
+def test_every_family_of_open_clip_is_here() -> None:
+    def family(facts: dict[str, Any]) -> str:
+        name = facts.get("timm_model_name")
+        return model_entrypoint(name).__module__ if name else "a tower of open_clip's own"
+
+    known = {family(facts) for facts in (TOWERS | MORE_TOWERS).values()}
+    assert {family(open_clip.get_model_config(name)["vision_cfg"]) for name in open_clip.list_models()} <= known
 
 
 @pytest.mark.slow
