@@ -49,7 +49,8 @@ Soft labels are not stored: a projector on {base} makes them for every view, whe
 ```python
 from hellods import HelloDataset
 
-dataset = HelloDataset("FILE.hello"{brought})  # yields (image, soft label)
+dataset = HelloDataset("FILE.hello"{brought}, temperature=4)  # yields (image, soft label)
+# a student learns by torch.nn.functional.cross_entropy(model(images) / 4, labels)
 ```
 
 {lines(about)}

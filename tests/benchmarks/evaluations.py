@@ -63,7 +63,7 @@ ALONE = {"assistant": "none", "quantization": "fp16", "fit_batch_size": 128}
 
 
 def convnet(images_per_class: int, arms: tuple[str, ...], seeds: int) -> Measurement:
-    """RDED's own setting; its label maker is the teacher, so the projector is hardly fitted."""
+    """A ConvNet-3 as teacher, as in RDED; it labels as training goes, so the projector is hardly fitted."""
     recipe = {"images_per_class": images_per_class, "fit_views": 128, "assistant": "none"}
     return Measurement(images="cifar10", recipe=recipe, arms=arms, seeds=seeds, teacher="convnet3")
 

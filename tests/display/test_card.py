@@ -25,10 +25,15 @@ def test_names_are_read_as_letters(header: Header) -> None:
 @pytest.mark.parametrize(
     ("base", "tower", "said", "loop"),
     [
-        ("hello-tiny", None, "a CLIP model that comes with hellods", 'HelloDataset("FILE.hello")'),
-        ("RN50/openai", None, "a public CLIP model", 'HelloDataset("FILE.hello")'),
-        ("given:ours", None, "a CLIP model that you bring", 'HelloDataset("FILE.hello", base="local-dir:FOLDER")'),
-        ("given:ours", {"width": 8}, "the CLIP model in the file", 'HelloDataset("FILE.hello")'),
+        ("hello-tiny", None, "a CLIP model that comes with hellods", 'HelloDataset("FILE.hello", temperature=4)'),
+        ("RN50/openai", None, "a public CLIP model", 'HelloDataset("FILE.hello", temperature=4)'),
+        (
+            "given:ours",
+            None,
+            "a CLIP model that you bring",
+            'HelloDataset("FILE.hello", base="local-dir:FOLDER", temperature=4)',
+        ),
+        ("given:ours", {"width": 8}, "the CLIP model in the file", 'HelloDataset("FILE.hello", temperature=4)'),
     ],
 )
 def test_card_says_where_the_base_model_comes_from(
