@@ -9,7 +9,6 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
-from torch._guards import CompileContext
 from torch.multiprocessing.reductions import reduce_tensor
 from torch.overrides import resolve_name
 from torch.utils._pytree import tree_map
@@ -49,18 +48,16 @@ LABELERS: WeakValueDictionary[int, Labeler] = WeakValueDictionary()
 class LazyLabel(Tensor):
     """A float32 tensor (K,) or (B, K) whose values are made when `.to(device)` or an operation first needs them.
 
-    What it stores are int64 handles (labeler, epoch, index), of shape (3,) or (B, 3), so it crosses workers as a few
-    bytes. To torch they are bits, so that what does not ask for values, such as `torch.func.vmap`, fails instead of
-    computing with them. Shape, dtype, length, `repr`, stacking and slicing leave it lazy. A row or a slice is a view,
-    as of any tensor: its values are made with those of the whole. `torch.save`, `copy` and `pickle` take the values;
-    `torch.tensor`, `torch.as_tensor` and `torch.asarray`, which torch does not ask their argument about, need
-    `.to("cpu")` before them, as does a label that `torch.func.grad` or `vmap` takes as an argument.
+    What it holds are int64 handles (labeler, epoch, index), of shape (3,) or (B, 3), so it crosses workers as a few
+    bytes. Shape, dtype, length, `repr`, stacking and slicing leave it lazy. A row or a slice is a view, as of any
+    tensor: its values are made with those of the whole. `torch.save`, `copy` and `pickle` take the values.
 
     Raises:
         LabelError: values are needed in a DataLoader worker, the data set is gone, or one batch holds labels of other
             classes, of another kind, or at another temperature.
     """
 
+    _handles: Tensor
     _width: int
     _labelers: tuple[Labeler, ...]  # kept alive while the label is
     _made: Tensor | None
@@ -72,31 +69,39 @@ class LazyLabel(Tensor):
         if labelers is None:
             found = map(LABELERS.get, dict.fromkeys(handles[..., 0].flatten().tolist()))
             labelers = tuple(labeler for labeler in found if labeler is not None)
-        label = handles.contiguous().view(torch.uint8).view(torch.bits8).as_subclass(cls)
-        label._width, label._labelers, label._made, label._whole = width, labelers, None, None
+        shape = (*handles.shape[:-1], width)
+        label: LazyLabel = Tensor._make_wrapper_subclass(cls, shape, dtype=torch.float32, device=CPU)
+        label._handles, label._width, label._labelers = handles, width, labelers
+        label._made, label._whole = None, None
         return label
 
     def _typed_storage(self) -> Any:  # torch calls it without asking __torch_function__
         return _NoStorage()
 
+    def __tensor_flatten__(self) -> Any:  # by which torch.compile would look into it, and find nothing to compute with
+        raise LabelError("torch.compile takes labels whose values are made: move them by .to(device) before")
+
+    @staticmethod
+    def __tensor_unflatten__(*_: Any) -> Any:
+        """Say to torch.compile that there is the other one."""
+
     @classmethod
     def __torch_function__(
         cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        # Dynamo would trace what is below and guard on too little: another label could get this one's values.
-        # torch.compiler.is_compiling() tells of all threads, and the one that pins memory compiles nothing.
-        if CompileContext.try_get() is not None:
-            raise LabelError("torch.compile takes labels whose values are made: move them by .to(device) before")
         kwargs = kwargs or {}
         if func is torch.stack or (func in LAZY and args and isinstance(args[0], cls)):
             return LAZY[func](*args, **kwargs)
         args, kwargs = tree_map(partial(_plain, operation=func), (args, kwargs))
         return func(*args, **kwargs)
 
-
-def _handles(label: LazyLabel) -> Tensor:
-    with torch._C.DisableTorchFunctionSubclass():
-        return label.as_subclass(Tensor).view(torch.uint8).view(torch.int64)
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        # What no function of torch's Python was asked for: torch.tensor, scripts, the transforms of torch.func.
+        args, kwargs = tree_map(partial(_plain, operation=func), (args, kwargs or {}))
+        return func(*args, **kwargs)
 
 
 def _found(label: LazyLabel) -> Tensor | None:
@@ -157,7 +162,7 @@ def _plain(value: Any, operation: Callable[..., Any]) -> Any:
 
 
 def _ask(label: LazyLabel, device: torch.device) -> Tensor:
-    handles = _handles(label).reshape(-1, 3)
+    handles = label._handles.reshape(-1, 3)
     labelers = {labeler.id: labeler for labeler in label._labelers}
     keys = list(dict.fromkeys(handles[:, 0].tolist()))
     for key in keys:
@@ -177,7 +182,7 @@ def _ask(label: LazyLabel, device: torch.device) -> Tensor:
 
 
 def _shape(label: LazyLabel) -> torch.Size:
-    return torch.Size((*_handles(label).shape[:-1], label._width))
+    return torch.Size((*label._handles.shape[:-1], label._width))
 
 
 def _fact(fact: Callable[..., Any], label: LazyLabel, *args: Any, **kwargs: Any) -> Any:
@@ -208,9 +213,9 @@ def _cuda(
 
 
 def _get(label: LazyLabel, index: Any) -> Tensor:
-    some = isinstance(index, (int, slice)) and not isinstance(index, bool) and _handles(label).ndim > 1
+    some = isinstance(index, (int, slice)) and not isinstance(index, bool) and label._handles.ndim > 1
     if some and _found(label) is None:
-        part = LazyLabel.of(_handles(label)[index], label._width, label._labelers)
+        part = LazyLabel.of(label._handles[index], label._width, label._labelers)
         whole, rows = label._whole or (label, range(len(label)))
         if isinstance(rows, int):  # of batches that were stacked: it is one with rows itself
             whole, rows = label, range(len(label))
@@ -228,9 +233,7 @@ def _stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None
     if len(widths) > 1:
         raise LabelError(f"one batch mixes labels of {' and '.join(map(str, sorted(widths)))} classes: load them apart")
     labelers = dict.fromkeys(labeler for label in labels for labeler in label._labelers)
-    with torch._C.DisableTorchFunctionSubclass():
-        handles = torch.stack(labels)  # type: ignore[arg-type]
-    return LazyLabel.of(handles, widths.pop(), tuple(labelers))
+    return LazyLabel.of(torch.stack([label._handles for label in labels]), widths.pop(), tuple(labelers))
 
 
 def _rebuild(handles: Any, width: int) -> LazyLabel:
@@ -241,7 +244,7 @@ def _reduce(label: LazyLabel) -> Any:
     made = _found(label)
     if made is not None:
         return reduce_tensor(made)  # type: ignore[no-untyped-call]
-    return _rebuild, (_handles(label).numpy(), label._width)
+    return _rebuild, (label._handles.numpy(), label._width)
 
 
 def _deepcopy(label: LazyLabel, memo: dict[int, Any]) -> Tensor:
@@ -271,7 +274,7 @@ def _asked(name: str) -> Callable[..., Any]:
 
 
 def _of_handles(name: str) -> Callable[[LazyLabel], Any]:
-    return lambda label: getattr(_handles(label), name)
+    return lambda label: getattr(label._handles, name)
 
 
 # Where a label is: with its handles, wherever its values were asked for.

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -146,23 +147,41 @@ def test_values_are_made_once_per_tensor(sines: Sines) -> None:
     assert sines.rows == 4
 
 
-@pytest.mark.filterwarnings("ignore:To copy construct from a tensor")
-@pytest.mark.parametrize(
-    "read",
-    [
-        torch.Tensor,
-        torch.autograd.Variable,
-        lambda label: label.as_subclass(Tensor),
-        lambda label: torch.utils.dlpack.to_dlpack(label),
-        torch.func.vmap(lambda row: row * 1.0),
-        torch.tensor,
-        lambda label: torch.as_tensor(label, dtype=torch.float64),
-    ],
-    ids=["Tensor", "Variable", "as_subclass", "dlpack", "vmap", "tensor", "as_tensor"],
-)
-def test_what_asks_for_no_values_cannot_compute_with_handles(read: Any, sines: Sines) -> None:
-    with pytest.raises((RuntimeError, BufferError, NotImplementedError)):
-        read(batch(sines)).sum()
+def summed(labels: Tensor) -> Tensor:
+    return labels.size(-1) * (labels * labels.new_ones(3)).sum(1)
+
+
+BENEATH: dict[str, Any] = {
+    "Tensor": torch.Tensor,
+    "Variable": torch.autograd.Variable,
+    "as_subclass": lambda t: t.as_subclass(Tensor),
+    "dlpack": lambda t: torch.utils.dlpack.from_dlpack(t),
+    "tensor": torch.tensor,
+    "as_tensor": lambda t: torch.as_tensor(t, dtype=torch.float64),
+    "asarray": torch.asarray,
+    "numpy": lambda t: torch.from_numpy(np.asarray(t)),
+    "script": lambda t: torch.jit.script(summed)(t),
+    "trace": lambda t: torch.jit.trace(lambda t: 2 * t.flip(0), torch.rand(4, 3))(t),
+    "vmap": torch.func.vmap(lambda row: 2 * row),
+    "gradient": lambda t: torch.func.grad(lambda values: values.square().sum())(t),
+    "gradient for each": lambda t: torch.func.vmap(torch.func.grad(lambda x, row: (x * row).sum()))(t + 1, t),
+    "nested": lambda t: torch.nested.nested_tensor([t, t]).to_padded_tensor(0.0),
+    "no function of torch's": lambda t: _beneath(t),
+}
+
+
+def _beneath(label: Tensor) -> Tensor:
+    with torch._C.DisableTorchFunctionSubclass():
+        return label + 1
+
+
+@pytest.mark.filterwarnings("ignore:To copy construct from a tensor", "ignore:.*nested tensors", "ignore:.*torch.jit")
+@pytest.mark.parametrize("name", BENEATH)
+def test_what_torch_asks_nobody_about_sees_the_values(name: str, sines: Sines) -> None:
+    for label in (batch(sines), batch(sines)[1:]):
+        assert torch.equal(BENEATH[name](label), BENEATH[name](label.to("cpu")))
+    assert isinstance(batch(sines), torch.FloatTensor)
+    assert torch.equal(batch(sines).to("cpu"), truth(sines))
 
 
 def test_change_in_place_stays(sines: Sines) -> None:
