@@ -248,9 +248,10 @@ def test_any_facts_build_a_tower_or_end_in_an_error_of_ours() -> None:
         [1, 1, 1, 1],
     ]
     names = ["mobilenetv2_050", "vit_tiny_patch16_224", "fastvit_mci0", "resnet18", "a"]
+    small = [name for name in EMBEDDABLE if TOWERS[name].get("timm_model_name") in (None, "mobilenetv2_050")]
     built = 0
     for _ in range(600):
-        value = to_json(described(TOWERS[generator.choice(EMBEDDABLE)]))
+        value = to_json(described(TOWERS[generator.choice(small)]))
         for key in generator.sample(sorted(value), generator.randint(1, 3)):
             value[key] = generator.choice(names if key == "timm_model_name" else values)
         try:
