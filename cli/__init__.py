@@ -10,7 +10,7 @@ import click
 
 from hellods import HelloError, __version__
 
-from .text import message
+from .text import escape, message
 
 COMMANDS = ("build", "evaluate", "inspect", "verify")
 
@@ -31,11 +31,12 @@ class Commands(click.Group):
         try:
             return super().invoke(context)
         except HelloError as error:
-            raise click.ClickException(message(str(error))) from error
+            command = self.get_command(context, context.invoked_subcommand or "") or self
+            raise click.ClickException(message(str(error), command)) from error
         except OSError as error:
             if error.errno == errno.EPIPE:  # `hellods inspect FILE | head`: click ends the process quietly
                 raise
-            raise click.ClickException(message(str(error))) from error
+            raise click.ClickException(escape(str(error))) from error
         except RuntimeError as error:
             if type(error).__name__ != "OutOfMemoryError":  # torch's own, which is not imported here
                 raise

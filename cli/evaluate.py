@@ -170,5 +170,5 @@ def foreseen(plan: "Plan", seconds: Mapping[tuple[str, str], float], teachers: S
             shared = len(mine) - len(left) - done  # with another arm
             facts = f"{len(left)} to train" + f", {done} at hand" * bool(done) + f", {shared} shared" * bool(shared)
             lines.append(f"{arm:16}{facts:24}{clock(taken):>8}")
-        lines += [f"{arm:16}left out: {message(why)}"[: 2 * WIDTH] for arm, why in lacking.items()] + [""]
+        lines += [f"{arm:16}left out: {message(why, command)}"[: 2 * WIDTH] for arm, why in lacking.items()] + [""]
     return "\n".join([*lines, f"in all {clock(total)}"])

@@ -25,10 +25,12 @@ class Notes(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
+        context = click.get_current_context(silent=True)
+        self.command = context.command if context else click.Command(None)
         self.said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if (text := message(record.getMessage())) not in self.said:
+        if (text := message(record.getMessage(), self.command)) not in self.said:
             self.said.add(text)
             click.echo(f"Note: {text}", err=True)
 

@@ -5,6 +5,8 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import click
+
 WIDTH = 80
 INDENT = 11  # where the second column begins
 PARAMETER = re.compile(r"`([a-z_]+)(?:=([^`]+))?`")  # as the library's messages name it
@@ -16,14 +18,17 @@ def escape(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def message(text: str) -> str:
-    """Return what the library says, with each parameter as the option that it is here.
+def message(text: str, command: click.Command) -> str:
+    """Return what the library says, with each parameter as the option that it is of a command, if it is one.
 
     `fit_views` becomes --fit-views, `head='prototypes'` --head prototypes, and `overwrite=True` --overwrite.
     """
+    names = {parameter.name for parameter in command.params}
 
     def option(found: re.Match[str]) -> str:
         name, value = found.groups()
+        if name not in names:
+            return found[0]
         flag = "--" + name.replace("_", "-")
         return flag if value in (None, "True") else flag + " " + value.strip("'")
 

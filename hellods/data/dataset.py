@@ -3,6 +3,7 @@
 import operator
 import os
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -14,7 +15,7 @@ from torch.utils.data import Dataset, default_collate
 from hellods.data.epochs import Epochs
 from hellods.data.lazy import LazyLabel
 from hellods.data.memory import Batches
-from hellods.data.options import Kind, Options, choose_views, plain_int, read_views
+from hellods.data.options import Kind, Options, choose_views, plain_float, plain_int, read_views
 from hellods.data.samples import Samples
 from hellods.device import CPU, compute_device, to_device
 from hellods.errors import OptionError
@@ -110,7 +111,7 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
             train=train,
             views=plain_int(views),
             labels=labels,
-            temperature=temperature,
+            temperature=plain_float(temperature),
             base=base,
             compile=compile,
         )
@@ -121,7 +122,7 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         _ = self._samples.images  # their memory, before workers are forked
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {name: value for name, value in vars(self).items() if name not in ("_samples", "_batches")}
+        kept = {name: value for name, value in vars(self).items() if name not in ("_samples", "_batches", "targets")}
         return {"options": self._samples.options, "memory": self._samples.memory} | kept
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -131,7 +132,7 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         vars(self).update({name: value for name, value in state.items() if name not in ("options", "memory")})
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in CHOSEN:
+        if name in CHOSEN and type(self) is HelloDataset:  # a subclass may call its own so
             raise AttributeError(f"{name} is chosen when a file is opened: make another HelloDataset with {name}=")
         super().__setattr__(name, value)
 
@@ -160,10 +161,10 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         """The number of each class by its name."""
         return {name: index for index, name in enumerate(self._samples.classes)}
 
-    @property
+    @cached_property
     def targets(self) -> list[int]:
         """The class of each image, as the file has it: to change this list changes no label."""
-        return self._samples.target_list
+        return self._samples.targets.tolist()
 
     def set_epoch(self, epoch: int) -> None:
         """Draw every later sample from this epoch (0 to 2^31 - 1), in all workers, instead of counting draws.
@@ -257,8 +258,10 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         count, indices = len(self), list(indices)
         if indices and (isinstance(indices[0], (bool, np.bool_)) or getattr(indices[0], "dtype", None) == torch.bool):
             raise TypeError("samples are chosen by their indices, not by a mask: take mask.nonzero().flatten()")
-        if foreign := [index for index in indices if not hasattr(index, "__index__")]:
-            raise TypeError(f"samples are chosen by whole numbers, not by {type(foreign[0]).__name__}")
+        try:
+            indices = [operator.index(index) for index in indices]
+        except TypeError as cause:
+            raise TypeError(f"samples are chosen by a list of whole numbers: {cause}") from cause
         if beyond := [index for index in indices if not -count <= index < count]:
             raise IndexError(f"image {beyond[0]} of the {count} of {self.header.name!a}")
         chosen = [range(count)[index] for index in indices]  # which takes what counts from the end

@@ -70,7 +70,8 @@ class LazyLabel(Tensor):
             found = map(LABELERS.get, dict.fromkeys(handles[..., 0].flatten().tolist()))
             labelers = tuple(labeler for labeler in found if labeler is not None)
         shape = (*handles.shape[:-1], width)
-        label: LazyLabel = Tensor._make_wrapper_subclass(cls, shape, dtype=torch.float32, device=CPU)
+        with torch.inference_mode(False):  # or autograd would not save it
+            label: LazyLabel = Tensor._make_wrapper_subclass(cls, shape, dtype=torch.float32, device=CPU)
         label._handles, label._width, label._labelers = handles, width, labelers
         label._made, label._whole = None, None
         return label
@@ -113,25 +114,21 @@ def _found(label: LazyLabel) -> Tensor | None:
 
 
 def _values(label: LazyLabel, device: torch.device, operation: Callable[..., Any]) -> Tensor:
-    if label._made is None:
-        _make(label, device, operation)
-    assert label._made is not None
-    return label._made.to(device)
-
-
-def _make(label: LazyLabel, device: torch.device, operation: Callable[..., Any]) -> None:
-    """Make the values on the device on which they are first needed, where they stay."""
-    if label._whole is not None:
-        whole, rows = label._whole
-        if whole._made is None:
-            _make(whole, device, operation)
-        assert whole._made is not None
-        label._made = _rows_of(whole._made, rows)
-        return
-    check_worker(resolve_name(operation) or getattr(operation, "__name__", "this"))
-    check_fork(device)
-    with torch.inference_mode(False):  # what is kept is used in any mode
-        label._made = _ask(label, CPU if device.type == "meta" else device)
+    if device.type == "meta":  # which keeps no values
+        return _values(label, CPU, operation).to(device)
+    with torch.inference_mode(False), torch.enable_grad():  # what is kept is used in any mode
+        if label._whole is not None:
+            whole, rows = label._whole
+            values = _values(whole, device, operation)
+            if label._made is None or label._made.device != values.device:
+                label._made = _rows_of(values, rows)
+            return label._made
+        if label._made is None:
+            check_worker(resolve_name(operation) or getattr(operation, "__name__", "this"))
+            check_fork(device)
+            label._made = _ask(label, device)
+        label._made = label._made.to(device)
+        return label._made
 
 
 def _rows_of(values: Tensor, rows: int | range) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from math import inf
+from numbers import Real
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -40,8 +41,8 @@ class Options:
     def __post_init__(self) -> None:
         if fault := wrong_word(self):
             raise OptionError(fault)
-        number = isinstance(self.temperature, (int, float)) and not isinstance(self.temperature, bool)
-        if not (number and 0 < self.temperature < inf) or (self.temperature != 1 and self.labels != "soft"):
+        warm = isinstance(self.temperature, float) and 0 < self.temperature < inf
+        if not warm or (self.temperature != 1 and self.labels != "soft"):
             raise OptionError(f"temperature is {self.temperature!r}: it must be positive, and belongs to labels='soft'")
         if not isinstance(self.base, str | None):
             raise OptionError(f"base is {self.base!r}, expected the name of a base model")
@@ -90,6 +91,11 @@ def plain_int(value: Any) -> Any:
         with suppress(TypeError):
             return operator.index(value)
     return value
+
+
+def plain_float(value: Any) -> Any:
+    """Return a number of any type as a float, and anything else as it is."""
+    return value if isinstance(value, bool) or not isinstance(value, Real) else float(value)
 
 
 def read_views(header: Header, path: str) -> Views:

@@ -1,8 +1,9 @@
 """What an archive holds, as a pure function: (epoch, index) to view and label."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import cached_property, partial
+from threading import Thread
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
@@ -19,7 +20,8 @@ from hellods.device import CPU, compute_device, float32_on_cpu, to_device
 from hellods.errors import HelloError, LabelError
 from hellods.format import wire
 from hellods.format.header import Header
-from hellods.labels.arithmetic import LOCK, exact
+from hellods.labels import arithmetic
+from hellods.labels.arithmetic import exact
 from hellods.probe import Probe, answer_probe, probe_fault
 from hellods.views.draw import Draw, draw, middle
 from hellods.views.render import render
@@ -87,11 +89,6 @@ class Samples:
         with self.options.open() as archive:
             return torch.tensor(archive.targets(), dtype=torch.int64, device=CPU)
 
-    @cached_property
-    def target_list(self) -> list[int]:
-        """The same, made once: users ask for one at a time."""
-        return self.targets.tolist()
-
     @property
     def memory(self) -> Shared | None:
         """What the images are kept in, for processes that this one starts."""
@@ -116,7 +113,7 @@ class Samples:
         return self._projectors[device]
 
     def _shared(self, device: torch.device) -> "Projector":
-        with LOCK:  # while no other thread makes labels, since torch's cache of parametrized weights is one for all
+        with arithmetic.LOCK:  # since torch has one cache of parametrized weights for all threads
             key = self._key(device)
             shared = PROJECTORS.get(key)
             if shared is None:
@@ -248,7 +245,7 @@ class Samples:
             apart(self._check, images.device)
         logits = self._logits(images)
         if self.options.labels == "soft":
-            return torch.softmax(logits / float(self.options.temperature), dim=1)
+            return torch.softmax(logits / self.options.temperature, dim=1)
         return logits
 
     def _logits(self, images: Tensor) -> Tensor:
@@ -289,8 +286,16 @@ def apart(work: Callable[[torch.device], T], device: torch.device) -> T:
     What the first label happens to stand in, torch keeps by thread: autocast, inference mode, a default device, the
     transforms of torch.func, the hooks of a checkpoint. What is kept must depend on none of them.
     """
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(work, device).result()
+    done = Future[T]()
+
+    def run() -> None:
+        try:
+            done.set_result(work(device))
+        except BaseException as cause:
+            done.set_exception(cause)
+
+    Thread(target=run, daemon=True).start()  # no pool's, which Ctrl-C and the end of the program would wait for
+    return done.result()
 
 
 def _at_once(values: int) -> int:

@@ -26,9 +26,16 @@ TOLERANCES: Final[dict[Precision, float]] = {"fp32": 1e-3, "bf16": 5e-2, "fp16":
 AT_ONCE: Final = {"cpu": 6 * 224**2, "cuda": 1 << 25}
 TOKENS_AT_ONCE: Final = AT_ONCE | {"cpu": 32 * 224**2}
 
-LOCK: Final = threading.RLock()  # torch's settings hold for all threads, so one at a time sets them and sets them back
-if hasattr(os, "register_at_fork"):  # a process that is forked has no thread that would release it, and exact settings
-    os.register_at_fork(before=LOCK.acquire, after_in_parent=LOCK.release, after_in_child=LOCK.release)
+LOCK = threading.RLock()  # torch's settings hold for all threads, so one at a time sets them and sets them back
+
+
+def _unlock() -> None:
+    global LOCK
+    LOCK = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # a process that is forked has no thread that would release it
+    os.register_at_fork(after_in_child=_unlock)
 
 
 @contextmanager

@@ -154,7 +154,7 @@ def check_logits(network: nn.Module, spec: str, classes: int, side: int) -> None
     except Exception as cause:  # whatever a layer of someone else's network raises
         text = " ".join(str(cause).split())
         raise SourceError(
-            f"{spec}: cannot take images of {side} px: {text}; give another teacher, or choose another `side`"
+            f"{spec}: cannot take images of {side} px: {text}; give another teacher, or build with another `side`"
         ) from cause
     if len(shape) != 2:
         raise SourceError(f"{spec}: returns {shape or 'no tensor'} for one image, expected logits (1, K)")

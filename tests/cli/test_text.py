@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hellods_cli.build import command
 from hellods_cli.text import WIDTH, escape, facts, message, row
 
 values = st.recursive(
@@ -25,10 +26,11 @@ def test_terminal_commands_and_line_breaks_are_spelled_out() -> None:
         ("name it as `base='local-dir:FOLDER'`", "name it as --base local-dir:FOLDER"),
         ("found 'x', expected `folder: text`", "found 'x', expected `folder: text`"),
         ("a `\x1b`", "a `\\x1b`"),
+        ("what another library calls `repo_type`", "what another library calls `repo_type`"),
     ],
 )
 def test_a_parameter_that_the_library_names_is_an_option_here(text: str, shown: str) -> None:
-    assert message(text) == shown
+    assert message(text, command) == shown
 
 
 def test_words_of_all_languages_stay() -> None:

@@ -2,6 +2,8 @@ import copy
 import gc
 import pickle
 import shutil
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,7 +33,7 @@ from hellods.data.samples import CHECKED
 from hellods.device import CPU, compute_device
 from hellods.format.codecs import encode
 from hellods.format.streams import image_sections
-from hellods.labels.arithmetic import LOCK
+from hellods.labels import arithmetic
 from hellods.labels.projector import Projector
 from hellods.views.draw import draw
 from hellods.views.render import render
@@ -253,10 +255,11 @@ def test_what_samples_follow_from_is_not_changed_later(name: str, archive: Path)
 
 
 def test_whole_numbers_may_be_of_numpy(archive: Path, view: Callable[..., Tensor]) -> None:
-    dataset = HelloDataset(archive, seed=np.int64(5), views=np.int32(3), normalize=False)  # type: ignore[arg-type]
+    dataset = HelloDataset(archive, seed=np.int64(5), views=np.int32(3), temperature=np.float32(4), normalize=False)  # type: ignore[arg-type]
     assert torch.equal(dataset.batch(np.arange(COUNT))[0], view(0, seed=5))  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="by whole numbers, not by list"):
-        dataset.batch([[1, 2], [3]])  # type: ignore[list-item]
+    for indices in ([[1, 2], [3]], np.zeros((2, 2), int), torch.zeros(2, 2, dtype=torch.int64), ["a"]):
+        with pytest.raises(TypeError, match="by a list of whole numbers: "):
+            dataset.batch(indices)  # type: ignore[arg-type]
 
 
 def test_images_as_they_are_stored_are_contiguous(archive: Path) -> None:
@@ -544,6 +547,7 @@ def test_archive_without_projector_has_hard_labels_only(make: Callable[..., Path
         ({"transform": 3}, "transform is 3, expected a function"),
         ({"seed": True}, "seed is True, expected an int"),
         ({"temperature": True}, "temperature is True"),
+        ({"temperature": "4"}, "temperature is '4'"),
     ],
 )
 def test_option_that_cannot_be_used_is_refused(options: dict[str, Any], message: str, archive: Path) -> None:
@@ -620,7 +624,7 @@ def test_first_label_draws_nothing_from_the_callers_random_numbers(archive: Path
 def test_label_maker_is_made_while_no_other_thread_makes_labels(archive: Path, tmp_path: Path) -> None:
     dataset = fresh(archive, tmp_path)
     thread = Thread(target=lambda: dataset.batch([0]))
-    with LOCK:  # as in a thread that labels
+    with arithmetic.LOCK:  # as in a thread that labels
         thread.start()
         thread.join(0.5)
         assert dataset._samples._projectors == {}
@@ -666,7 +670,7 @@ def test_process_that_is_forked_while_a_thread_labels_can_label(archive: Path) -
     begun = Event()
 
     def labels_are_being_made() -> None:
-        with LOCK:
+        with arithmetic.LOCK:
             begun.set()
             sleep(0.5)
 
@@ -678,6 +682,56 @@ def test_process_that_is_forked_while_a_thread_labels_can_label(archive: Path) -
     process.join(30)
     thread.join()
     assert process.exitcode == 0
+
+
+def test_fork_waits_for_no_label_maker(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, forked = Event(), Event()
+    restore = Projector.restore
+
+    def slowly(*args: Any, **kwargs: Any) -> Projector:  # as one that downloads, or waits for a lock of another library
+        begun.set()
+        assert forked.wait(30)
+        return restore(*args, **kwargs)
+
+    monkeypatch.setattr(Projector, "restore", slowly)
+    dataset = fresh(archive, tmp_path)
+    thread = Thread(target=lambda: dataset.batch([0]))
+    thread.start()
+    begun.wait()
+    process = get_context("fork").Process(target=int)
+    process.start()
+    forked.set()
+    process.join()
+    thread.join()
+    assert process.exitcode == 0
+    assert len(dataset.batch([0])[1]) == 1
+
+
+def test_first_label_can_be_interrupted(archive: Path) -> None:
+    code = f"""
+import os, signal, threading, time
+from hellods import HelloDataset
+from hellods.labels.projector import Projector
+Projector.restore = lambda *args, **kwargs: time.sleep(60)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever this process was started with
+threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    HelloDataset({str(archive)!r}).batch([0])
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert ended.stdout == "interrupted\n", ended.stderr
+
+
+def test_label_of_inference_mode_is_saved_for_gradients(archive: Path) -> None:
+    dataset = HelloDataset(archive)
+    with torch.inference_mode():
+        label = dataset[0][1]
+    weight = torch.ones(len(CLASSES), requires_grad=True)
+    checkpoint(lambda weight, label: weight * label, weight, label, use_reentrant=True).sum().backward()
+    assert weight.grad is not None
+    assert torch.equal(weight.grad, label.to("cpu"))
 
 
 def test_label_maker_that_answers_wrongly_is_not_kept(

@@ -190,7 +190,7 @@ def packed():
         ("maps", 4, r"nets\.py:maps: returns \(1, 10, 4, 4\) for one image, expected logits \(1, K\)"),
         ("scripted", 4, r"nets\.py:scripted: cannot be used as it is: .*; return the plain network"),
         ("packed", 4, r"nets\.py:packed: its state_dict has 1\.packed, no tensor; give the network before quantiz"),
-        ("ten", 5, r"nets\.py:ten: cannot take images of 5 px: .*; give another teacher, or choose another `side`"),
+        ("ten", 5, r"nets\.py:ten: cannot take images of 5 px: .*; give another teacher, or build with another `side`"),
     ],
 )
 def test_network_that_does_not_fit_the_data_is_refused(tmp_path: Path, function: str, side: int, message: str) -> None:
