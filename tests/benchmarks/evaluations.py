@@ -85,7 +85,7 @@ MEASUREMENTS = {
     "cifar10-ipc10": cifar10(10, arms=FOUR),
     "cifar10-ipc50": cifar10(50, "default", arms=("hello", "teacher", "hard")),
     "cifar10-convnet-ipc10": convnet(10, ("teacher",), 3),
-    "cifar10-convnet-ipc50": convnet(50, ("teacher",), 1),
+    "cifar10-convnet-ipc50": convnet(50, ("teacher",), 3),
     "cifar10-best-ipc1": best(1, FOUR),
     "cifar10-best-ipc10": best(10, fit_views=640_000),  # twice as many
     "cifar10-alone-ipc1": Measurement(images="cifar10", recipe={"images_per_class": 1, **ALONE}),
