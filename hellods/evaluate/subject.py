@@ -129,7 +129,7 @@ def open_subject(path: str, question: Question, bench: Bench) -> Subject:
         check_order(maker, source, held_out, side, bench.device, bench.progress)
     teacher, accuracy = bench.teacher(recipe, side) or (None, None)
     if teacher is None:
-        missing["teacher"] = f"needs the teacher, and none was given ({named(header)})"
+        missing["teacher"] = f"needs the teacher: give `teacher` ({named(header)})"
 
     with Archive.open(path) as archive:
         images = torch.from_numpy(archive.pixels()).permute(0, 3, 1, 2)

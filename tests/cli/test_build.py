@@ -18,6 +18,7 @@ from hellods.distill import plan as planning
 from hellods.distill.build import Report
 from hellods.distill.plan import Cost
 from hellods.distill.recipe import FOLLOWS, Inputs, Recipe
+from hellods.distill.resume import Work
 from hellods.distill.toml import to_toml
 from hellods.errors import OptionError
 from hellods.format.archive import Archive, write
@@ -39,14 +40,15 @@ def run(*arguments: str) -> tuple[int, str, str]:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch, digits_archive: Path) -> dict[str, Any]:
+def asked(monkeypatch: pytest.MonkeyPatch, digits_archive: Path, tmp_path: Path) -> dict[str, Any]:
     """What the library's build is called with, in place of building."""
     calls: dict[str, Any] = {}
 
-    def carry_out(asked: dict[str, Any], out: str, *, overwrite: bool, progress: object) -> Report:
-        calls.update(asked, out=out, overwrite=overwrite)
+    def carry_out(asked: dict[str, Any], kept: Work, *, overwrite: bool, progress: object) -> Report:
+        calls.update(asked, out=str(kept.out), overwrite=overwrite)
         return Report(path=digits_archive, content_id="", seconds={"data": 1.0, "teacher": 65.0})
 
+    monkeypatch.chdir(tmp_path)  # where the folder of what a build keeps is made
     monkeypatch.setattr(arrange, "prepare", lambda inputs, recipe, progress: {"inputs": inputs, "recipe": recipe})
     monkeypatch.setattr(library, "carry_out", carry_out)
     monkeypatch.setattr(planning, "plan", lambda setting, progress: COSTS)

@@ -72,7 +72,7 @@ def test_knobs_that_do_not_go_together_are_refused(knobs: dict[str, Any], words:
 @pytest.mark.parametrize(
     ("inputs", "words"),
     [
-        ({"teacher_weights": "my.safetensors"}, "--teacher"),
+        ({"teacher_weights": "my.safetensors"}, "`teacher_weights` beside 'train'.* as `teacher`"),
         ({"teacher_std": (0.0, 1.0, 1.0)}, "std"),
         ({"teacher_mean": (float("nan"), 0.5, 0.5)}, "mean"),
         ({"license": "MIT\x1b[2J"}, "printable"),

@@ -41,7 +41,7 @@ def test_without_a_teacher_its_arms_are_left_out_and_the_rest_runs(
     (archive,) = answered([digits_archive], question, tmp_path)["archives"]
     assert list(archive["arms"]) == ["hello", "hard"]
     assert set(archive["not_run"]) == {name for name in ARMS if name.startswith(("teacher", "shipped", "stored"))}
-    said = "needs the teacher, and none was given (the archive was made with 'convnet3')"
+    said = "needs the teacher: give `teacher` (the archive was made with 'convnet3')"
     assert archive["not_run"]["teacher"] == said
     assert "digits.hello: arm teacher is left out: needs the teacher" in caplog.text
     assert (archive["teacher"], archive["same_teacher"]) == (None, None)
