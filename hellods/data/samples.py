@@ -1,10 +1,8 @@
 """What an archive holds, as a pure function: (epoch, index) to view and label."""
 
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import cached_property, partial
-from threading import Thread
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self
 from weakref import WeakSet, WeakValueDictionary
 
 import safetensors.torch
@@ -21,7 +19,7 @@ from hellods.errors import HelloError, LabelError
 from hellods.format import wire
 from hellods.format.header import Header
 from hellods.labels import arithmetic
-from hellods.labels.arithmetic import exact
+from hellods.labels.arithmetic import apart, exact
 from hellods.probe import Probe, answer_probe, probe_fault
 from hellods.views.draw import Draw, draw, middle
 from hellods.views.render import render
@@ -30,7 +28,6 @@ from hellods.views.rule import Views
 if TYPE_CHECKING:  # open_clip costs seconds to import, and a worker never makes labels
     from hellods.labels.projector import Projector
 
-T = TypeVar("T")
 # What the label maker sees at once, in views and in pixel values; it bounds the memory, not the labels.
 LABEL_BATCH: Final = 256
 LABEL_VALUES: Final = 1 << 27
@@ -278,24 +275,6 @@ class Samples:
 def _drawn(rule: Views, header: Header, seed: int, epochs: Tensor, indices: Tensor) -> Draw:
     facts = header.images
     return draw(rule, (facts.height, facts.width), facts.count, seed, epochs, indices)
-
-
-def apart(work: Callable[[torch.device], T], device: torch.device) -> T:
-    """Return `work(device)`, done in a thread of its own.
-
-    What the first label happens to stand in, torch keeps by thread: autocast, inference mode, a default device, the
-    transforms of torch.func, the hooks of a checkpoint. What is kept must depend on none of them.
-    """
-    done = Future[T]()
-
-    def run() -> None:
-        try:
-            done.set_result(work(device))
-        except BaseException as cause:
-            done.set_exception(cause)
-
-    Thread(target=run, daemon=True).start()  # no pool's, which Ctrl-C and the end of the program would wait for
-    return done.result()
 
 
 def _at_once(values: int) -> int:

@@ -4,14 +4,17 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from hellods.labels.config import Precision
+
+T = TypeVar("T")
 
 DTYPES: Final[dict[Precision, torch.dtype]] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -61,6 +64,25 @@ def exact(device: torch.device) -> Iterator[None]:
         finally:
             for setting, value in reversed(changed):
                 setting.fp32_precision = value
+
+
+def apart(work: Callable[[torch.device], T], device: torch.device) -> T:
+    """Return `work(device)`, done in a thread of its own.
+
+    What the first label happens to stand in, torch keeps by thread: autocast, inference mode, a default device, the
+    transforms of torch.func, the hooks of a checkpoint. What is kept must depend on none of them.
+    """
+    done = Future[T]()
+
+    def run() -> None:
+        try:
+            done.set_result(work(device))
+        except BaseException as cause:
+            done.set_exception(cause)
+
+    # No pool's, which Ctrl-C and the end of the program would wait for.
+    threading.Thread(target=run, daemon=True).start()
+    return done.result()
 
 
 def cast(network: nn.Module, precision: Precision) -> None:
