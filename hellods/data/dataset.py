@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from hellods.data.epochs import Epochs
+from hellods.data.handover import Handover, reserve
 from hellods.data.lazy import LazyLabel
 from hellods.data.memory import Batches
 from hellods.data.options import Kind, Options, choose_views, plain_float, plain_int, read_views
@@ -75,6 +76,7 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
     transform: Callable[[Tensor], Any] | None
     normalize: bool
     _epochs: Epochs
+    _handover: Handover | None
 
     def __init__(
         self,
@@ -116,8 +118,8 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
             compile=compile,
         )
         epochs = Epochs(header.images.count)
-        state = {"options": options, "memory": None, "_epochs": epochs, "transform": transform, "normalize": normalize}
-        self.__setstate__(state)
+        state = {"options": options, "memory": None, "_epochs": epochs, "_handover": reserve()}
+        self.__setstate__(state | {"transform": transform, "normalize": normalize})
         self._samples.header = header
         _ = self._samples.images  # their memory, before workers are forked
 
@@ -210,11 +212,11 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Any, Any]]:
         if type(self).__getitem__ is not HelloDataset.__getitem__:  # that of a subclass adds to it
             return [self[index] for index in indices]
-        return self._get(indices)
+        return self._get(indices, self._handover)
 
-    def _get(self, indices: Sequence[int]) -> list[tuple[Any, Any]]:
+    def _get(self, indices: Sequence[int], handover: Handover | None = None) -> list[tuple[Any, Any]]:
         epochs, chosen = self._draw(indices)
-        images = self._finish(self._samples.view(epochs, chosen, CPU))
+        images = self._finish(self._samples.view(epochs, chosen, CPU), handover)
         if self._samples.options.labels == "hard":
             return list(zip(images, self._samples.targets[chosen].tolist(), strict=True))
         handles = torch.stack([torch.full_like(epochs, self._samples.id), epochs, chosen], dim=1)
@@ -268,10 +270,17 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         epochs, period = self._epochs.take(chosen), self._samples.options.period
         return epochs if period is None else epochs % period, torch.tensor(chosen, dtype=torch.int64, device=CPU)
 
-    def _finish(self, views: Tensor) -> Any:
-        images = views
+    def _finish(self, views: Tensor, handover: Handover | None = None) -> Any:
+        """Return the images of views: a tensor, or a list of what `transform` or the handover makes of each."""
+        lent = None
+        if handover is not None and self.transform is None:
+            lent = handover.lend(views.shape, torch.float32 if self.normalize else torch.uint8)
         if self.normalize:
-            facts = self._samples.header.images
-            out = self._batches.empty(views.shape) if views.is_cpu else None
-            images = normalize(views, facts.mean, facts.std, out)
-        return images if self.transform is None or not len(images) else [self.transform(image) for image in images]
+            facts, empty = self._samples.header.images, self._batches.empty
+            out = empty(views.shape, torch.float32) if lent is None and views.is_cpu else lent
+            views = normalize(views, facts.mean, facts.std, out)
+        elif lent is not None:
+            lent.copy_(views)
+        if lent is not None:
+            return lent.rows()
+        return views if self.transform is None or not len(views) else [self.transform(image) for image in views]

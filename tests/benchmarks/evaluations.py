@@ -82,7 +82,7 @@ MEASUREMENTS = {
         protocol=Protocol(epochs=100),  # enough for all of them
     ),
     "cifar10-ipc1": cifar10(1, "default", arms=(*FOUR, "shipped-int4", "stored-1x")),
-    "cifar10-ipc10": cifar10(10, arms=FOUR),
+    "cifar10-ipc10": cifar10(10, arms=(*FOUR, "shipped-int4", "stored-1x")),
     "cifar10-ipc50": cifar10(50, "default", arms=("hello", "teacher", "hard")),
     "cifar10-convnet-ipc10": convnet(10),
     "cifar10-convnet-ipc50": convnet(50),
@@ -95,7 +95,7 @@ MEASUREMENTS = {
     "imagenette-alone-ipc10": imagenette(10, **ALONE, fit_views=3072),
     "imagenette-ipc10": replace(imagenette(10), arms=("hello",)),
     "imagenette-tiny-ipc1": replace(imagenette(1), base="hello-tiny", seeds=3),
-    "imagenette-tiny-ipc10": replace(imagenette(10), base="hello-tiny", arms=("hello",)),
+    "imagenette-tiny-ipc10": replace(imagenette(10), base="hello-tiny", arms=("hello",), seeds=3),
     "imagenette-best-ipc10": replace(
         imagenette(10, preset="best"), base="hello-tiny", arms=("hello", "teacher", "hard"), seeds=3
     ),

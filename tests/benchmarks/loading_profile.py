@@ -57,7 +57,9 @@ def main() -> None:
     ways: dict[str, Callable[[], Any]] = {
         "draw": lambda: draw(VIEWS, (SIDE, SIDE), COUNT, 0, 0, indices),
         "render": lambda: render(stored, drawn),
-        "normalize": lambda: normalize(views, MEAN, STD, batches.empty(views.shape) if views.is_cpu else None),
+        "normalize": lambda: normalize(
+            views, MEAN, STD, batches.empty(views.shape, torch.float32) if views.is_cpu else None
+        ),
         "label": lambda: dataset.label_maker(views),
         "student": lambda: student.learn(images, labels),
         "a whole step": lambda: student.learn(*next(passes)),

@@ -265,20 +265,20 @@ def test_memory_that_the_system_refuses_is_no_room(monkeypatch: pytest.MonkeyPat
 
 def test_memory_of_a_batch_is_used_again_when_nothing_shows_it_any_more() -> None:
     batches = memory.Batches()
-    first = batches.empty((4, 3))
+    first = batches.empty((4, 3), torch.float32)
     row, place = first[2], first.data_ptr()
     del first
-    assert batches.empty((4, 3)).data_ptr() != place
+    assert batches.empty((4, 3), torch.float32).data_ptr() != place
     del row
-    smaller = batches.empty((2, 3))
+    smaller = batches.empty((2, 3), torch.float32)
     assert smaller.data_ptr() == place
     assert smaller.shape == (2, 3)
-    larger = batches.empty((8, 3))
+    larger = batches.empty((8, 3), torch.float32)
     assert larger.numel() == 24
 
 
 def test_memory_outlives_who_lent_it() -> None:
-    batch = memory.Batches().empty((2, 3)).fill_(7)
+    batch = memory.Batches().empty((2, 3), torch.float32).fill_(7)
     assert bool((batch == 7).all())
 
 

@@ -1,0 +1,213 @@
+"""Batches of images on their way from a DataLoader's workers to the process that they work for."""
+
+import copy
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from math import prod
+from multiprocessing.context import get_spawning_popen
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.multiprocessing.reductions import reduce_tensor
+from torch.utils.data import get_worker_info
+
+from hellods.data.collate import NoStorage
+from hellods.data.memory import Batches, Shared
+from hellods.errors import HelloError
+
+SLOTS: Final = 64  # batches that can be on their way at a time, from all workers
+SLOT: Final = 1 << 29  # bytes that one has room for; the system gives as many as are written to
+
+# What a batch that comes out of a worker knows its way by.
+HANDOVERS: Final[WeakValueDictionary[int, "Handover"]] = WeakValueDictionary()
+
+
+class Handover:
+    """Shared memory that workers write batches to, and that the process they work for copies them out of.
+
+    It is used again and again. For each batch that is not in it, torch takes new shared memory, which the system hands
+    out page by page: writing 64 images of 224 px to that takes six times as long, and more than making them.
+
+    A slot belongs to the worker that claimed it, as long as that lives. Its turn is odd while a batch is on its way in
+    it, and even otherwise.
+
+    Raises:
+        OSError: the memory has no descriptor.
+    """
+
+    def __init__(self, memory: Shared, *, inherited: bool = False) -> None:
+        self._memory, self._key = memory, os.fstat(memory.fileno()).st_ino
+        self._maker = None if inherited else os.getpid()
+        self._turns = memory.bytes[: 8 * SLOTS].numpy().view(np.int64)
+        self._owner, self._free, self._asked = 0, deque[int](), 0  # of a worker: the slots, and how many it asked for
+        self._lock, self._batches = threading.Lock(), Batches()
+        HANDOVERS[self._key] = self
+
+    def __reduce__(self) -> tuple[Callable[..., "Handover | None"], tuple[Any, ...]]:
+        if get_spawning_popen() is None:
+            return reserve, ()
+        return _inherited, (self._memory,)
+
+    def lend(self, shape: Sequence[int], dtype: torch.dtype) -> "Lent | None":
+        """Return a batch for a worker to fill; None where this is none, or its batches cannot go this way."""
+        size = prod(shape) * dtype.itemsize
+        if get_worker_info() is None or self._maker == os.getpid() or not 0 < size <= SLOT:
+            return None
+        with self._lock:
+            slot = self._take()
+        if slot is None:
+            return None
+        place = self._place(slot, size)
+        weakref.finalize(place, self._free.append, slot).atexit = False
+        lent = torch.from_numpy(place).view(dtype).view(*shape).as_subclass(Lent)
+        lent._handover, lent._slot = self, slot
+        return lent
+
+    def _take(self) -> int | None:
+        if self._owner != os.getpid():
+            self._owner, self._free, self._asked = os.getpid(), deque(), 0
+        for _ in range(len(self._free)):
+            slot = self._free.pop()  # what was written last may be in the cache
+            if self._turns[slot] % 2 == 0:
+                return slot
+            self._free.appendleft(slot)
+        while self._asked < SLOTS:
+            slot, self._asked = self._asked, self._asked + 1
+            if self._claim(slot):
+                self._turns[slot] += self._turns[slot] % 2  # what a worker sent that is gone, and nobody received
+                return slot
+        return None
+
+    def _claim(self, slot: int) -> bool:
+        import fcntl  # which Windows has not
+
+        try:
+            fcntl.lockf(self._memory.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, slot)
+        except OSError:
+            return False
+        return True
+
+    def _place(self, slot: int, size: int) -> NDArray[np.uint8]:
+        start = SLOT * (1 + slot)  # after the turns
+        place: NDArray[np.uint8] = self._memory.bytes[start : start + size].numpy()
+        return place
+
+    def send(self, lent: "Lent") -> tuple[Callable[..., Tensor], tuple[Any, ...]] | None:
+        """Return what makes the other process receive this batch; None where it must go as any tensor does."""
+        place = self._place(lent._slot, lent.nbytes)
+        if lent.requires_grad or lent.data_ptr() != place.ctypes.data or self._turns[lent._slot] % 2:
+            return None  # it has moved to other memory, or is on its way already
+        self._turns[lent._slot] += 1
+        return _receive, (self._key, lent._slot, int(self._turns[lent._slot]), tuple(lent.shape), lent.dtype)
+
+    def receive(self, slot: int, turn: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Return a copy of a batch that was sent, in memory of this process."""
+        batch = self._batches.empty(shape, dtype)
+        pixels = batch.view(-1).view(torch.uint8).numpy()
+        np.copyto(pixels, self._place(slot, pixels.size))
+        if self._turns[slot] != turn:
+            raise HelloError("a batch of images was received after the worker that sent it had ended, or twice")
+        self._turns[slot] += 1
+        return batch
+
+
+class Plain(Tensor):
+    """What is a tensor as any other to all that computes with it."""
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.as_subclass(Tensor).__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        return copy.deepcopy(self.as_subclass(Tensor), memo)
+
+
+class Lent(Plain):
+    """A batch that is in a slot."""
+
+    _handover: Handover
+    _slot: int
+
+    def rows(self) -> list["Row"]:
+        """Return its images, which default_collate makes this batch of."""
+        rows = [row.as_subclass(Row) for row in self.unbind()]
+        for place, row in enumerate(rows):
+            row._batch, row._place = self, place
+        return rows
+
+
+class Row(Plain):
+    """An image of a batch that is in a slot."""
+
+    _batch: Lent
+    _place: int
+
+    def _typed_storage(self) -> Any:  # torch calls it without asking __torch_function__
+        return NoStorage(self.dtype)
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.stack and get_worker_info() is not None:
+            return _stack(*args, **(kwargs or {}))
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+def _stack(rows: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None) -> Tensor:
+    collated = dim == 0 and out is not None  # by default_collate, which has asked for room by then
+    batch = rows[0]._batch if collated and isinstance(rows[0], Row) else None
+    if (
+        batch is not None
+        and len(rows) == len(batch)
+        and all(isinstance(row, Row) and row._batch is batch and row._place == place for place, row in enumerate(rows))
+    ):
+        return batch
+    return torch.stack([row.as_subclass(Tensor) for row in rows], dim, out=None if collated else out)
+
+
+def reserve() -> Handover | None:
+    """Return room for batches on their way; None where memory has no descriptor by which a worker can claim it."""
+    if not hasattr(os, "memfd_create"):
+        return None
+    try:
+        return Handover(Shared(SLOT * (1 + SLOTS)))
+    except (OSError, ValueError, OverflowError):
+        return None
+
+
+def _inherited(memory: Shared | None) -> Handover | None:
+    return None if memory is None else Handover(memory, inherited=True)
+
+
+def _receive(key: int, *sent: Any) -> Tensor:
+    handover = HANDOVERS.get(key)
+    if handover is None:
+        raise HelloError("the HelloDataset of these images is gone from this process: keep it while they are loaded")
+    return handover.receive(*sent)
+
+
+def _reduce(batch: Lent) -> Any:
+    return batch._handover.send(batch) or _reduce_plain(batch)
+
+
+def _reduce_plain(images: Plain) -> Any:
+    return reduce_tensor(images.as_subclass(Tensor))  # type: ignore[no-untyped-call]
+
+
+ForkingPickler.register(Lent, _reduce)
+ForkingPickler.register(Row, _reduce_plain)
