@@ -17,6 +17,9 @@ class NoStorage:
     def _new_shared(self, size: int, *, device: Any = None) -> Any:
         return nothing(self._dtype)._typed_storage()  # type: ignore[no-untyped-call]
 
+    def _is_shared(self) -> bool:
+        return False
+
 
 def nothing(dtype: torch.dtype) -> Tensor:
     """Return a tensor (0,)."""

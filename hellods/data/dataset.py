@@ -221,8 +221,7 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
             return list(zip(images, self._samples.targets[chosen].tolist(), strict=True))
         handles = torch.stack([torch.full_like(epochs, self._samples.id), epochs, chosen], dim=1)
         width, labelers = len(self._samples.classes), (self._samples,)
-        labels = [LazyLabel.of(handle, width, labelers) for handle in handles.unbind()]
-        return list(zip(images, labels, strict=True))
+        return list(zip(images, LazyLabel.each(handles, width, labelers), strict=True))
 
     def batch(self, indices: Sequence[int], device: torch.device | str = "cpu") -> tuple[Any, Tensor]:
         """Return (images, labels) of these samples, both made on `device`; the labels are values.

@@ -59,7 +59,6 @@ class LazyLabel(Tensor):
     """
 
     _handles: Tensor
-    _width: int
     _labelers: tuple[Labeler, ...]  # kept alive while the label is
     _made: Tensor | None
     _whole: "tuple[LazyLabel, int | range] | None"  # the label that this is a row, or some rows, of; and which
@@ -70,11 +69,19 @@ class LazyLabel(Tensor):
         if labelers is None:
             found = map(LABELERS.get, dict.fromkeys(handles[..., 0].flatten().tolist()))
             labelers = tuple(labeler for labeler in found if labeler is not None)
-        shape = (*handles.shape[:-1], width)
         with torch.inference_mode(False):  # or autograd would not save it
-            label: LazyLabel = Tensor._make_wrapper_subclass(cls, shape, dtype=torch.float32, device=CPU)
-        label._handles, label._width, label._labelers = handles, width, labelers
-        label._made, label._whole = None, None
+            return cls._new(handles, (*handles.shape[:-1], width), labelers)
+
+    @classmethod
+    def each(cls, handles: Tensor, width: int, labelers: tuple[Labeler, ...]) -> "list[LazyLabel]":
+        """Return the label of each row of int64 handles (B, 3)."""
+        with torch.inference_mode(False):
+            return [cls._new(row, (width,), labelers) for row in handles.unbind()]
+
+    @classmethod
+    def _new(cls, handles: Tensor, shape: tuple[int, ...], labelers: tuple[Labeler, ...]) -> "LazyLabel":
+        label: LazyLabel = Tensor._make_wrapper_subclass(cls, shape, dtype=torch.float32, device=CPU)
+        label._handles, label._labelers, label._made, label._whole = handles, labelers, None, None
         return label
 
     def _typed_storage(self) -> Any:  # torch calls it without asking __torch_function__
@@ -172,21 +179,27 @@ def _ask(label: LazyLabel, device: torch.device) -> Tensor:
             raise LabelError(f"one batch mixes {kind} and {labelers[key].kind}: load them apart")
     if len(keys) == 1:
         return labelers[keys[0]].label(handles[:, 1], handles[:, 2], device).view(_shape(label))
-    values = torch.empty(len(handles), label._width, dtype=torch.float32, device=device)
+    values = torch.empty(len(handles), _shape(label)[-1], dtype=torch.float32, device=device)
     for key in keys:
         rows = (handles[:, 0] == key).nonzero()[:, 0]
         values[to_device(rows, device)] = labelers[key].label(handles[rows, 1], handles[rows, 2], device)
     return values.view(_shape(label))
 
 
-def _shape(label: LazyLabel) -> torch.Size:
-    return torch.Size((*label._handles.shape[:-1], label._width))
-
-
 def _fact(fact: Callable[..., Any], label: LazyLabel, *args: Any, **kwargs: Any) -> Any:
     made = _found(label)
-    values = torch.empty(_shape(label), dtype=torch.float32, device="meta") if made is None else made
-    return fact(values, *args, **kwargs)
+    with torch._C.DisableTorchFunctionSubclass():
+        return fact(label if made is None else made, *args, **kwargs)
+
+
+def _shape(label: LazyLabel) -> torch.Size:
+    with torch._C.DisableTorchFunctionSubclass():
+        return label.shape
+
+
+def _is_pinned(label: LazyLabel, *args: Any) -> bool:
+    made = _found(label)  # which torch would ask for
+    return made is not None and made.is_pinned(*args)
 
 
 def _repr(label: LazyLabel, *_: Any, **__: Any) -> str:
@@ -213,7 +226,7 @@ def _cuda(
 def _get(label: LazyLabel, index: Any) -> Tensor:
     some = isinstance(index, (int, slice)) and not isinstance(index, bool) and label._handles.ndim > 1
     if some and _found(label) is None:
-        part = LazyLabel.of(label._handles[index], label._width, label._labelers)
+        part = LazyLabel.of(label._handles[index], _shape(label)[-1], label._labelers)
         whole, rows = label._whole or (label, range(len(label)))
         if isinstance(rows, int):  # of batches that were stacked: it is one with rows itself
             whole, rows = label, range(len(label))
@@ -227,7 +240,7 @@ def _stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None
     # A worker's default_collate brings its own `out`, in shared memory; handles need none.
     if dim != 0 or len(labels) < len(tensors) or (out is not None and get_worker_info() is None):
         return torch.stack([_plain(label, torch.stack) for label in tensors], dim, out=out)
-    widths = {label._width for label in labels}
+    widths = {_shape(label)[-1] for label in labels}
     if len(widths) > 1:
         raise LabelError(f"one batch mixes labels of {' and '.join(map(str, sorted(widths)))} classes: load them apart")
     labelers = dict.fromkeys(labeler for label in labels for labeler in label._labelers)
@@ -242,7 +255,7 @@ def _reduce(label: LazyLabel) -> Any:
     made = _found(label)
     if made is not None:
         return reduce_tensor(made)  # type: ignore[no-untyped-call]
-    return _rebuild, (label._handles.numpy(), label._width)
+    return _rebuild, (label._handles.numpy(), _shape(label)[-1])
 
 
 def _deepcopy(label: LazyLabel, memo: dict[int, Any]) -> Tensor:
@@ -280,7 +293,6 @@ _FACTS = (
     "is_floating_point",
     "is_leaf",
     "is_nested",
-    "is_pinned",
     "is_quantized",
     "is_shared",
     "is_sparse",
@@ -309,6 +321,7 @@ LAZY: dict[Callable[..., Any], Callable[..., Any]] = {
     Tensor.to: _to,
     Tensor.cuda: _cuda,
     Tensor.pin_memory: lambda label, *_, **__: label,
+    Tensor.is_pinned: _is_pinned,
     Tensor.new: lambda label, *args, **kwargs: nothing(torch.float32).new(*args, **kwargs),
     torch.stack: _stack,
 }
