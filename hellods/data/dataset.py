@@ -39,7 +39,8 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
     The epoch of a sample is how often its index was drawn before, over all workers, until `set_epoch` is called.
     An image is decoded when it is first needed, and kept for all processes that this one starts; where the system
     cannot share memory with processes that are not forked, each of those decodes for itself. A GPU on which labels are
-    made keeps all images too, as uint8, where they take no more than half of its free memory then.
+    made keeps all images too, as uint8, where they take no more than half of its free memory then. On Linux a data set
+    also keeps the memory through which workers hand over batches, of as many as ever were on their way at a time.
 
     Args:
         path: of a `.hello` file.

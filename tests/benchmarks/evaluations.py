@@ -82,12 +82,12 @@ MEASUREMENTS = {
         protocol=Protocol(epochs=100),  # enough for all of them
     ),
     "cifar10-ipc1": cifar10(1, "default", arms=(*FOUR, "shipped-int4", "stored-1x")),
-    "cifar10-ipc10": cifar10(10, arms=(*FOUR, "shipped-int4", "stored-1x")),
+    "cifar10-ipc10": cifar10(10, arms=FOUR),
     "cifar10-ipc50": cifar10(50, "default", arms=("hello", "teacher", "hard")),
     "cifar10-convnet-ipc10": convnet(10),
     "cifar10-convnet-ipc50": convnet(50),
     "cifar10-best-ipc1": best(1, FOUR),
-    "cifar10-best-ipc10": best(10, fit_views=640_000),  # twice as many
+    "cifar10-best-ipc10": best(10, ("hello", "teacher", "shipped-int4"), fit_views=640_000),  # twice as many
     "cifar10-alone-ipc1": Measurement(images="cifar10", recipe={"images_per_class": 1, **ALONE}),
     "cifar10-alone-ipc10": Measurement(images="cifar10", recipe={"images_per_class": 10, **ALONE}),
     "cifar10-alone-ipc50": Measurement(images="cifar10", recipe={"images_per_class": 50, **ALONE}, arms=FOUR, seeds=1),
