@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.multiprocessing.reductions import reduce_tensor
 from torch.utils.data import get_worker_info
+from torch.utils.data._utils.collate import collate_tensor_fn, default_collate_fn_map
 
-from hellods.data.collate import NoStorage
 from hellods.data.memory import Batches, Shared
 from hellods.errors import HelloError
 
@@ -103,8 +103,9 @@ class Handover:
     def send(self, lent: "Lent") -> tuple[Callable[..., Tensor], tuple[Any, ...]] | None:
         """Return what makes the other process receive this batch; None where it must go as any tensor does."""
         place = self._place(lent._slot, lent.nbytes)
-        if lent.requires_grad or lent.data_ptr() != place.ctypes.data or self._turns[lent._slot] % 2:
-            return None  # it has moved to other memory, or is on its way already
+        as_lent = lent.data_ptr() == place.ctypes.data and lent.is_contiguous() and not lent.requires_grad
+        if not as_lent or self._turns[lent._slot] % 2:  # or on its way already
+            return None
         self._turns[lent._slot] += 1
         return _receive, (self._key, lent._slot, int(self._turns[lent._slot]), tuple(lent.shape), lent.dtype)
 
@@ -137,16 +138,17 @@ class Plain(Tensor):
 
 
 class Lent(Plain):
-    """A batch that is in a slot."""
+    """A batch that is in a slot; its rows are in the same memory."""
 
     _handover: Handover
     _slot: int
+    _collated = False  # whether somebody has it: another time it would be the same memory, where torch makes another
 
     def rows(self) -> list["Row"]:
         """Return its images, which default_collate makes this batch of."""
         rows = [row.as_subclass(Row) for row in self.unbind()]
-        for place, row in enumerate(rows):
-            row._batch, row._place = self, place
+        for row in rows:
+            row._batch = self
         return rows
 
 
@@ -154,30 +156,23 @@ class Row(Plain):
     """An image of a batch that is in a slot."""
 
     _batch: Lent
-    _place: int
-
-    def _typed_storage(self) -> Any:  # torch calls it without asking __torch_function__
-        return NoStorage(self.dtype)
-
-    @classmethod
-    def __torch_function__(
-        cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is torch.stack and get_worker_info() is not None:
-            return _stack(*args, **(kwargs or {}))
-        return super().__torch_function__(func, types, args, kwargs)
 
 
-def _stack(rows: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None) -> Tensor:
-    collated = dim == 0 and out is not None  # by default_collate, which has asked for room by then
-    batch = rows[0]._batch if collated and isinstance(rows[0], Row) else None
-    if (
-        batch is not None
-        and len(rows) == len(batch)
-        and all(isinstance(row, Row) and row._batch is batch and row._place == place for place, row in enumerate(rows))
-    ):
-        return batch
-    return torch.stack([row.as_subclass(Tensor) for row in rows], dim, out=None if collated else out)
+def _collate(rows: Sequence[Tensor], *, collate_fn_map: Any = None) -> Tensor:
+    """Return the batch that these rows are, and where they are not one, whole and in order, stack them."""
+    batch = rows[0]._batch if isinstance(rows[0], Row) else None
+    if batch is not None and not batch._collated and len(rows) == len(batch):
+        start, size = batch.data_ptr(), batch[0].nbytes
+        if all(_is_at(start + place * size, row, batch) for place, row in enumerate(rows)):
+            batch._collated = True
+            return batch
+    stacked: Tensor = collate_tensor_fn([row.as_subclass(Tensor) for row in rows], collate_fn_map=collate_fn_map)
+    return stacked
+
+
+def _is_at(start: int, row: Tensor, batch: Tensor) -> bool:
+    """Whether a row is still in its place, and as it was."""
+    return row.data_ptr() == start and row.shape == batch.shape[1:] and row.is_contiguous()
 
 
 def reserve() -> Handover | None:
@@ -209,5 +204,6 @@ def _reduce_plain(images: Plain) -> Any:
     return reduce_tensor(images.as_subclass(Tensor))  # type: ignore[no-untyped-call]
 
 
+default_collate_fn_map[Row] = _collate
 ForkingPickler.register(Lent, _reduce)
 ForkingPickler.register(Row, _reduce_plain)

@@ -14,7 +14,6 @@ from torch.overrides import resolve_name
 from torch.utils._pytree import tree_map
 from torch.utils.data import get_worker_info
 
-from hellods.data.collate import NoStorage, nothing
 from hellods.device import CPU, to_device
 from hellods.errors import LabelError
 
@@ -85,7 +84,7 @@ class LazyLabel(Tensor):
         return label
 
     def _typed_storage(self) -> Any:  # torch calls it without asking __torch_function__
-        return NoStorage(torch.float32)
+        return _NoStorage()
 
     def __tensor_flatten__(self) -> Any:  # by which torch.compile would look into it, and find nothing to compute with
         raise LabelError("torch.compile takes labels whose values are made: move them by .to(device) before")
@@ -267,6 +266,20 @@ def _reduce_values(label: LazyLabel, protocol: int) -> Any:
     return _values(label, CPU, Tensor.__reduce_ex__).__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
 
 
+class _NoStorage:
+    """What default_collate asks for room in shared memory: none is taken."""
+
+    def _new_shared(self, size: int, *, device: Any = None) -> Any:
+        return _nothing()._typed_storage()  # type: ignore[no-untyped-call]
+
+    def _is_shared(self) -> bool:
+        return False
+
+
+def _nothing() -> Tensor:
+    return torch.empty(0, dtype=torch.float32, device=CPU)
+
+
 def _asked(name: str) -> Callable[..., Any]:
     """Return what `__torch_function__` is given when this of a tensor is asked for."""
     found = getattr(Tensor, name)
@@ -322,7 +335,7 @@ LAZY: dict[Callable[..., Any], Callable[..., Any]] = {
     Tensor.cuda: _cuda,
     Tensor.pin_memory: lambda label, *_, **__: label,
     Tensor.is_pinned: _is_pinned,
-    Tensor.new: lambda label, *args, **kwargs: nothing(torch.float32).new(*args, **kwargs),
+    Tensor.new: lambda label, *args, **kwargs: _nothing().new(*args, **kwargs),
     torch.stack: _stack,
 }
 

@@ -139,9 +139,40 @@ def _both(samples: list[Any]) -> Any:
     return images, targets, images
 
 
+def _turned(samples: list[Any]) -> Any:
+    images, _ = default_collate(samples)
+    return images.transpose_(2, 3)
+
+
+def _rows_turned(samples: list[Any]) -> Any:
+    for image, _ in samples:
+        image.transpose_(1, 2)
+    return default_collate(samples)
+
+
+def _rows_replaced(samples: list[Any]) -> Any:
+    for image, _ in samples:
+        image.set_(image.flip(-1))
+    return default_collate(samples)
+
+
+def _two_batches(samples: list[Any]) -> Any:
+    first, second = default_collate(samples)[0], default_collate(samples)[0]
+    return first.mul_(3), second
+
+
+def _stacked(samples: list[Any]) -> Any:
+    return torch.stack([image for image, _ in samples]).mul_(2), samples
+
+
 COLLATED: dict[str, Callable[[list[Any]], Any]] = {
     "as they are": list,
     "changed in place": _doubled,
+    "turned in place": _turned,
+    "turned rows": _rows_turned,
+    "replaced rows": _rows_replaced,
+    "two batches of the same": _two_batches,
+    "stacked": _stacked,
     "backwards": _backwards,
     "some": _first_two,
     "one batch twice": _both,
