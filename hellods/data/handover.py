@@ -1,6 +1,7 @@
 """Batches of images on their way from a DataLoader's workers to the process that they work for."""
 
 import copy
+import mmap
 import os
 import threading
 import weakref
@@ -39,14 +40,18 @@ class Handover:
     A slot belongs to the worker that claimed it, as long as that lives. Its turn is odd while a batch is on its way in
     it, and even otherwise.
 
+    Args:
+        turns: of all slots, which are behind them in the same memory, each of `SLOT` bytes.
+        inherited: whether it came from the process that started this one.
+
     Raises:
-        OSError: the memory has no descriptor.
+        OSError: that memory has no descriptor.
     """
 
-    def __init__(self, memory: Shared, *, inherited: bool = False) -> None:
-        self._memory, self._key = memory, os.fstat(memory.fileno()).st_ino
+    def __init__(self, turns: Shared, *, inherited: bool = False) -> None:
+        self._memory, self._key = turns, os.fstat(turns.fileno()).st_ino
         self._maker = None if inherited else os.getpid()
-        self._turns = memory.bytes[: 8 * SLOTS].numpy().view(np.int64)
+        self._turns, self._slots = turns.bytes.numpy().view(np.int64), dict[int, NDArray[np.uint8]]()
         self._owner, self._free, self._asked = 0, deque[int](), 0  # of a worker: the slots, and how many it asked for
         self._lock, self._batches = threading.Lock(), Batches()
         HANDOVERS[self._key] = self
@@ -96,9 +101,10 @@ class Handover:
         return True
 
     def _place(self, slot: int, size: int) -> NDArray[np.uint8]:
-        start = SLOT * (1 + slot)  # after the turns
-        place: NDArray[np.uint8] = self._memory.bytes[start : start + size].numpy()
-        return place
+        if slot not in self._slots:
+            seen = mmap.mmap(self._memory.fileno(), SLOT, offset=SLOT * (1 + slot))
+            self._slots[slot] = np.frombuffer(seen, np.uint8)
+        return self._slots[slot][:size]
 
     def send(self, lent: "Lent") -> tuple[Callable[..., Tensor], tuple[Any, ...]] | None:
         """Return what makes the other process receive this batch; None where it must go as any tensor does."""
@@ -177,16 +183,16 @@ def _is_at(start: int, row: Tensor, batch: Tensor) -> bool:
 
 def reserve() -> Handover | None:
     """Return room for batches on their way; None where memory has no descriptor by which a worker can claim it."""
-    if not hasattr(os, "memfd_create"):
-        return None
     try:
-        return Handover(Shared(SLOT * (1 + SLOTS)))
-    except (OSError, ValueError, OverflowError):
+        turns = Shared(8 * SLOTS)
+        os.truncate(turns.fileno(), SLOT * (1 + SLOTS))
+        return Handover(turns)
+    except OSError:
         return None
 
 
-def _inherited(memory: Shared | None) -> Handover | None:
-    return None if memory is None else Handover(memory, inherited=True)
+def _inherited(turns: Shared) -> Handover:
+    return Handover(turns, inherited=True)
 
 
 def _receive(key: int, *sent: Any) -> Tensor:

@@ -101,7 +101,8 @@ class Shared:
         self._descriptor = _descriptor() if descriptor is None else descriptor
         if self._descriptor is not None:
             weakref.finalize(self, os.close, self._descriptor)
-            os.truncate(self._descriptor, size)
+            if descriptor is None:
+                os.truncate(self._descriptor, size)
         place = mmap.mmap(-1 if self._descriptor is None else self._descriptor, size)
         self.bytes = torch.frombuffer(place, dtype=torch.uint8)
 

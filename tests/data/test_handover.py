@@ -17,7 +17,6 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, default
 from hellods import HelloDataset, HelloError
 from hellods.data import handover as module
 from hellods.data.handover import Handover, Lent, reserve
-from hellods.data.memory import Shared
 
 from .conftest import COUNT
 
@@ -29,7 +28,9 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Handover:
     """What a worker inherited, in a process that says it is one."""
     monkeypatch.setattr(module, "get_worker_info", lambda: True)
     monkeypatch.setattr("torch.utils.data.get_worker_info", lambda: True)
-    return Handover(Shared(module.SLOT * (1 + module.SLOTS)), inherited=True)
+    room = reserve()
+    assert room is not None
+    return Handover(room._memory, inherited=True)
 
 
 def lent(room: Handover, value: float = 7.0) -> Lent:
@@ -246,7 +247,7 @@ def test_a_data_set_that_only_the_workers_have(archive: Path) -> None:
 def test_larger_batches_than_there_is_room_for(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = HelloDataset(archive, labels="hard")
     expected = list(DataLoader(HelloDataset(archive, labels="hard"), 6))
-    monkeypatch.setattr(module, "SLOT", 4 * 3 * 12 * 12 * 5)
+    monkeypatch.setattr(module, "SLOT", 1 << 13)  # less than 6 views of 12 px
     torch.testing.assert_close(list(DataLoader(dataset, **options())), expected, rtol=0, atol=0)
     assert used(dataset) == 1  # the last batch, of two
 
