@@ -1,7 +1,6 @@
 """Batches of images on their way from a DataLoader's workers to the process that they work for."""
 
 import copy
-import mmap
 import os
 import threading
 import weakref
@@ -21,11 +20,12 @@ from torch.multiprocessing.reductions import reduce_tensor
 from torch.utils.data import get_worker_info
 from torch.utils.data._utils.collate import collate_tensor_fn, default_collate_fn_map
 
-from hellods.data.memory import Batches, Shared
+from hellods.data.memory import Batches, Shared, addresses_are_free, room
+from hellods.device import CPU
 from hellods.errors import HelloError
 
 SLOTS: Final = 64  # batches that can be on their way at a time, from all workers
-SLOT: Final = 1 << 29  # bytes that one has room for; the system gives as many as are written to
+SLOT: Final = 1 << 29  # addresses that one has; the system gives as much memory as is written to
 
 # What a batch that comes out of a worker knows its way by.
 HANDOVERS: Final[WeakValueDictionary[int, "Handover"]] = WeakValueDictionary()
@@ -40,19 +40,16 @@ class Handover:
     A slot belongs to the worker that claimed it, as long as that lives. Its turn is odd while a batch is on its way in
     it, and even otherwise.
 
-    Args:
-        turns: of all slots, which are behind them in the same memory, each of `SLOT` bytes.
-        inherited: whether it came from the process that started this one.
-
     Raises:
-        OSError: that memory has no descriptor.
+        OSError: the memory has no descriptor.
     """
 
-    def __init__(self, turns: Shared, *, inherited: bool = False) -> None:
-        self._memory, self._key = turns, os.fstat(turns.fileno()).st_ino
+    def __init__(self, memory: Shared, *, inherited: bool = False) -> None:
+        self._memory, self._key = memory, os.fstat(memory.fileno()).st_ino
         self._maker = None if inherited else os.getpid()
-        self._turns, self._slots = turns.bytes.numpy().view(np.int64), dict[int, NDArray[np.uint8]]()
-        self._owner, self._free, self._asked = 0, deque[int](), 0  # of a worker: the slots, and how many it asked for
+        self._turns = memory.bytes[: 8 * SLOTS].numpy().view(np.int64)
+        self._owner, self._free = 0, deque[int]()  # of a worker: the slots that are not lent
+        self._asked, self._claimed = 0, 0  # for how many it asked, and how many it got
         self._lock, self._batches = threading.Lock(), Batches()
         HANDOVERS[self._key] = self
 
@@ -67,7 +64,7 @@ class Handover:
         if get_worker_info() is None or self._maker == os.getpid() or not 0 < size <= SLOT:
             return None
         with self._lock:
-            slot = self._take()
+            slot = self._take(size)
         if slot is None:
             return None
         place = self._place(slot, size)
@@ -76,17 +73,20 @@ class Handover:
         lent._handover, lent._slot = self, slot
         return lent
 
-    def _take(self) -> int | None:
+    def _take(self, size: int) -> int | None:
         if self._owner != os.getpid():
-            self._owner, self._free, self._asked = os.getpid(), deque(), 0
+            self._owner, self._free, self._asked, self._claimed = os.getpid(), deque(), 0, 0
         for _ in range(len(self._free)):
             slot = self._free.pop()  # what was written last may be in the cache
             if self._turns[slot] % 2 == 0:
                 return slot
             self._free.appendleft(slot)
+        if (self._claimed + 1) * size > room(CPU):  # of which this worker has its share
+            return None
         while self._asked < SLOTS:
             slot, self._asked = self._asked, self._asked + 1
             if self._claim(slot):
+                self._claimed += 1
                 self._turns[slot] += self._turns[slot] % 2  # what a worker sent that is gone, and nobody received
                 return slot
         return None
@@ -94,6 +94,8 @@ class Handover:
     def _claim(self, slot: int) -> bool:
         import fcntl  # which Windows has not
 
+        # The system takes the lock back when this process ends, and also when it closes any descriptor of the memory:
+        # so it is mapped once, for mmap has one of its own.
         try:
             fcntl.lockf(self._memory.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, slot)
         except OSError:
@@ -101,10 +103,9 @@ class Handover:
         return True
 
     def _place(self, slot: int, size: int) -> NDArray[np.uint8]:
-        if slot not in self._slots:
-            seen = mmap.mmap(self._memory.fileno(), SLOT, offset=SLOT * (1 + slot))
-            self._slots[slot] = np.frombuffer(seen, np.uint8)
-        return self._slots[slot][:size]
+        start = SLOT * (1 + slot)  # after the turns
+        place: NDArray[np.uint8] = self._memory.bytes[start : start + size].numpy()
+        return place
 
     def send(self, lent: "Lent") -> tuple[Callable[..., Tensor], tuple[Any, ...]] | None:
         """Return what makes the other process receive this batch; None where it must go as any tensor does."""
@@ -119,10 +120,12 @@ class Handover:
         """Return a copy of a batch that was sent, in memory of this process."""
         batch = self._batches.empty(shape, dtype)
         pixels = batch.view(-1).view(torch.uint8).numpy()
-        np.copyto(pixels, self._place(slot, pixels.size))
         if self._turns[slot] != turn:
             raise HelloError("a batch of images was received after the worker that sent it had ended, or twice")
-        self._turns[slot] += 1
+        try:
+            np.copyto(pixels, self._place(slot, pixels.size))
+        finally:
+            self._turns[slot] += 1
         return batch
 
 
@@ -167,32 +170,33 @@ class Row(Plain):
 def _collate(rows: Sequence[Tensor], *, collate_fn_map: Any = None) -> Tensor:
     """Return the batch that these rows are, and where they are not one, whole and in order, stack them."""
     batch = rows[0]._batch if isinstance(rows[0], Row) else None
-    if batch is not None and not batch._collated and len(rows) == len(batch):
-        start, size = batch.data_ptr(), batch[0].nbytes
-        if all(_is_at(start + place * size, row, batch) for place, row in enumerate(rows)):
+    with torch._C.DisableTorchFunctionSubclass():
+        if batch is not None and not batch._collated and _are_rows(rows, batch):
             batch._collated = True
             return batch
     stacked: Tensor = collate_tensor_fn([row.as_subclass(Tensor) for row in rows], collate_fn_map=collate_fn_map)
     return stacked
 
 
-def _is_at(start: int, row: Tensor, batch: Tensor) -> bool:
-    """Whether a row is still in its place, and as it was."""
-    return row.data_ptr() == start and row.shape == batch.shape[1:] and row.is_contiguous()
+def _are_rows(tensors: Sequence[Tensor], batch: Tensor) -> bool:
+    """Whether these are all rows of a batch in their order, and as they were."""
+    start, shape, size = batch.data_ptr(), batch.shape[1:], batch[0].nbytes
+    return len(tensors) == len(batch) and all(
+        tensor.data_ptr() == start + place * size and tensor.shape == shape and tensor.is_contiguous()
+        for place, tensor in enumerate(tensors)
+    )
 
 
 def reserve() -> Handover | None:
     """Return room for batches on their way; None where memory has no descriptor by which a worker can claim it."""
     try:
-        turns = Shared(8 * SLOTS)
-        os.truncate(turns.fileno(), SLOT * (1 + SLOTS))
-        return Handover(turns)
-    except OSError:
+        return Handover(Shared(SLOT * (1 + SLOTS))) if addresses_are_free() else None
+    except (OSError, ValueError, OverflowError):
         return None
 
 
-def _inherited(turns: Shared) -> Handover:
-    return Handover(turns, inherited=True)
+def _inherited(memory: Shared | None) -> Handover | None:
+    return None if memory is None else Handover(memory, inherited=True)
 
 
 def _receive(key: int, *sent: Any) -> Tensor:

@@ -13,6 +13,7 @@ from torch.multiprocessing.reductions import reduce_tensor
 from torch.overrides import resolve_name
 from torch.utils._pytree import tree_map
 from torch.utils.data import get_worker_info
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from hellods.device import CPU, to_device
 from hellods.errors import LabelError
@@ -82,9 +83,6 @@ class LazyLabel(Tensor):
         label: LazyLabel = Tensor._make_wrapper_subclass(cls, shape, dtype=torch.float32, device=CPU)
         label._handles, label._labelers, label._made, label._whole = handles, labelers, None, None
         return label
-
-    def _typed_storage(self) -> Any:  # torch calls it without asking __torch_function__
-        return _NoStorage()
 
     def __tensor_flatten__(self) -> Any:  # by which torch.compile would look into it, and find nothing to compute with
         raise LabelError("torch.compile takes labels whose values are made: move them by .to(device) before")
@@ -196,9 +194,9 @@ def _shape(label: LazyLabel) -> torch.Size:
         return label.shape
 
 
-def _is_pinned(label: LazyLabel, *args: Any) -> bool:
+def _memory_fact(fact: Callable[..., bool], label: LazyLabel, *args: Any) -> bool:
     made = _found(label)  # which torch would ask for
-    return made is not None and made.is_pinned(*args)
+    return made is not None and fact(made, *args)
 
 
 def _repr(label: LazyLabel, *_: Any, **__: Any) -> str:
@@ -236,8 +234,7 @@ def _get(label: LazyLabel, index: Any) -> Tensor:
 
 def _stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None) -> Tensor:
     labels = [label for label in tensors if isinstance(label, LazyLabel) and _found(label) is None]
-    # A worker's default_collate brings its own `out`, in shared memory; handles need none.
-    if dim != 0 or len(labels) < len(tensors) or (out is not None and get_worker_info() is None):
+    if dim != 0 or len(labels) < len(tensors) or out is not None:
         return torch.stack([_plain(label, torch.stack) for label in tensors], dim, out=out)
     widths = {_shape(label)[-1] for label in labels}
     if len(widths) > 1:
@@ -264,20 +261,6 @@ def _deepcopy(label: LazyLabel, memo: dict[int, Any]) -> Tensor:
 
 def _reduce_values(label: LazyLabel, protocol: int) -> Any:
     return _values(label, CPU, Tensor.__reduce_ex__).__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
-
-
-class _NoStorage:
-    """What default_collate asks for room in shared memory: none is taken."""
-
-    def _new_shared(self, size: int, *, device: Any = None) -> Any:
-        return _nothing()._typed_storage()  # type: ignore[no-untyped-call]
-
-    def _is_shared(self) -> bool:
-        return False
-
-
-def _nothing() -> Tensor:
-    return torch.empty(0, dtype=torch.float32, device=CPU)
 
 
 def _asked(name: str) -> Callable[..., Any]:
@@ -307,7 +290,6 @@ _FACTS = (
     "is_leaf",
     "is_nested",
     "is_quantized",
-    "is_shared",
     "is_sparse",
     "itemsize",
     "layout",
@@ -334,11 +316,16 @@ LAZY: dict[Callable[..., Any], Callable[..., Any]] = {
     Tensor.to: _to,
     Tensor.cuda: _cuda,
     Tensor.pin_memory: lambda label, *_, **__: label,
-    Tensor.is_pinned: _is_pinned,
-    Tensor.new: lambda label, *args, **kwargs: _nothing().new(*args, **kwargs),
+    Tensor.is_pinned: partial(_memory_fact, Tensor.is_pinned),
+    Tensor.is_shared: partial(_memory_fact, Tensor.is_shared),
     torch.stack: _stack,
 }
 
 
+def _collate(labels: Sequence[Tensor], *, collate_fn_map: Any = None) -> Tensor:
+    return torch.stack(list(labels))  # where torch would ask for room in shared memory, which handles need not
+
+
+default_collate_fn_map[LazyLabel] = _collate
 # Between processes handles travel, not values; every other pickle goes through __reduce_ex__.
 ForkingPickler.register(LazyLabel, _reduce)

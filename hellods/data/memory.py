@@ -59,6 +59,15 @@ def _limits() -> Iterator[Path]:
                     yield LIMITS / "memory" / around / "memory.limit_in_bytes"
 
 
+def addresses_are_free() -> bool:
+    """Return whether this process may have addresses that it does not use, which a batch system may count as memory."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return False
+    return resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
+
+
 class Batches:
     """Memory for batches on the CPU: what nobody looks at any more is used again.
 
@@ -104,6 +113,8 @@ class Shared:
             if descriptor is None:
                 os.truncate(self._descriptor, size)
         place = mmap.mmap(-1 if self._descriptor is None else self._descriptor, size)
+        if hasattr(mmap, "MADV_DONTDUMP"):
+            place.madvise(mmap.MADV_DONTDUMP)  # or a core dump would take memory for all of it
         self.bytes = torch.frombuffer(place, dtype=torch.uint8)
 
     def fileno(self) -> int:

@@ -373,3 +373,11 @@ def test_part_of_a_part_of_a_part_is_a_view_of_the_whole(sines: Sines) -> None:
     assert sines.rows == 4
     part.zero_()
     assert whole.sum() == 0
+
+
+def test_stacking_in_a_worker_into_memory_of_others_needs_values(sines: Sines, monkeypatch: pytest.MonkeyPatch) -> None:
+    label = batch(sines)
+    rows, target = [label[0], label[1]], torch.zeros(2, 3)
+    monkeypatch.setattr("hellods.data.lazy.get_worker_info", lambda: True)
+    with pytest.raises(LabelError, match=r"^torch.stack needs label values, which a DataLoader worker does not make"):
+        torch.stack(rows, out=target)
