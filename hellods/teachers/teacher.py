@@ -29,7 +29,7 @@ logger = logging.getLogger("hellods")
 
 BATCH: Final = 100
 GIVEN: Final = "check its weights, `teacher_mean` and `teacher_std`"
-TRAINED: Final = "try later `teacher_stages`, more `teacher_epochs`, or another network"
+TRAINED: Final = "build with later `teacher_stages`, more `teacher_epochs`, or another network"
 
 
 class Teacher(nn.Module):

@@ -84,7 +84,9 @@ def test_two_swapped_classes_are_refused_and_named() -> None:
         check_teacher(teacher(Shade(order)), shades(50, wrong=0.2), 4)
 
 
-@pytest.mark.parametrize(("trained", "advice"), [(False, "check its weights"), (True, "try later `teacher_stages`")])
+@pytest.mark.parametrize(
+    ("trained", "advice"), [(False, "check its weights"), (True, "build with later `teacher_stages`")]
+)
 def test_teacher_near_chance_is_refused(trained: bool, advice: str) -> None:
     guesses = teacher(Shade(torch.zeros(10, dtype=torch.int64)), trained=trained)
     message = rf"shades: the teacher is right on 10\.0% of 500 images, near chance \(10\.0%\); {advice}"
