@@ -40,8 +40,8 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
     An image is decoded when it is first needed, and kept for all processes that this one starts; where the system
     cannot share memory with processes that are not forked, each of those decodes for itself. A GPU on which labels are
     made keeps all images too, as uint8, where they take no more than half of its free memory then. On Linux a data set
-    also keeps the memory through which workers hand over batches, of as many as ever were on their way at a time, but
-    no more than a quarter of the machine's; it must live as long in the process that takes the batches as in workers.
+    also keeps the memory through which its workers hand over batches, of as many as ever were on their way at a time,
+    and no more than a quarter of the machine's. Keep the data set as long as batches of its workers come.
 
     Args:
         path: of a `.hello` file.
