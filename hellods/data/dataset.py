@@ -273,15 +273,21 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
 
     def _finish(self, views: Tensor, handover: Handover | None = None) -> Any:
         """Return the images of views: a tensor, or a list of what `transform` or the handover makes of each."""
-        lent = None
-        if handover is not None and self.transform is None:
-            lent = handover.lend(views.shape, torch.float32 if self.normalize else torch.uint8)
-        if self.normalize:
-            facts, empty = self._samples.header.images, self._batches.empty
-            out = empty(views.shape, torch.float32) if lent is None and views.is_cpu else lent
-            views = normalize(views, facts.mean, facts.std, out)
-        elif lent is not None:
-            lent.copy_(views)
-        if lent is not None:
-            return lent.rows()
-        return views if self.transform is None or not len(views) else [self.transform(image) for image in views]
+        if self.transform is not None:
+            images = self._scale(views)
+            return [self.transform(image) for image in images] if len(images) else images
+        dtype = torch.float32 if self.normalize else torch.uint8
+        lent = None if handover is None else handover.lend(views.shape, dtype)
+        if lent is None:
+            return self._scale(views)
+        self._scale(views, lent)
+        return lent.rows()
+
+    def _scale(self, views: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return the views as `normalize=` says, in `out` where it is given."""
+        if not self.normalize:
+            return views if out is None else out.copy_(views)
+        facts = self._samples.header.images
+        if out is None and views.is_cpu:
+            out = self._batches.empty(views.shape, torch.float32)
+        return normalize(views, facts.mean, facts.std, out)
