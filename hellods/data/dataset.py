@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, default_collate
 
 from hellods.data.epochs import Epochs
 from hellods.data.handover import Handover, reserve
-from hellods.data.lazy import LazyLabel
+from hellods.data.lazy_label import LazyLabel
 from hellods.data.memory import Batches
 from hellods.data.options import Kind, Options, choose_views, plain_float, plain_int, read_views
 from hellods.data.samples import Samples

@@ -1,91 +1,45 @@
-"""The lazy label: a tensor of handles that becomes values in the process that needs them."""
+"""Lazy: a tensor whose values are made when something needs them."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from multiprocessing.reduction import ForkingPickler
-from typing import Any, Protocol
-from weakref import WeakValueDictionary
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import reduce_tensor
-from torch.overrides import resolve_name
 from torch.utils._pytree import tree_map
-from torch.utils.data import get_worker_info
-from torch.utils.data._utils.collate import default_collate_fn_map
 
-from hellods.device import CPU, to_device
-from hellods.errors import LabelError
+from hellods.device import CPU
+from hellods.errors import HelloError
 
 
-class Labeler(Protocol):
-    """Who turns handles into values."""
+class Lazy(Tensor):
+    """A tensor on the CPU whose values are made by the first operation that needs them.
 
-    @property
-    def id(self) -> int:
-        """What handles name it by: the same in every process that can make the same labels."""
-        ...
-
-    @property
-    def classes(self) -> Sequence[str]:
-        """The names of the K classes."""
-        ...
-
-    @property
-    def kind(self) -> str:
-        """What its labels are, as the options of a data set spell it."""
-        ...
-
-    def label(self, epochs: Tensor, indices: Tensor, device: torch.device) -> Tensor:
-        """Return float32 (B, K) on `device` for int64 (B,) epochs and indices."""
-        ...
-
-
-# The one piece of global state: a label that comes out of a worker has only the id of the data set it belongs to.
-LABELERS: WeakValueDictionary[int, Labeler] = WeakValueDictionary()
-
-
-class LazyLabel(Tensor):
-    """A float32 tensor (K,) or (B, K) whose values are made when `.to(device)` or an operation first needs them.
-
-    What it holds are int64 handles (labeler, epoch, index), of shape (3,) or (B, 3), so it crosses workers as a few
-    bytes. Shape, dtype, length, `repr`, stacking and slicing leave it lazy. A row or a slice is a view, as of any
-    tensor: its values are made with those of the whole. `torch.save`, `copy` and `pickle` take the values.
-
-    Raises:
-        LabelError: values are needed in a DataLoader worker, the data set is gone, or one batch holds labels of other
-            classes, of another kind, or at another temperature.
+    Its facts, such as its shape, are known before. A kind of it says in `_values_on` how values are made, and in `LAZY`
+    what else it answers without them. What changes it in place changes its values, which it then has.
     """
 
-    _handles: Tensor
-    _labelers: tuple[Labeler, ...]  # kept alive while the label is
+    LAZY: ClassVar[Mapping[Callable[..., Any], Callable[..., Any]]]
     _made: Tensor | None
-    _whole: "tuple[LazyLabel, int | range] | None"  # the label that this is a row, or some rows, of; and which
 
     @classmethod
-    def of(cls, handles: Tensor, width: int, labelers: tuple[Labeler, ...] | None = None) -> "LazyLabel":
-        """Return a label of int64 handles (..., 3) for `width` classes; labelers not given are looked up by id."""
-        if labelers is None:
-            found = map(LABELERS.get, dict.fromkeys(handles[..., 0].flatten().tolist()))
-            labelers = tuple(labeler for labeler in found if labeler is not None)
-        with torch.inference_mode(False):  # or autograd would not save it
-            return cls._new(handles, (*handles.shape[:-1], width), labelers)
+    def _new(cls, shape: Sequence[int], dtype: torch.dtype) -> Self:
+        """Return one without values; in inference mode, one that autograd would not save."""
+        lazy: Self = Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=CPU)
+        lazy._made = None
+        return lazy
 
-    @classmethod
-    def each(cls, handles: Tensor, width: int, labelers: tuple[Labeler, ...]) -> "list[LazyLabel]":
-        """Return the label of each row of int64 handles (B, 3)."""
-        with torch.inference_mode(False):
-            return [cls._new(row, (width,), labelers) for row in handles.unbind()]
+    def _found(self) -> Tensor | None:
+        """Return the values if they are made."""
+        return self._made
 
-    @classmethod
-    def _new(cls, handles: Tensor, shape: tuple[int, ...], labelers: tuple[Labeler, ...]) -> "LazyLabel":
-        label: LazyLabel = Tensor._make_wrapper_subclass(cls, shape, dtype=torch.float32, device=CPU)
-        label._handles, label._labelers, label._made, label._whole = handles, labelers, None, None
-        return label
+    def _values_on(self, device: torch.device, operation: Callable[..., Any]) -> Tensor:
+        """Return the values, on `device` where they can be made there, for an operation that needs them."""
+        raise NotImplementedError
 
     def __tensor_flatten__(self) -> Any:  # by which torch.compile would look into it, and find nothing to compute with
-        raise LabelError("torch.compile takes labels whose values are made: move them by .to(device) before")
+        raise HelloError("torch.compile takes tensors whose values are made: move this one by .to(device) before")
 
     @staticmethod
     def __tensor_unflatten__(*_: Any) -> Any:
@@ -96,9 +50,9 @@ class LazyLabel(Tensor):
         cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is torch.stack or (func in LAZY and args and isinstance(args[0], cls)):
-            return LAZY[func](*args, **kwargs)
-        args, kwargs = tree_map(partial(_plain, operation=func), (args, kwargs))
+        if func in cls.LAZY and (func is torch.stack or (args and isinstance(args[0], cls))):
+            return cls.LAZY[func](*args, **kwargs)
+        args, kwargs = tree_map(partial(plain, operation=func), (args, kwargs))
         return func(*args, **kwargs)
 
     @classmethod
@@ -106,161 +60,35 @@ class LazyLabel(Tensor):
         cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         # What no function of torch's Python was asked for: torch.tensor, scripts, the transforms of torch.func.
-        args, kwargs = tree_map(partial(_plain, operation=func), (args, kwargs or {}))
+        args, kwargs = tree_map(partial(plain, operation=func), (args, kwargs or {}))
         return func(*args, **kwargs)
 
 
-def _found(label: LazyLabel) -> Tensor | None:
-    if label._made is not None or label._whole is None:
-        return label._made
-    whole, rows = label._whole
-    values = _found(whole)
-    return None if values is None else _rows_of(values, rows)
+def plain(value: Any, operation: Callable[..., Any]) -> Any:
+    """Return the values of what is lazy, for an operation that needs them, and all else as it is."""
+    return value._values_on(CPU, operation) if isinstance(value, Lazy) else value
 
 
-def _values(label: LazyLabel, device: torch.device, operation: Callable[..., Any]) -> Tensor:
-    if device.type == "meta":  # which keeps no values
-        return _values(label, CPU, operation).to(device)
-    with torch.inference_mode(False), torch.enable_grad():  # what is kept is used in any mode
-        if label._whole is not None:
-            whole, rows = label._whole
-            values = _values(whole, device, operation)
-            if label._made is None or label._made.device != values.device:
-                label._made = _rows_of(values, rows)
-            return label._made
-        if label._made is None:
-            check_worker(resolve_name(operation) or getattr(operation, "__name__", "this"))
-            check_fork(device)
-            label._made = _ask(label, device)
-        label._made = label._made.to(device)
-        return label._made
-
-
-def _rows_of(values: Tensor, rows: int | range) -> Tensor:
-    """Return a view of one row, or of some."""
-    return values[rows] if isinstance(rows, int) else values[rows.start : rows.stop : rows.step]
-
-
-def check_worker(operation: str) -> None:
-    """Raise a LabelError in a DataLoader worker, where the label maker is never built."""
-    if get_worker_info() is not None:
-        raise LabelError(
-            f"{operation} needs label values, which a DataLoader worker does not make: do it after the loader, or with "
-            "num_workers=0, or take labels='hard'"
-        )
-
-
-def check_fork(device: torch.device) -> None:
-    """Raise a LabelError if `device` is CUDA's and this process was forked from one that uses CUDA."""
-    if device.type == "cuda" and torch.cuda._is_in_bad_fork():
-        raise LabelError(
-            f"{device} cannot be used in a process that was forked from one that uses CUDA: start it by 'spawn' or "
-            "'forkserver', or move images and labels in the first process"
-        )
-
-
-def _plain(value: Any, operation: Callable[..., Any]) -> Any:
-    return _values(value, CPU, operation) if isinstance(value, LazyLabel) else value
-
-
-def _ask(label: LazyLabel, device: torch.device) -> Tensor:
-    handles = label._handles.reshape(-1, 3)
-    labelers = {labeler.id: labeler for labeler in label._labelers}
-    keys = list(dict.fromkeys(handles[:, 0].tolist()))
-    for key in keys:
-        if key not in labelers:
-            raise LabelError("the HelloDataset of these labels is gone from this process: keep it while they are used")
-        if list(labelers[key].classes) != list(label._labelers[0].classes):
-            raise LabelError("one batch mixes labels of data sets whose classes differ: load them apart")
-        if labelers[key].kind != (kind := label._labelers[0].kind):
-            raise LabelError(f"one batch mixes {kind} and {labelers[key].kind}: load them apart")
-    if len(keys) == 1:
-        return labelers[keys[0]].label(handles[:, 1], handles[:, 2], device).view(_shape(label))
-    values = torch.empty(len(handles), _shape(label)[-1], dtype=torch.float32, device=device)
-    for key in keys:
-        rows = (handles[:, 0] == key).nonzero()[:, 0]
-        values[to_device(rows, device)] = labelers[key].label(handles[rows, 1], handles[rows, 2], device)
-    return values.view(_shape(label))
-
-
-def _fact(fact: Callable[..., Any], label: LazyLabel, *args: Any, **kwargs: Any) -> Any:
-    made = _found(label)
+def shape_of(lazy: Lazy) -> torch.Size:
+    """Return the shape that it had from the first."""
     with torch._C.DisableTorchFunctionSubclass():
-        return fact(label if made is None else made, *args, **kwargs)
+        return lazy.shape
 
 
-def _shape(label: LazyLabel) -> torch.Size:
+def _itself(fact: Callable[..., Any], lazy: Lazy, *args: Any) -> Any:
     with torch._C.DisableTorchFunctionSubclass():
-        return label.shape
+        return fact(lazy, *args)
 
 
-def _memory_fact(fact: Callable[..., bool], label: LazyLabel, *args: Any) -> bool:
-    made = _found(label)  # which torch would ask for
-    return made is not None and fact(made, *args)
+def _fact(fact: Callable[..., Any], lazy: Lazy, *args: Any, **kwargs: Any) -> Any:
+    made = lazy._found()
+    with torch._C.DisableTorchFunctionSubclass():
+        return fact(lazy if made is None else made, *args, **kwargs)
 
 
-def _repr(label: LazyLabel, *_: Any, **__: Any) -> str:
-    made = _found(label)
-    return f"LazyLabel(shape={tuple(_shape(label))}, not computed)" if made is None else repr(made)
-
-
-def _to(label: LazyLabel, *args: Any, **kwargs: Any) -> Tensor:
-    device = CPU
-    for wanted in (*args, *kwargs.values()):
-        if isinstance(wanted, Tensor):
-            device = wanted.device
-        elif isinstance(wanted, (torch.device, str, int)) and not isinstance(wanted, bool):
-            device = torch.device(wanted)
-    return _values(label, device, Tensor.to).to(*args, **kwargs)
-
-
-def _cuda(
-    label: LazyLabel, device: torch.device | int | str | None = None, non_blocking: bool = False, **kwargs: Any
-) -> Tensor:
-    return _to(label, "cuda" if device is None else device, non_blocking=non_blocking, **kwargs)
-
-
-def _get(label: LazyLabel, index: Any) -> Tensor:
-    some = isinstance(index, (int, slice)) and not isinstance(index, bool) and label._handles.ndim > 1
-    if some and _found(label) is None:
-        part = LazyLabel.of(label._handles[index], _shape(label)[-1], label._labelers)
-        whole, rows = label._whole or (label, range(len(label)))
-        if isinstance(rows, int):  # of batches that were stacked: it is one with rows itself
-            whole, rows = label, range(len(label))
-        part._whole = whole, rows[index]
-        return part
-    return _values(label, CPU, Tensor.__getitem__)[index]
-
-
-def _stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None) -> Tensor:
-    labels = [label for label in tensors if isinstance(label, LazyLabel) and _found(label) is None]
-    if dim != 0 or len(labels) < len(tensors) or out is not None:
-        return torch.stack([_plain(label, torch.stack) for label in tensors], dim, out=out)
-    widths = {_shape(label)[-1] for label in labels}
-    if len(widths) > 1:
-        raise LabelError(f"one batch mixes labels of {' and '.join(map(str, sorted(widths)))} classes: load them apart")
-    labelers = dict.fromkeys(labeler for label in labels for labeler in label._labelers)
-    return LazyLabel.of(torch.stack([label._handles for label in labels]), widths.pop(), tuple(labelers))
-
-
-def _rebuild(handles: Any, width: int) -> LazyLabel:
-    return LazyLabel.of(torch.from_numpy(handles), width)
-
-
-def _reduce(label: LazyLabel) -> Any:
-    made = _found(label)
-    if made is not None:
-        return reduce_tensor(made)  # type: ignore[no-untyped-call]
-    return _rebuild, (label._handles.numpy(), _shape(label)[-1])
-
-
-def _deepcopy(label: LazyLabel, memo: dict[int, Any]) -> Tensor:
-    # Not by `tree_map`, which would look for labels in all that was copied before.
-    return copy.deepcopy(_values(label, CPU, Tensor.__deepcopy__), memo)
-
-
-def _reduce_values(label: LazyLabel, protocol: int) -> Any:
-    return _values(label, CPU, Tensor.__reduce_ex__).__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
+def _deepcopy(lazy: Lazy, memo: dict[int, Any]) -> Tensor:
+    # Not by `tree_map`, which would look for what is lazy in all that was copied before.
+    return copy.deepcopy(lazy._values_on(CPU, Tensor.__deepcopy__), memo)
 
 
 def _asked(name: str) -> Callable[..., Any]:
@@ -269,14 +97,10 @@ def _asked(name: str) -> Callable[..., Any]:
     return found if callable(found) else found.__get__  # type: ignore[no-any-return]
 
 
-def _of_handles(name: str) -> Callable[[LazyLabel], Any]:
-    return lambda label: getattr(label._handles, name)
-
-
-# Where a label is: with its handles, wherever its values were asked for.
+# Where it is: on the CPU, wherever its values were asked for.
 _PLACE = ("device", "is_cpu", "is_cuda", "is_meta", "is_mps")
 
-# What all new float32 tensors of a shape have in common. Values that are made may differ by now, and answer themselves.
+# What all new tensors of a shape have in common. Values that are made may differ by now, and answer themselves.
 _FACTS = (
     "__len__",
     "dim",
@@ -302,30 +126,10 @@ _FACTS = (
     "stride",
 )
 
-# What is answered without values.
-LAZY: dict[Callable[..., Any], Callable[..., Any]] = {
-    **{_asked(name): _of_handles(name) for name in _PLACE},
+Lazy.LAZY = {
+    **{_asked(name): partial(_itself, _asked(name)) for name in _PLACE},
     **{_asked(name): partial(_fact, _asked(name)) for name in _FACTS},
     torch.is_complex: partial(_fact, torch.is_complex),
     torch.is_floating_point: partial(_fact, torch.is_floating_point),
     Tensor.__deepcopy__: _deepcopy,
-    Tensor.__repr__: _repr,
-    Tensor.__format__: _repr,
-    Tensor.__getitem__: _get,
-    Tensor.__reduce_ex__: _reduce_values,
-    Tensor.to: _to,
-    Tensor.cuda: _cuda,
-    Tensor.pin_memory: lambda label, *_, **__: label,
-    Tensor.is_pinned: partial(_memory_fact, Tensor.is_pinned),
-    Tensor.is_shared: partial(_memory_fact, Tensor.is_shared),
-    torch.stack: _stack,
 }
-
-
-def _collate(labels: Sequence[Tensor], *, collate_fn_map: Any = None) -> Tensor:
-    return torch.stack(list(labels))  # where torch would ask for room in shared memory, which handles need not
-
-
-default_collate_fn_map[LazyLabel] = _collate
-# Between processes handles travel, not values; every other pickle goes through __reduce_ex__.
-ForkingPickler.register(LazyLabel, _reduce)

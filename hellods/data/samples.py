@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hellods.data.images import Images
 from hellods.data.label_cache import LabelCache
-from hellods.data.lazy import LABELERS, check_fork, check_worker
+from hellods.data.lazy_label import LABELERS, check_fork, check_worker
 from hellods.data.memory import Shared
 from hellods.data.options import Options, read_projector_config, read_views
 from hellods.device import CPU, compute_device, float32_on_cpu, to_device

@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from hellods import HelloDataset, HelloLoader
-from hellods.data.lazy import LazyLabel
+from hellods.data.lazy_label import LazyLabel
 
 BATCH = 64
 CLASSES = 1000

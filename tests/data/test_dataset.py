@@ -28,7 +28,7 @@ from hellods import DigestError, FormatError, HelloDataset, HelloError, HelloLoa
 from hellods.data import images as images_module
 from hellods.data import samples as samples_module
 from hellods.data.epochs import Epochs
-from hellods.data.lazy import LazyLabel
+from hellods.data.lazy_label import LazyLabel
 from hellods.data.samples import CHECKED
 from hellods.device import CPU, compute_device
 from hellods.format.codecs import encode
@@ -410,7 +410,7 @@ def mixes(samples: list[Any]) -> tuple[Tensor, Tensor]:
 
 def test_values_in_a_worker_are_refused_with_a_remedy(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = HelloDataset(archive).__getitems__([0, 1])
-    monkeypatch.setattr("hellods.data.lazy.get_worker_info", object)
+    monkeypatch.setattr("hellods.data.lazy_label.get_worker_info", object)
     with pytest.raises(LabelError, match=r"^torch\.Tensor\.mul needs label values.*num_workers=0"):
         mixes(samples)
 
@@ -426,7 +426,7 @@ def test_values_in_a_real_worker_are_refused_in_the_training_loop(
 
 def test_label_maker_in_a_worker_is_refused(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = HelloDataset(archive)
-    monkeypatch.setattr("hellods.data.lazy.get_worker_info", object)
+    monkeypatch.setattr("hellods.data.lazy_label.get_worker_info", object)
     with pytest.raises(LabelError, match=r"^the label maker needs label values.*DataLoader worker"):
         dataset.label_maker(torch.zeros(1, 3, 12, 12, dtype=torch.uint8))
 

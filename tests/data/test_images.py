@@ -16,8 +16,8 @@ from hellods import Archive, FormatError, HelloDataset, HelloLoader
 from hellods.data import images as module
 from hellods.data import memory
 from hellods.data.images import Images
-from hellods.data.lazy import CPU
 from hellods.data.samples import CHECKED
+from hellods.device import CPU
 
 COUNT = 20  # images in the archive that conftest.py writes
 

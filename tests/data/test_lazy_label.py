@@ -14,7 +14,7 @@ from torch.utils.data import default_collate
 from torch.utils.data._utils.pin_memory import pin_memory
 from torchvision.transforms.v2 import CutMix
 
-from hellods.data.lazy import LABELERS, LazyLabel
+from hellods.data.lazy_label import LABELERS, LazyLabel
 from hellods.errors import LabelError
 
 
@@ -346,7 +346,7 @@ def test_torchvision_cutmix_mixes_the_values(sines: Sines) -> None:
 
 @pytest.mark.parametrize("name", ["cross entropy", "arithmetic", "row's shape", "dtype"])
 def test_compiled_function_refuses_a_label_that_is_not_made(name: str, sines: Sines) -> None:
-    with pytest.raises(Exception, match=r"LabelError: torch\.compile takes labels whose values are made"):
+    with pytest.raises(Exception, match=r"HelloError: torch\.compile takes tensors whose values are made"):
         torch.compile((OPERATIONS | FACTS)[name], backend="eager")(batch(sines))
 
 
@@ -378,6 +378,6 @@ def test_part_of_a_part_of_a_part_is_a_view_of_the_whole(sines: Sines) -> None:
 def test_stacking_in_a_worker_into_memory_of_others_needs_values(sines: Sines, monkeypatch: pytest.MonkeyPatch) -> None:
     label = batch(sines)
     rows, target = [label[0], label[1]], torch.zeros(2, 3)
-    monkeypatch.setattr("hellods.data.lazy.get_worker_info", lambda: True)
+    monkeypatch.setattr("hellods.data.lazy_label.get_worker_info", lambda: True)
     with pytest.raises(LabelError, match=r"^torch.stack needs label values, which a DataLoader worker does not make"):
         torch.stack(rows, out=target)
