@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from hellods.data.epochs import Epochs
-from hellods.data.handover import Handover, reserve
+from hellods.data.handover import Handover, Scale, reserve
 from hellods.data.lazy_label import LazyLabel
 from hellods.data.memory import Batches
 from hellods.data.options import Kind, Options, choose_views, plain_float, plain_int, read_views
@@ -218,7 +218,11 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
 
     def _get(self, indices: Sequence[int], handover: Handover | None = None) -> list[tuple[Any, Any]]:
         epochs, chosen = self._draw(indices)
-        images = self._finish(self._samples.view(epochs, chosen, CPU), handover)
+        views, images = self._samples.view(epochs, chosen, CPU), None
+        if handover is not None and self.transform is None:
+            images = handover.lend(views, self._scale())
+        if images is None:
+            images = self._finish(views)
         if self._samples.options.labels == "hard":
             return list(zip(images, self._samples.targets[chosen].tolist(), strict=True))
         handles = torch.stack([torch.full_like(epochs, self._samples.id), epochs, chosen], dim=1)
@@ -271,23 +275,14 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         epochs, period = self._epochs.take(chosen), self._samples.options.period
         return epochs if period is None else epochs % period, torch.tensor(chosen, dtype=torch.int64, device=CPU)
 
-    def _finish(self, views: Tensor, handover: Handover | None = None) -> Any:
-        """Return the images of views: a tensor, or a list of what `transform` or the handover makes of each."""
-        if self.transform is not None:
-            images = self._scale(views)
-            return [self.transform(image) for image in images] if len(images) else images
-        dtype = torch.float32 if self.normalize else torch.uint8
-        lent = None if handover is None else handover.lend(views.shape, dtype)
-        if lent is None:
-            return self._scale(views)
-        self._scale(views, lent)
-        return lent.rows()
-
-    def _scale(self, views: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return the views as `normalize=` says, in `out` where it is given."""
-        if not self.normalize:
-            return views if out is None else out.copy_(views)
+    def _scale(self) -> Scale:
         facts = self._samples.header.images
-        if out is None and views.is_cpu:
-            out = self._batches.empty(views.shape, torch.float32)
-        return normalize(views, facts.mean, facts.std, out)
+        return (facts.mean, facts.std) if self.normalize else None
+
+    def _finish(self, views: Tensor) -> Any:
+        """Return the images of views: a tensor, or a list of what `transform` makes of each."""
+        images, scale = views, self._scale()
+        if scale is not None:
+            out = self._batches.empty(views.shape, torch.float32) if views.is_cpu else None
+            images = normalize(views, *scale, out)
+        return images if self.transform is None or not len(images) else [self.transform(image) for image in images]

@@ -1,11 +1,11 @@
 """Batches of images on their way from a DataLoader's workers to the process that they work for."""
 
-import copy
 import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import prod
 from multiprocessing.context import get_spawning_popen
 from multiprocessing.reduction import ForkingPickler
@@ -20,22 +20,27 @@ from torch.multiprocessing.reductions import reduce_tensor
 from torch.utils.data import get_worker_info
 from torch.utils.data._utils.collate import collate_tensor_fn, default_collate_fn_map
 
+from hellods.data.lazy import Lazy, plain
 from hellods.data.memory import Batches, Shared, addresses_are_free, room
 from hellods.device import CPU
 from hellods.errors import HelloError
+from hellods.views.normalize import normalize
 
 SLOTS: Final = 64  # batches that can be on their way at a time, from all workers
 SLOT: Final = 1 << 29  # addresses that one has; the system gives as much memory as is written to
+
+Scale = tuple[Sequence[float], Sequence[float]] | None  # mean and deviation of each channel; None: as they are
 
 # What a batch that comes out of a worker knows its way by.
 HANDOVERS: Final[WeakValueDictionary[int, "Handover"]] = WeakValueDictionary()
 
 
 class Handover:
-    """Shared memory that workers write batches to, and that the process they work for copies them out of.
+    """Shared memory that workers write views to, and out of which the process they work for normalizes them.
 
-    It is used again and again. For each batch that is not in it, torch takes new shared memory, which the system hands
-    out page by page: writing 64 images of 224 px to that takes six times as long, and more than making them.
+    It is used again and again, and holds a byte where an image has a float32. For each batch that is not in it, torch
+    takes new shared memory, which the system hands out page by page: writing 64 images of 224 px to that takes six
+    times as long, and more than making them.
 
     A slot belongs to the worker that claimed it, as long as that lives. Its turn is odd while a batch is on its way in
     it, and even otherwise.
@@ -45,33 +50,33 @@ class Handover:
     """
 
     def __init__(self, memory: Shared, *, inherited: bool = False) -> None:
-        self._memory, self._key = memory, os.fstat(memory.fileno()).st_ino
+        self._memory, self.key = memory, os.fstat(memory.fileno()).st_ino
         self._maker = None if inherited else os.getpid()
         self._turns = memory.bytes[: 8 * SLOTS].numpy().view(np.int64)
         self._owner, self._free = 0, deque[int]()  # of a worker: the slots that are not lent
         self._asked, self._claimed = 0, 0  # for how many it asked, and how many it got
         self._lock, self._batches = threading.Lock(), Batches()
-        HANDOVERS[self._key] = self
+        HANDOVERS[self.key] = self
 
     def __reduce__(self) -> tuple[Callable[..., "Handover | None"], tuple[Any, ...]]:
         if get_spawning_popen() is None:
             return reserve, ()
         return _inherited, (self._memory,)
 
-    def lend(self, shape: Sequence[int], dtype: torch.dtype) -> "Lent | None":
-        """Return a batch for a worker to fill; None where this is none, or its batches cannot go this way."""
-        size = prod(shape) * dtype.itemsize
+    def lend(self, views: Tensor, scale: Scale) -> "list[LazyImages] | None":
+        """Return the images of uint8 views, which a worker hands on; None where this is none, or has no room."""
+        size = views.numel()
         if get_worker_info() is None or self._maker == os.getpid() or not 0 < size <= SLOT:
             return None
         with self._lock:
             slot = self._take(size)
         if slot is None:
             return None
-        place = self._place(slot, size)
+        place = self._place(slot, views.shape)
         weakref.finalize(place, self._free.append, slot).atexit = False
-        lent = torch.from_numpy(place).view(dtype).view(*shape).as_subclass(Lent)
-        lent._handover, lent._slot = self, slot
-        return lent
+        np.copyto(place, views.numpy())
+        with torch.inference_mode(False):
+            return LazyImages.each(Lent(handover=self, slot=slot, views=torch.from_numpy(place), scale=scale))
 
     def _take(self, size: int) -> int | None:
         if self._owner != os.getpid():
@@ -102,89 +107,101 @@ class Handover:
             return False
         return True
 
-    def _place(self, slot: int, size: int) -> NDArray[np.uint8]:
+    def _place(self, slot: int, shape: Sequence[int]) -> NDArray[np.uint8]:
         start = SLOT * (1 + slot)  # after the turns
-        place: NDArray[np.uint8] = self._memory.bytes[start : start + size].numpy()
+        place: NDArray[np.uint8] = self._memory.bytes[start : start + prod(shape)].numpy().reshape(shape)
         return place
 
-    def send(self, lent: "Lent") -> tuple[Callable[..., Tensor], tuple[Any, ...]] | None:
-        """Return what makes the other process receive this batch; None where it must go as any tensor does."""
-        place = self._place(lent._slot, lent.nbytes)
-        as_lent = lent.data_ptr() == place.ctypes.data and lent.is_contiguous() and not lent.requires_grad
-        if not as_lent or self._turns[lent._slot] % 2:  # or on its way already
+    def send(self, slot: int) -> int | None:
+        """Return the turn in which the other process receives what is in a slot; None if it is on its way already."""
+        if self._turns[slot] % 2:
             return None
-        self._turns[lent._slot] += 1
-        return _receive, (self._key, lent._slot, int(self._turns[lent._slot]), tuple(lent.shape), lent.dtype)
+        self._turns[slot] += 1
+        return int(self._turns[slot])
 
-    def receive(self, slot: int, turn: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Return a copy of a batch that was sent, in memory of this process."""
-        batch = self._batches.empty(shape, dtype)
-        pixels = batch.view(-1).view(torch.uint8).numpy()
+    def receive(self, slot: int, turn: int, shape: Sequence[int], scale: Scale) -> Tensor:
+        """Return the images of views that were sent, in memory of this process."""
         if self._turns[slot] != turn:
             raise HelloError("a batch of images was received after the worker that sent it had ended, or twice")
         try:
-            np.copyto(pixels, self._place(slot, pixels.size))
+            views = torch.from_numpy(self._place(slot, shape))
+            return scaled(views, scale, self._batches.empty(shape, _dtype(scale)))
         finally:
             self._turns[slot] += 1
-        return batch
 
 
-class Plain(Tensor):
-    """What is a tensor as any other to all that computes with it."""
+def scaled(views: Tensor, scale: Scale, out: Tensor) -> Tensor:
+    """Return the images of uint8 views on the CPU, written to `out`: normalized, or as they are."""
+    return out.copy_(views) if scale is None else normalize(views, *scale, out)
+
+
+def _dtype(scale: Scale) -> torch.dtype:
+    return torch.uint8 if scale is None else torch.float32
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lent:
+    """Views in a slot, which is free again when nothing refers to them."""
+
+    handover: Handover
+    slot: int
+    views: Tensor  # uint8 (B, 3, S, S)
+    scale: Scale
+
+
+class LazyImages(Lazy):
+    """The images of lent views (B, 3, S, S), or one of them (3, S, S), which are scaled where values are needed.
+
+    In a worker that is seldom. The images that `default_collate` finds together, whole and in order, are their batch,
+    and it travels as views. `torch.save`, `copy`, `pickle` and all that computes take the values.
+    """
+
+    _lent: Lent
+    _place: int | None  # of the one that it is
 
     @classmethod
-    def __torch_function__(
-        cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        with torch._C.DisableTorchFunctionSubclass():
-            return func(*args, **(kwargs or {}))
+    def each(cls, lent: Lent) -> "list[LazyImages]":
+        """Return every image of lent views."""
+        return [cls.of(lent, place) for place in range(len(lent.views))]
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.as_subclass(Tensor).__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
+    @classmethod
+    def of(cls, lent: Lent, place: int | None = None) -> "LazyImages":
+        """Return one image of lent views, or the batch."""
+        shape = lent.views.shape if place is None else lent.views.shape[1:]
+        images = cls._new(shape, _dtype(lent.scale))
+        images._lent, images._place = lent, place
+        return images
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        return copy.deepcopy(self.as_subclass(Tensor), memo)
-
-
-class Lent(Plain):
-    """A batch that is in a slot; its rows are in the same memory."""
-
-    _handover: Handover
-    _slot: int
-    _collated = False  # whether somebody has it: another time it would be the same memory, where torch makes another
-
-    def rows(self) -> list["Row"]:
-        """Return its images, which default_collate makes this batch of."""
-        rows = [row.as_subclass(Row) for row in self.unbind()]
-        for row in rows:
-            row._batch = self
-        return rows
+    def _values_on(self, device: torch.device, operation: Callable[..., Any]) -> Tensor:
+        if self._made is None:
+            lent, place = self._lent, self._place
+            views = lent.views if place is None else lent.views[place : place + 1]
+            with torch.inference_mode(False):  # what is kept is used in any mode
+                images = scaled(views, lent.scale, torch.empty(views.shape, dtype=_dtype(lent.scale), device=CPU))
+                self._made = images if place is None else images[0]
+        return self._made
 
 
-class Row(Plain):
-    """An image of a batch that is in a slot."""
-
-    _batch: Lent
-
-
-def _collate(rows: Sequence[Tensor], *, collate_fn_map: Any = None) -> Tensor:
-    """Return the batch that these rows are, and where they are not one, whole and in order, stack them."""
-    batch = rows[0]._batch if isinstance(rows[0], Row) else None
-    with torch._C.DisableTorchFunctionSubclass():
-        if batch is not None and not batch._collated and _are_rows(rows, batch):
-            batch._collated = True
-            return batch
-    stacked: Tensor = collate_tensor_fn([row.as_subclass(Tensor) for row in rows], collate_fn_map=collate_fn_map)
+def _collate(images: Sequence[LazyImages], *, collate_fn_map: Any = None) -> Tensor:
+    """Return the batch that these images are, and where they are not one, whole and in order, stack them."""
+    lent = images[0]._lent
+    if len(images) == len(lent.views) and all(_is_that(image, lent, place) for place, image in enumerate(images)):
+        return LazyImages.of(lent)
+    stacked: Tensor = collate_tensor_fn([plain(image, torch.stack) for image in images], collate_fn_map=collate_fn_map)
     return stacked
 
 
-def _are_rows(tensors: Sequence[Tensor], batch: Tensor) -> bool:
-    """Whether these are all rows of a batch in their order, and as they were."""
-    start, shape, size = batch.data_ptr(), batch.shape[1:], batch[0].nbytes
-    return len(tensors) == len(batch) and all(
-        tensor.data_ptr() == start + place * size and tensor.shape == shape and tensor.is_contiguous()
-        for place, tensor in enumerate(tensors)
-    )
+def _is_that(image: Tensor, lent: Lent, place: int) -> bool:
+    """Whether this is the image of that view, and nobody has changed it."""
+    return isinstance(image, LazyImages) and image._lent is lent and image._place == place and image._made is None
+
+
+def _reduce(images: LazyImages) -> Any:
+    lent = images._lent
+    turn = lent.handover.send(lent.slot) if images._place is None and images._made is None else None
+    if turn is None:
+        return reduce_tensor(images._values_on(CPU, reduce_tensor))  # type: ignore[no-untyped-call]
+    return _receive, (lent.handover.key, lent.slot, turn, tuple(lent.views.shape), lent.scale)
 
 
 def reserve() -> Handover | None:
@@ -206,14 +223,5 @@ def _receive(key: int, *sent: Any) -> Tensor:
     return handover.receive(*sent)
 
 
-def _reduce(batch: Lent) -> Any:
-    return batch._handover.send(batch) or _reduce_plain(batch)
-
-
-def _reduce_plain(images: Plain) -> Any:
-    return reduce_tensor(images.as_subclass(Tensor))  # type: ignore[no-untyped-call]
-
-
-default_collate_fn_map[Row] = _collate
-ForkingPickler.register(Lent, _reduce)
-ForkingPickler.register(Row, _reduce_plain)
+default_collate_fn_map[LazyImages] = _collate
+ForkingPickler.register(LazyImages, _reduce)

@@ -76,16 +76,19 @@ def _one_by_one(images: Tensor, drawn: Draw, views: Tensor) -> None:
 
     def show(places: range) -> None:
         others = None if drawn.partner is None else _unmixed(images, drawn.partner, places)
-        for place, view in zip(places, _unmixed(images, drawn, places), strict=True):
+        for place, (view, flip) in zip(places, _unmixed(images, drawn, places), strict=True):
             np.copyto(targets[place], view)
+            if flip:
+                _mirror(targets[place])
             if others is not None:
-                _mix_in(targets[place], next(others), drawn, place)
+                other, flip = next(others)
+                _mix_in(targets[place], other[:, :, ::-1] if flip else other, drawn, place)
 
     in_threads(show, len(views))
 
 
-def _unmixed(images: Tensor, drawn: Draw, places: range) -> Iterator[NDArray[np.uint8]]:
-    """Yield the views at some places, uint8 (3, S, S)."""
+def _unmixed(images: Tensor, drawn: Draw, places: range) -> Iterator[tuple[NDArray[np.uint8], int]]:
+    """Yield the views at some places, uint8 (3, S, S), and whether they are still to be mirrored."""
     size, some = (drawn.size, drawn.size), slice(places.start, places.stop)
     facts = (drawn.index, drawn.box, drawn.flip, drawn.rows, drawn.columns)
     pictures = images.permute(0, 2, 3, 1).numpy()  # numpy copies in this thread, where torch would wait for its own
@@ -97,7 +100,13 @@ def _unmixed(images: Tensor, drawn: Draw, places: range) -> Iterator[NDArray[np.
         # channels_last, which the kernel is fast with, and without which it fails for views of one pixel
         shown = torch.from_numpy(np.ascontiguousarray(crop))[None].permute(0, 3, 1, 2)
         view: NDArray[np.uint8] = interpolate(shown, size, mode="bilinear", antialias=True)[0].numpy()
-        yield view[:, :, ::-1] if flip else view
+        yield view, flip
+
+
+def _mirror(view: NDArray[np.uint8]) -> None:
+    """Turn each row round, in place: a byte at a time takes as long as resizing, in words an eighth of that."""
+    size = 8 if view.shape[2] % 8 == 0 else 1
+    np.copyto(view.view(f"<u{size}"), view.view(f">u{size}")[:, :, ::-1])
 
 
 def _runs(start: int, length: int, strips: Sequence[int], side: int) -> list[slice]:

@@ -15,10 +15,12 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, default_collate
+from torchvision.transforms.v2.functional import horizontal_flip
 
 from hellods import HelloDataset, HelloError
 from hellods.data import handover as module
-from hellods.data.handover import Handover, Lent, reserve
+from hellods.data.handover import Handover, LazyImages, reserve
+from hellods.views.normalize import normalize
 
 from .conftest import COUNT
 
@@ -35,12 +37,19 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Handover:
     return Handover(room._memory, inherited=True)
 
 
-def lent(room: Handover, value: float = 7.0) -> Lent:
-    batch = room.lend((4, 3, 2, 2), torch.float32)
-    assert batch is not None
-    for place, image in enumerate(batch):
-        image.fill_(value + place)
-    return batch
+VIEWS = torch.arange(48, dtype=torch.uint8).view(4, 3, 2, 2)
+SCALE = (0.25, 0.5, 0.75), (0.5, 1.0, 2.0)
+IMAGES = normalize(VIEWS, *SCALE)
+
+
+def lent(room: Handover) -> list[LazyImages]:
+    images = room.lend(VIEWS, SCALE)
+    assert images is not None
+    return images
+
+
+def slot(images: list[LazyImages]) -> int:
+    return images[0]._lent.slot
 
 
 def received(batch: Any) -> Any:
@@ -161,6 +170,13 @@ def _rows_replaced(samples: list[Any]) -> Any:
     return default_collate(samples)
 
 
+def _changed_after(samples: list[Any]) -> Any:
+    batch = default_collate(samples)
+    for image, _ in samples:
+        image.zero_()
+    return batch
+
+
 def _two_batches(samples: list[Any]) -> Any:
     first, second = default_collate(samples)[0], default_collate(samples)[0]
     return first.mul_(3), second
@@ -176,6 +192,7 @@ COLLATED: dict[str, Callable[[list[Any]], Any]] = {
     "turned in place": _turned,
     "turned rows": _rows_turned,
     "replaced rows": _rows_replaced,
+    "changed after collating": _changed_after,
     "two batches of the same": _two_batches,
     "stacked": _stacked,
     "backwards": _backwards,
@@ -251,18 +268,17 @@ def test_a_data_set_that_only_the_workers_have(archive: Path) -> None:
 def test_larger_batches_than_there_is_room_for(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = HelloDataset(archive, labels="hard")
     expected = list(DataLoader(HelloDataset(archive, labels="hard"), 6))
-    monkeypatch.setattr(module, "SLOT", 1 << 13)  # less than 6 views of 12 px
+    monkeypatch.setattr(module, "SLOT", 1 << 11)  # less than 6 views of 12 px
     torch.testing.assert_close(list(DataLoader(dataset, **options())), expected, rtol=0, atol=0)
     assert used(dataset) == 1  # the last batch, of two
 
 
 def test_a_worker_takes_no_more_memory_than_its_share(room: Handover, monkeypatch: pytest.MonkeyPatch) -> None:
-    size = 4 * 4 * 3 * 2 * 2
-    monkeypatch.setattr(module, "room", lambda device: 2 * size)
+    monkeypatch.setattr(module, "room", lambda device: 2 * VIEWS.nbytes)
     kept = [lent(room), lent(room)]
-    assert room.lend((4, 3, 2, 2), torch.float32) is None
+    assert room.lend(VIEWS, SCALE) is None
     del kept[0]
-    assert room.lend((4, 3, 2, 2), torch.float32) is not None
+    assert room.lend(VIEWS, SCALE) is not None
 
 
 def test_there_is_none_where_addresses_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,110 +297,167 @@ def test_it_is_in_no_core_dump(room: Handover) -> None:
 
 
 def test_a_slot_is_free_when_its_batch_was_received(room: Handover) -> None:
-    batch = lent(room)
-    place = batch.data_ptr()
-    sent = ForkingPickler.dumps(batch)
-    del batch
-    other = lent(room, 20.0)
-    assert other.data_ptr() != place  # that one is on its way
-    images = pickle.loads(sent)
-    assert images[:, 0, 0, 0].tolist() == [7, 8, 9, 10]
-    assert lent(room, 30.0).data_ptr() == place
-    assert images[:, 0, 0, 0].tolist() == [7, 8, 9, 10]  # a copy
+    images = lent(room)
+    first = slot(images)
+    sent = ForkingPickler.dumps(default_collate(images))
+    del images
+    other = room.lend(VIEWS + 1, SCALE)
+    assert other is not None
+    assert slot(other) != first  # that one is on its way
+    found = pickle.loads(sent)
+    assert torch.equal(found, IMAGES)
+    again = room.lend(VIEWS + 2, SCALE)
+    assert again is not None
+    assert slot(again) == first
+    assert torch.equal(found, IMAGES)  # a copy
 
 
 def test_a_slot_that_was_never_sent_is_free(room: Handover) -> None:
-    batch = lent(room)
-    place, row = batch.data_ptr(), batch.rows()[2]
-    del batch
-    assert lent(room).data_ptr() != place
-    del row
-    assert lent(room).data_ptr() == place
+    images = lent(room)
+    first, image = slot(images), images[2]
+    del images
+    assert slot(lent(room)) != first
+    del image
+    assert slot(lent(room)) == first
 
 
-def test_rows_become_their_batch(room: Handover) -> None:
-    batch = lent(room)
-    collated = default_collate(batch.rows())
-    assert collated is batch
-    assert received(collated)[:, 0, 0, 0].tolist() == [7, 8, 9, 10]
+def test_images_become_their_batch(room: Handover) -> None:
+    collated = default_collate(lent(room))
+    assert isinstance(collated, LazyImages)
+    assert collated.shape == VIEWS.shape
+    assert len(ForkingPickler.dumps(collated)) < 1000
+    found = received(collated)
+    assert type(found) is Tensor
+    assert torch.equal(found, IMAGES)
+
+
+def test_large_images_alone(room: Handover) -> None:
+    views = torch.arange(2 * 3 * 400 * 600).view(2, 3, 400, 600).to(torch.uint8)
+    images = room.lend(views, SCALE)
+    assert images is not None
+    for image, expected in zip(images, normalize(views, *SCALE), strict=True):
+        assert torch.equal(image, expected)
+
+
+def test_those_that_are_not_normalized_travel_as_they_are(room: Handover) -> None:
+    images = room.lend(VIEWS, None)
+    assert images is not None
+    assert torch.equal(images[3], VIEWS[3])
+    assert torch.equal(received(default_collate(room.lend(VIEWS, None))), VIEWS)
+
+
+def test_what_is_changed_in_place_is_what_travels(room: Handover) -> None:
+    images = lent(room)
+    images[1].mul_(2)
+    assert torch.equal(received(default_collate(images)), IMAGES * torch.tensor([1, 2, 1, 1])[:, None, None, None])
+    batch = default_collate(lent(room))
+    batch.add_(1)
+    assert torch.equal(received(batch), IMAGES + 1)
+
+
+def test_a_batch_stays_as_it_was_collated(room: Handover) -> None:
+    images = lent(room)
+    first, second = default_collate(images), default_collate(images)
+    images[0].zero_()
+    first.mul_(3)
+    assert torch.equal(received(first), IMAGES * 3)
+    assert torch.equal(received(second), IMAGES)
 
 
 def test_a_batch_that_is_on_its_way_goes_as_any_tensor_the_second_time(room: Handover) -> None:
-    batch = lent(room)
+    batch = default_collate(lent(room))
     first, second = ForkingPickler.dumps(batch), ForkingPickler.dumps(batch)
     assert torch.equal(pickle.loads(first), pickle.loads(second))
 
 
-def test_so_does_one_that_is_in_other_memory(room: Handover) -> None:
-    batch = lent(room)
-    batch.share_memory_()
-    assert room.send(batch) is None
-    assert received(batch)[:, 0, 0, 0].tolist() == [7, 8, 9, 10]
-
-
 def test_a_batch_is_received_once(room: Handover) -> None:
-    sent = ForkingPickler.dumps(lent(room))
+    sent = ForkingPickler.dumps(default_collate(lent(room)))
     pickle.loads(sent)
     with pytest.raises(HelloError, match=r"^a batch of images was received after .* had ended, or twice$"):
         pickle.loads(sent)
 
 
 def test_a_slot_comes_back_when_receiving_is_interrupted(room: Handover, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = lent(room)
-    place, sent = batch.data_ptr(), ForkingPickler.dumps(batch)
-    del batch
+    images = lent(room)
+    first, sent = slot(images), ForkingPickler.dumps(default_collate(images))
+    del images
 
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(np, "copyto", interrupted)
+        patch.setattr(module, "normalize", interrupted)
         with pytest.raises(KeyboardInterrupt):
             pickle.loads(sent)
-    assert lent(room).data_ptr() == place
+    assert slot(lent(room)) == first
 
 
 def test_a_batch_of_a_data_set_that_is_gone(monkeypatch: pytest.MonkeyPatch, room: Handover) -> None:
-    sent = ForkingPickler.dumps(lent(room))
+    sent = ForkingPickler.dumps(default_collate(lent(room)))
     monkeypatch.setattr(module, "HANDOVERS", {})
     with pytest.raises(HelloError, match=r"the HelloDataset of these images is gone"):
         pickle.loads(sent)
 
 
-@pytest.mark.parametrize("part", ["batch", "row"])
-def test_to_all_else_they_are_plain_tensors(part: str, room: Handover) -> None:
-    images: Tensor = lent(room) if part == "batch" else lent(room).rows()[1]
-    plain = images.as_subclass(Tensor)
-    for value in (
-        images + 1,
-        images.clone(),
-        copy.copy(images),
-        copy.deepcopy(images),
-        images[:1],
-        torch.stack([images]),
-    ):
-        assert type(value) is Tensor
-    assert torch.equal(torch.cat([images, images]), torch.cat([plain, plain]))
+def _scripted(images: Tensor) -> Tensor:
+    return images * 2 - images.size(-1)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")
+@pytest.mark.parametrize("part", ["batch", "image"])
+def test_to_all_else_they_are_float32_tensors(part: str, room: Handover) -> None:
+    def images() -> Tensor:
+        """Return them anew, without values."""
+        found: Tensor = default_collate(lent(room)) if part == "batch" else lent(room)[1]
+        return found
+
+    expected = IMAGES if part == "batch" else IMAGES[1]
+    for fact in ("shape", "dtype", "device", "ndim", "is_cuda", "requires_grad", "layout", "nbytes"):
+        assert getattr(images(), fact) == getattr(expected, fact)
+    for stays in (lambda value: value.numel(), len, Tensor.stride, Tensor.is_contiguous, torch.is_floating_point):
+        assert stays(images()) == stays(expected)
+    made: dict[str, tuple[Any, Any]] = {
+        "sum": (images() + 1, expected + 1),
+        "clone": (images().clone(), expected),
+        "copy": (copy.copy(images()), expected),
+        "deepcopy": (copy.deepcopy(images()), expected),
+        "slice": (images()[:1], expected[:1]),
+        "stack": (torch.stack([images()]), expected[None]),
+        "cat": (torch.cat([images(), expected]), torch.cat([expected, expected])),
+        "pickle": (pickle.loads(pickle.dumps(images())), expected),
+        "script": (torch.jit.script(_scripted)(images()), _scripted(expected)),
+        "vmap": (torch.func.vmap(torch.neg)(images()), -expected),
+        "copied from": (torch.empty(expected.shape).copy_(images()), expected),
+        "flipped by torchvision": (horizontal_flip(images()), horizontal_flip(expected)),
+        "on no device": (images().to("meta").shape, expected.shape),
+    }
+    for way, (found, wanted) in made.items():
+        if isinstance(wanted, Tensor):
+            assert type(found) is Tensor, way
+            assert torch.equal(found, wanted), way
+        else:
+            assert found == wanted, way
+    assert np.array_equal(np.asarray(images()), expected.numpy())
+    assert np.array_equal(images().numpy(), expected.numpy())
+    assert repr(images()) == repr(expected)
+    assert [row.tolist() for row in images()] == expected.tolist()
     saved = io.BytesIO()
-    torch.save(images, saved)
+    torch.save(images(), saved)
     saved.seek(0)
-    found = torch.load(saved, weights_only=True)
-    assert type(found) is Tensor
-    assert torch.equal(found, plain)
-    assert type(pickle.loads(pickle.dumps(images))) is Tensor
+    assert torch.equal(torch.load(saved, weights_only=True), expected)
 
 
 def test_only_workers_get_any() -> None:
     room = reserve()
     assert room is not None
-    assert room.lend((1,), torch.float32) is None
+    assert room.lend(VIEWS, SCALE) is None
 
 
 def test_a_copy_of_a_data_set_has_room_of_its_own(archive: Path) -> None:
     dataset = HelloDataset(archive, labels="hard")
     for other in (pickle.loads(pickle.dumps(dataset)), copy.deepcopy(dataset)):
         assert other._handover is not dataset._handover
-        assert other._handover._key != dataset._handover._key
+        assert other._handover.key != dataset._handover.key
 
 
 def test_a_slot_belongs_to_one_process(room: Handover) -> None:
@@ -392,7 +465,7 @@ def test_a_slot_belongs_to_one_process(room: Handover) -> None:
     if (child := os.fork()) == 0:
         code = 1
         try:
-            code = 0 if lent(room).data_ptr() != first.data_ptr() else 2
+            code = 0 if slot(lent(room)) != slot(first) else 2
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
