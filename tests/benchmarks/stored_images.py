@@ -13,29 +13,18 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import torch
 from builds import SETS
 from common import RESULTS, record
 from fits import prefix, student, subject
-from torch import Tensor
 
-from hellods.format.codecs import CODECS, decode, encode
+from hellods.distill.store import as_stored
+from hellods.format.codecs import CODECS
 
 QUALITIES = (95, 90, 75, 60, 40)
 STORED: dict[str, tuple[str, int | None]] = {
     **{f"{name}, lossless": (name, None) for name, codec in CODECS.items() if codec.lossless},
     **{f"{name} {quality}": (name, quality) for name, codec in CODECS.items() if codec.lossy for quality in QUALITIES},
 }
-
-
-def stored(images: Tensor, codec: str, quality: int | None) -> tuple[Tensor, int]:
-    """Return the images as they come back, uint8 (N, 3, H, W), and their bytes."""
-    pictures = images.permute(0, 2, 3, 1).numpy()
-    streams = [encode(np.ascontiguousarray(picture), codec, quality) for picture in pictures]
-    height, width = pictures.shape[1:3]
-    back = np.stack([decode(stream, codec, height, width, "image") for stream in streams])
-    return torch.from_numpy(back).permute(0, 3, 1, 2), sum(map(len, streams))
 
 
 def main() -> None:
@@ -52,13 +41,13 @@ def main() -> None:
     for way in options.only:
         found = json.loads(kept.read_text())["stored"] if kept.exists() else {}
         done = found.get(way, {}).get("students", [])
-        images, size = stored(here.images, *STORED[way])
+        streams, images = as_stored(here.images, *STORED[way])
         error = (images.float() - here.images.float()).square().mean().item()
         seeds = range(len(done), options.students)
         done = done + [student(replace(here, images=images), here.assistant, seed).accuracy for seed in seeds]
-        print(way, size, done, file=sys.stderr, flush=True)
+        print(way, error, done, file=sys.stderr, flush=True)
         found = json.loads(kept.read_text())["stored"] if kept.exists() else {}  # of another run beside this one
-        facts = {"bytes": size, "squared_error": round(error, 2), "students": done}
+        facts = {"bytes": sum(map(len, streams)), "squared_error": round(error, 2), "students": done}
         record(name, {"stored": found | {way: facts}})
 
 
