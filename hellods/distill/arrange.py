@@ -16,6 +16,7 @@ from hellods.distill.recipe import (
     LEAST_SIDE,
     NO_ASSISTANT,
     PRESETS,
+    QUALITY,
     RANK,
     RANKS,
     SMALL,
@@ -117,8 +118,6 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Resol
     except ValueError as cause:
         raise OptionError(str(cause)) from cause
     side, factor = side_and_factor(recipe, source)
-    small = side <= SMALL
-    lossless = recipe.codec == "png" or (small and recipe.codec == "webp")
     assistant = recipe.assistant or (NO_ASSISTANT if inputs.trained else usual_network(side))
     if inputs.trained and assistant != NO_ASSISTANT:
         raise OptionError(
@@ -138,7 +137,7 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Resol
         "side": side,
         "flip": not source.handed if recipe.flip is None else recipe.flip,
         "factor": factor,
-        "quality": recipe.quality if recipe.quality or lossless else 90,
+        "quality": None if recipe.codec == "png" else recipe.quality or QUALITY,
         "assistant": assistant,
         "teacher_epochs": recipe.epochs if own_kind else None,
         "teacher_stages": recipe.teacher_stages or (best_stages(recipe, len(source)) if own_kind else None),
