@@ -6,6 +6,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from multiprocessing.context import get_spawning_popen
 from multiprocessing.reduction import ForkingPickler
@@ -114,10 +115,11 @@ class Handover:
 
     def send(self, slot: int) -> int | None:
         """Return the turn in which the other process receives what is in a slot; None if it is on its way already."""
-        if self._turns[slot] % 2:
-            return None
-        self._turns[slot] += 1
-        return int(self._turns[slot])
+        with self._lock:
+            if self._turns[slot] % 2:
+                return None
+            self._turns[slot] += 1
+            return int(self._turns[slot])
 
     def receive(self, slot: int, turn: int, shape: Sequence[int], scale: Scale) -> Tensor:
         """Return the images of views that were sent, in memory of this process."""
@@ -139,7 +141,7 @@ def _dtype(scale: Scale) -> torch.dtype:
     return torch.uint8 if scale is None else torch.float32
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class Lent:
     """Views in a slot, which is free again when nothing refers to them."""
 
@@ -147,6 +149,17 @@ class Lent:
     slot: int
     views: Tensor  # uint8 (B, 3, S, S)
     scale: Scale
+
+    def new_images(self) -> Tensor:
+        """Return the images of these views."""
+        with torch.inference_mode(False):  # what is kept is used in any mode
+            out = torch.empty(self.views.shape, dtype=_dtype(self.scale), device=CPU)
+            return scaled(self.views, self.scale, out)
+
+    @cached_property
+    def images(self) -> Tensor:
+        """What its images are each a row of: one memory, for torch has one descriptor on its way for each."""
+        return self.new_images()
 
 
 class LazyImages(Lazy):
@@ -175,19 +188,17 @@ class LazyImages(Lazy):
     def _values_on(self, device: torch.device, operation: Callable[..., Any]) -> Tensor:
         if self._made is None:
             lent, place = self._lent, self._place
-            views = lent.views if place is None else lent.views[place : place + 1]
-            with torch.inference_mode(False):  # what is kept is used in any mode
-                images = scaled(views, lent.scale, torch.empty(views.shape, dtype=_dtype(lent.scale), device=CPU))
-                self._made = images if place is None else images[0]
+            self._made = lent.new_images() if place is None else lent.images[place]
         return self._made
 
 
 def _collate(images: Sequence[LazyImages], *, collate_fn_map: Any = None) -> Tensor:
     """Return the batch that these images are, and where they are not one, whole and in order, stack them."""
-    lent = images[0]._lent
-    if len(images) == len(lent.views) and all(_is_that(image, lent, place) for place, image in enumerate(images)):
+    lent, stack = images[0]._lent, (collate_fn_map or {}).get(Tensor, collate_tensor_fn)
+    whole = len(images) == len(lent.views) and all(_is_that(image, lent, place) for place, image in enumerate(images))
+    if whole and stack is collate_tensor_fn:  # and not what the user has in its place
         return LazyImages.of(lent)
-    stacked: Tensor = collate_tensor_fn([plain(image, torch.stack) for image in images], collate_fn_map=collate_fn_map)
+    stacked: Tensor = stack([plain(image, torch.stack) for image in images], collate_fn_map=collate_fn_map)
     return stacked
 
 

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from torch.utils._pytree import tree_map
 
 from hellods.device import CPU
 from hellods.errors import HelloError
+
+T = TypeVar("T", bound=Tensor)
 
 
 class Lazy(Tensor):
@@ -27,6 +29,7 @@ class Lazy(Tensor):
     def _new(cls, shape: Sequence[int], dtype: torch.dtype) -> Self:
         """Return one without values; in inference mode, one that autograd would not save."""
         lazy: Self = Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=CPU)
+        torch._C._set_throw_on_mutable_data_ptr(lazy)  # it has no memory: who looks for it otherwise ends the process
         lazy._made = None
         return lazy
 
@@ -38,8 +41,11 @@ class Lazy(Tensor):
         """Return the values, on `device` where they can be made there, for an operation that needs them."""
         raise NotImplementedError
 
+    def as_subclass(self, cls: type[T]) -> T:  # of which torch asks nobody
+        return self._values_on(CPU, Tensor.as_subclass).as_subclass(cls)
+
     def __tensor_flatten__(self) -> Any:  # by which torch.compile would look into it, and find nothing to compute with
-        raise HelloError("torch.compile takes tensors whose values are made: move this one by .to(device) before")
+        raise HelloError("torch.compile does not look into lazy tensors: give it what .to(device) returns")
 
     @staticmethod
     def __tensor_unflatten__(*_: Any) -> Any:

@@ -15,6 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, default_collate
+from torch.utils.data._utils.collate import default_collate_fn_map
+from torchvision import tv_tensors
 from torchvision.transforms.v2.functional import horizontal_flip
 
 from hellods import HelloDataset, HelloError
@@ -329,6 +331,37 @@ def test_images_become_their_batch(room: Handover) -> None:
     found = received(collated)
     assert type(found) is Tensor
     assert torch.equal(found, IMAGES)
+
+
+def test_images_that_go_alone_are_one_memory(room: Handover) -> None:
+    """Or each would take a descriptor, of which a process has few."""
+    images = lent(room)
+    places = {image.untyped_storage().data_ptr() for image in images}
+    assert len(places) == 1
+    batch = default_collate(images)
+    batch.zero_()
+    assert torch.equal(torch.stack(images), IMAGES)
+
+
+def _flipped(batch: list[Tensor], *, collate_fn_map: Any = None) -> Tensor:
+    return torch.stack(batch).flip(-1)
+
+
+def test_who_stacks_tensors_otherwise_is_asked(room: Handover, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(default_collate_fn_map, Tensor, _flipped)
+    assert torch.equal(default_collate(lent(room)), IMAGES.flip(-1))
+
+
+def test_they_become_other_kinds_of_tensors(room: Handover) -> None:
+    like = tv_tensors.Image(torch.zeros(3, 2, 2))
+    assert torch.equal(tv_tensors.wrap(lent(room)[1], like=like), IMAGES[1])
+    assert torch.equal(tv_tensors.Image(lent(room)[1]), IMAGES[1])
+
+
+def test_who_looks_for_memory_where_none_is_gets_an_error(room: Handover) -> None:
+    with pytest.raises(RuntimeError, match="data pointer"):
+        torch.utils.dlpack.to_dlpack(lent(room)[0])  # type: ignore[attr-defined]
+    assert torch.equal(torch.from_dlpack(lent(room)[0]), IMAGES[0])
 
 
 def test_large_images_alone(room: Handover) -> None:
