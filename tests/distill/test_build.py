@@ -194,7 +194,7 @@ def test_kl_and_agreement_on_views_are_each_mentor_s(monkeypatch: pytest.MonkeyP
 
 
 def test_real_images_can_be_taken_as_they_are(inputs: Inputs, tmp_path: Path) -> None:
-    recipe = replace(RECIPE, initializer="real", candidates=Recipe.candidates)
+    recipe = replace(RECIPE, initializer="real", candidates=Recipe.candidates, codec="png")
     path = build(inputs, recipe, out=tmp_path / "x.hello").path
     with Archive.open(path) as archive:
         found = torch.from_numpy(archive.pixels()).permute(0, 3, 1, 2)
