@@ -376,6 +376,25 @@ def choices() -> str:
     return markdown(["images of CIFAR-10", "one a class, students 0 to 2: their mean", "ten a class"], rows)
 
 
+def stored() -> str:
+    """Return a row for each way to store images: their bytes, and what students learn from them."""
+    files = {"CIFAR-10": "stored_images_ipc10", "Imagenette": "imagenette_stored_images_ipc10"}
+    found = {name: results(file)["stored"] for name, file in files.items() if (RESULTS / f"{file}.json").exists()}
+    rows = [
+        [
+            way,
+            *(
+                cell
+                for of in found.values()
+                for cell in ([f"{of[way]['bytes']:,}", each(of[way]["students"])] if way in of else ["", ""])
+            ),
+        ]
+        for way in dict.fromkeys(way for of in found.values() for way in of)
+    ]
+    head = [cell for name in found for cell in (f"bytes, {name}, 10 a class", "students: their mean")]
+    return markdown(["stored as", *head], rows)
+
+
 def losses() -> str:
     """Return a row for each loss of soft labels, and what students learn by it; the best one first."""
     found = results("losses_cifar10_ipc10")["students"]
@@ -448,6 +467,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "shapes": shapes,
     "fits": fits,
     "choices": choices,
+    "stored": stored,
     "stages": stages,
     "losses": losses,
 }
