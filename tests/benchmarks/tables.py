@@ -378,20 +378,19 @@ def choices() -> str:
 
 def stored() -> str:
     """Return a row for each way to store images: their bytes, and what students learn from them."""
-    files = {"CIFAR-10": "stored_images_ipc10", "Imagenette": "imagenette_stored_images_ipc10"}
-    found = {name: results(file)["stored"] for name, file in files.items() if (RESULTS / f"{file}.json").exists()}
-    rows = [
-        [
-            way,
-            *(
-                cell
-                for of in found.values()
-                for cell in ([f"{of[way]['bytes']:,}", each(of[way]["students"])] if way in of else ["", ""])
-            ),
-        ]
-        for way in dict.fromkeys(way for of in found.values() for way in of)
-    ]
-    head = [cell for name in found for cell in (f"bytes, {name}, 10 a class", "students: their mean")]
+    files = {
+        "CIFAR-10, 1 a class": "stored_images_ipc1",
+        "CIFAR-10, 10": "stored_images_ipc10",
+        "Imagenette, 10": "imagenette_stored_images_ipc10",
+    }
+    found = {name: results(file)["stored"] for name, file in files.items()}
+
+    def cells(way: dict[str, Any] | None) -> list[str]:
+        return [f"{way['bytes']:,}", each(way["students"])] if way else ["", ""]
+
+    ways = dict.fromkeys(way for of in found.values() for way in of)
+    rows = [[way, *(cell for of in found.values() for cell in cells(of.get(way)))] for way in ways]
+    head = [cell for name in found for cell in (f"bytes, {name}", "students: their mean")]
     return markdown(["stored as", *head], rows)
 
 
