@@ -104,7 +104,7 @@ option = options_of(Inputs, Recipe)
 @option("candidates", "Real images per class that patches are chosen from.")
 @option("crops", "Random crops tried per candidate image.")
 @option("codec", "Image format in the file.", click.Choice(get_args(Codec)))
-@option("quality", "Image quality, 1 to 100.  [default: 75; png is lossless]", int)
+@option("quality", "Image quality, 1 to 100.  [default: 75 up to 64 px, else 90; png is lossless]", int)
 @option("flip", "Mirror half of the views.  [default: yes, but not digits]", bool)
 @option("mix", "How pairs of views are mixed.", click.Choice(get_args(Mix)))
 @option(

@@ -16,7 +16,6 @@ from hellods.distill.recipe import (
     LEAST_SIDE,
     NO_ASSISTANT,
     PRESETS,
-    QUALITY,
     RANK,
     RANKS,
     SMALL,
@@ -25,6 +24,7 @@ from hellods.distill.recipe import (
     Resolved,
     usual_base,
     usual_network,
+    usual_quality,
 )
 from hellods.errors import OptionError, SourceError
 from hellods.format import wire
@@ -137,7 +137,7 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Resol
         "side": side,
         "flip": not source.handed if recipe.flip is None else recipe.flip,
         "factor": factor,
-        "quality": None if recipe.codec == "png" else recipe.quality or QUALITY,
+        "quality": None if recipe.codec == "png" else recipe.quality or usual_quality(side),
         "assistant": assistant,
         "teacher_epochs": recipe.epochs if own_kind else None,
         "teacher_stages": recipe.teacher_stages or (best_stages(recipe, len(source)) if own_kind else None),

@@ -19,7 +19,6 @@ RANK: Final = 6  # which learn no more from 8 (tests/benchmarks/LOG.md)
 PLENTY: Final = 25  # images of a class
 TINY: Final = 32  # pixels of images that `hello-convnet` sees whole
 LEAST_SIDE: Final = 8
-QUALITY: Final = 75  # students learn as much as from lossless images, of which it takes a fifth of the bytes
 SMALL: Final = 64  # pixels, of images and of what a tower takes
 
 Initializer = Literal["patches", "real"]
@@ -51,7 +50,7 @@ class Recipe:
     candidates: int = 300  # RDED: real images looked at per class
     crops: int = 5  # RDED: crops tried per real image
     codec: Codec = "webp"
-    quality: int | None = None  # 1 to 100; None: QUALITY, or lossless for png
+    quality: int | None = None  # 1 to 100; None: see `usual_quality`; png is lossless
 
     flip: bool | None = None  # views are mirrored at random; None: unless they are scikit-learn's digits
     mix: Mix = "cutmix"  # RDED's students see CutMix
@@ -183,7 +182,7 @@ class Resolved(Recipe):
 # `fit_views` and `fit_batch_size` were for, a recipe does not tell, so they are kept.
 FOLLOWS: Final[Mapping[str, tuple[str, ...]]] = {
     "factor": ("side", "initializer"),
-    "quality": ("codec",),
+    "quality": ("codec", "side"),
     "assistant": ("side", "teacher"),
     "teacher_epochs": ("assistant", "teacher", "images_per_class"),
     "teacher_stages": ("assistant", "teacher", "teacher_epochs", "images_per_class"),
@@ -248,6 +247,11 @@ def trains(teacher: str) -> bool:
 def usual_network(side: int) -> str:
     """Return what a student of images of that side is in the field."""
     return "convnet3" if side <= SMALL else "resnet18"
+
+
+def usual_quality(side: int) -> int:
+    """Return the quality at which students miss nothing of images of that side (tests/benchmarks/LOG.md)."""
+    return 75 if side <= SMALL else 90
 
 
 def usual_base(side: int) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hellods.device import describe_device, processor
 from hellods.digests import software
-from hellods.distill.recipe import QUALITY
+from hellods.distill.recipe import usual_quality
 from hellods.distill.store import as_stored
 from hellods.errors import HelloError
 from hellods.evaluate.arms import Arm
@@ -173,7 +173,8 @@ def pictures(subject: Subject, arm: Arm, seed: int) -> tuple[Callable[[Tensor], 
     generator = torch.Generator().manual_seed(RANDOM + seed)
     chosen = torch.cat([pick(source, label, count, generator) for label, count in enumerate(subject.counts)])
     codec = subject.header.images.codec
-    quality = subject.recipe.quality or (None if codec in ("png", "webp") else QUALITY)  # webp as it was once: lossless
+    unsaid = None if codec in ("png", "webp") else usual_quality(side)  # WebP as it was once: lossless
+    quality = subject.recipe.quality or unsaid
     streams, images = as_stored(squares(source, chosen, side), codec, quality)
     _, index = image_bytes(subject)
     return images.__getitem__, source.targets[chosen], sum(map(len, streams)) + index

@@ -124,7 +124,7 @@ ASSISTED = ("assistant", "teacher_epochs", "teacher_stages", "fit_on", "hard_wei
         (["--fit-on", "real"], ["hard_weight"]),
         (
             ["--side", "32"],
-            ["factor", *ASSISTED, "fit_batch_size"],
+            ["factor", "quality", *ASSISTED, "fit_batch_size"],
         ),
     ],
 )
