@@ -127,12 +127,12 @@ class Handover:
             raise HelloError("a batch of images was received after the worker that sent it had ended, or twice")
         try:
             views = torch.from_numpy(self._place(slot, shape))
-            return scaled(views, scale, self._batches.empty(shape, _dtype(scale)))
+            return _scaled(views, scale, self._batches.empty(shape, _dtype(scale)))
         finally:
             self._turns[slot] += 1
 
 
-def scaled(views: Tensor, scale: Scale, out: Tensor) -> Tensor:
+def _scaled(views: Tensor, scale: Scale, out: Tensor) -> Tensor:
     """Return the images of uint8 views on the CPU, written to `out`: normalized, or as they are."""
     return out.copy_(views) if scale is None else normalize(views, *scale, out)
 
@@ -154,7 +154,7 @@ class Lent:
         """Return the images of these views."""
         with torch.inference_mode(False):  # what is kept is used in any mode
             out = torch.empty(self.views.shape, dtype=_dtype(self.scale), device=CPU)
-            return scaled(self.views, self.scale, out)
+            return _scaled(self.views, self.scale, out)
 
     @cached_property
     def images(self) -> Tensor:

@@ -250,7 +250,7 @@ def usual_network(side: int) -> str:
 
 
 def usual_quality(side: int) -> int:
-    """Return the quality at which students miss nothing of images of that side (tests/benchmarks/LOG.md)."""
+    """Return the lowest quality of which students were seen to miss nothing; above 64 px they miss some of 75."""
     return 75 if side <= SMALL else 90
 
 

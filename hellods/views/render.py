@@ -81,8 +81,8 @@ def _one_by_one(images: Tensor, drawn: Draw, views: Tensor) -> None:
             if flip:
                 _mirror(targets[place])
             if others is not None:
-                other, flip = next(others)
-                _mix_in(targets[place], other[:, :, ::-1] if flip else other, drawn, place)
+                other, turn = next(others)
+                _mix_in(targets[place], other[:, :, ::-1] if turn else other, drawn, place)
 
     in_threads(show, len(views))
 

@@ -6,16 +6,13 @@ CIFAR-10, or Imagenette at 128 px, at so many images a class, labelled by the as
 are of its kind, by RDED's protocol. Results are added to those of earlier runs.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
-from builds import SETS
 from common import RESULTS, record
-from fits import Subject, prefix, student, subject
+from fits import Subject, arguments, prefix, student, subject
 from torch import Tensor
 
 from hellods.distill.initialize import initialize
@@ -40,13 +37,7 @@ CHOICES: dict[str, Callable[[Subject], Tensor]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("images_per_class", type=int)
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--images", choices=[*SETS], default="cifar10")
-    parser.add_argument("--only", nargs="+", default=[*CHOICES], choices=[*CHOICES])
-    parser.add_argument("--students", type=int, default=3)
-    options = parser.parse_args()
+    options = arguments(__doc__, [*CHOICES], students=3)
     here = subject(options.images, options.images_per_class, options.folder)
     name = f"{prefix(options.images)}choices_ipc{options.images_per_class}"
     kept = RESULTS / f"{name}.json"

@@ -142,6 +142,17 @@ class Subject:
     assistant: Teacher
 
 
+def arguments(about: str | None, names: list[str], students: int) -> argparse.Namespace:
+    """Return what a command of this folder was asked that compares named ways under one assistant."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images_per_class", type=int)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--images", choices=[*SETS], default="cifar10")
+    parser.add_argument("--only", nargs="+", default=names, choices=names)
+    parser.add_argument("--students", type=int, default=students, help="how many learn from each")
+    return parser.parse_args()
+
+
 def subject(name: str, images_per_class: int, folder: Path) -> Subject:
     unpack = [sys.executable, str(shared() / "data" / "prepare.py"), str(folder), SETS[name]]
     subprocess.run(unpack, check=True)
@@ -326,13 +337,7 @@ def student(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("images_per_class", type=int)
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--images", choices=[*SETS], default="cifar10")
-    parser.add_argument("--only", nargs="+", default=["assistant", *VARIANTS], choices=["assistant", *VARIANTS])
-    parser.add_argument("--students", type=int, default=0, help="how many learn from each")
-    options = parser.parse_args()
+    options = arguments(__doc__, ["assistant", *VARIANTS], students=0)
     here = subject(options.images, options.images_per_class, options.folder)
     name = f"{prefix(options.images)}fits_ipc{options.images_per_class}"
     kept = RESULTS / f"{name}.json"

@@ -7,15 +7,12 @@ itself, which sees what students see; WORK keeps both. Students are of its kind,
 to those of earlier runs.
 """
 
-import argparse
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 
-from builds import SETS
 from common import RESULTS, record
-from fits import prefix, student, subject
+from fits import arguments, prefix, student, subject
 
 from hellods.distill.store import as_stored
 from hellods.format.codecs import CODECS
@@ -28,13 +25,7 @@ STORED: dict[str, tuple[str, int | None]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("images_per_class", type=int)
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--images", choices=[*SETS], default="cifar10")
-    parser.add_argument("--only", nargs="+", default=[*STORED], choices=[*STORED])
-    parser.add_argument("--students", type=int, default=3)
-    options = parser.parse_args()
+    options = arguments(__doc__, [*STORED], students=3)
     here = subject(options.images, options.images_per_class, options.folder)
     name = f"{prefix(options.images)}stored_images_ipc{options.images_per_class}"
     kept = RESULTS / f"{name}.json"
