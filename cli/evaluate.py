@@ -2,34 +2,28 @@
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hellods.display.text import percent, summary, total_bytes
 from hellods.evaluate.arms import ARMS
-from hellods.evaluate.presets import PRESETS, Loss, LRSchedule, Protocol
-from hellods.evaluate.question import Precision, Question
-from hellods.views.rule import Mix
+from hellods.evaluate.presets import PRESETS, Protocol
+from hellods.evaluate.question import Question
+from hellods.format.archive import Archive
 
 from .malloc import reuse_memory
-from .options import F, only, options_of, three
+from .options import only, options_of, with_names_of_options
 from .progress import clock, progress
 from .text import WIDTH, escape, message
 
 if TYPE_CHECKING:
     from hellods.evaluate.evaluate import Plan
 
-option = options_of(Question)
 
-
-def knob(name: str, text: str, kind: Any = None) -> Callable[[F], F]:
-    """Return an option for a field of the protocol; without it the preset decides."""
-    return click.option("--" + name.replace("_", "-"), name, type=kind, help=f"{text}  [default: the preset's]")
-
-
+@with_names_of_options
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--data", required=True, help="Real images: a folder with train/ and val/ (or test/), or `digits`.")
@@ -39,7 +33,7 @@ def knob(name: str, text: str, kind: Any = None) -> Callable[[F], F]:
     show_default=True,
     help="Arms to compare, with commas between; `random` means all random-…",
 )
-@option("seeds", "Students per arm, each with a seed of its own.")
+@options_of(Question, but=("data", "arms", "protocol"))
 @click.option(
     "--preset",
     type=click.Choice([*PRESETS]),
@@ -48,37 +42,7 @@ def knob(name: str, text: str, kind: Any = None) -> Callable[[F], F]:
     help="Recipe of students: RDED's (300 epochs of AdamW at 0.001, KL at T = 20), SRe2L's, or HeLlO's loss in RDED's, "
     "for the rest of it is not published.",
 )
-@knob("student", "Student network: convnet3 to convnet6, resnet18, or one of torchvision or timm; else by the side.")
-@knob("epochs", "Epochs of a student, counted in the archive's images.", int)
-@knob("batch_size", "Batch size of a student.", int)
-@knob("learning_rate", "AdamW's initial learning rate.", float)
-@knob("weight_decay", "AdamW's weight decay, on weight matrices only.", float)
-@knob("lr_schedule", "Schedule of the learning rate.", click.Choice(get_args(LRSchedule)))
-@knob("loss", "Loss on soft labels: KL divergence, or MSE of logits.", click.Choice(get_args(Loss)))
-@knob("temperature", "Temperature of the loss kl.", float)
-@knob("hard_weight", "Weight of cross-entropy with the true class, beside soft labels.", float)
-@knob("min_scale", "Smallest share of an image's area that a crop shows.", float)
-@knob("shuffle", "Patches per side that RDED's ShufflePatches permutes; 1 for none.", int)
-@knob("mix", "How pairs of views are mixed.", click.Choice(get_args(Mix)))
-@option("base", "Base model of the label makers, where a FILE names one that only you have.", click.STRING)
-@option(
-    "teacher",
-    "Teacher: train, train:NETWORK, FILE.py:FUNCTION, or a network of torchvision or timm by name.",
-    click.STRING,
-)
-@option("teacher_weights", "The teacher's weights: safetensors, or a PyTorch checkpoint.", click.STRING)
-@option("teacher_mean", "Mean that the teacher expects, per channel, for pixels in 0..1.", three, metavar="R,G,B")
-@option("teacher_std", "Standard deviation that the teacher expects, likewise.", three, metavar="R,G,B")
-@option(
-    "allow_weak_teacher",
-    "Go on even if the teacher is near chance, or it or the label maker orders classes differently.",
-)
-@option("device", "Device to compute on: cpu, cuda, cuda:1, …")
-@option(
-    "precision",
-    "Precision of the students' forward passes.  [default: bf16 where the device has it in hardware, else fp32]",
-    click.Choice(get_args(Precision)),
-)
+@options_of(Protocol, default="the preset's")
 @click.option(
     "--out", default="report", show_default=True, help="Folder for the report; finished students are kept there."
 )
@@ -108,6 +72,8 @@ def command(
         protocol=replace(PRESETS[preset], **chosen),
         **only(Question, knobs),
     )
+    for file in files:
+        Archive.open(file).close()  # what is none is refused before seconds go into torch
     with progress(quiet) as draw:
         reuse_memory()
         draw("Load torch", 0, 1)

@@ -1,10 +1,12 @@
 """What commands with many options share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
+
+from .text import message
 
 F = TypeVar("F", bound=Callable[..., Any] | click.Command)
 
@@ -30,21 +32,50 @@ def numbers(value: str | tuple[int, ...]) -> tuple[int, ...]:
         raise click.BadParameter(f"{value!r} is not whole numbers such as 1,2") from cause
 
 
-def options_of(*kinds: type) -> Callable[..., Callable[[F], F]]:
-    """Return a decorator for an option that is spelled as a field of one of `kinds`, and has its default."""
-    defaults = {field.name: field.default for kind in kinds for field in fields(kind)}
+def options_of(kind: type, *, but: Container[str] = (), default: str = "") -> Callable[[F], F]:
+    """Return a decorator that gives a command an option for each knob of a dataclass, in their order.
 
-    def option(name: str, text: str, kind: Any = None, **attributes: Any) -> Callable[[F], F]:
-        default = defaults[name]
-        flag = "--" + name.replace("_", "-")
-        if default is False and kind is not bool:
-            return click.option(flag, is_flag=True, help=text)
-        flag = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
-        return click.option(
-            flag, name, type=kind, default=default, show_default=default is not None, help=text, **attributes
-        )
+    Args:
+        kind: the dataclass.
+        but: names of knobs that the command asks for otherwise.
+        default: what the help says of every default; options that are not given are None then.
+    """
+    hints = get_type_hints(kind)
 
-    return option
+    def decorate(command: F) -> F:
+        for knob in reversed(fields(kind)):
+            if knob.name not in but:
+                value = None if default else knob.default
+                unset = default or knob.metadata["unset"]
+                text = knob.metadata["text"] + (f"  [default: {unset}]" if unset else "")
+                command = _option(knob.name, hints[knob.name], value, text)(command)
+        return command
+
+    return decorate
+
+
+def _option(name: str, hint: Any, value: Any, text: str) -> Callable[[F], F]:
+    """Return a decorator for an option of a type that a knob may have."""
+    kind = get_args(hint)[0] if type(None) in get_args(hint) else hint  # X of X | None
+    flag = "--" + name.replace("_", "-")
+    attributes: dict[str, Any] = {"type": kind}
+    if kind is bool:
+        flag = f"{flag}/--no-{flag[2:]}"
+    elif get_origin(kind) is Literal:
+        attributes["type"] = click.Choice(get_args(kind))
+    elif get_origin(kind) is tuple:
+        many = get_args(kind)[-1] is Ellipsis
+        attributes = {"type": numbers, "metavar": "N,…"} if many else {"type": three, "metavar": "R,G,B"}
+    shown = value is not None and value is not False
+    return click.option(flag, name, default=value, show_default=shown, help=text, **attributes)
+
+
+def with_names_of_options(command: click.Command) -> click.Command:
+    """Return a command whose help calls each parameter in backticks by the name of its option."""
+    for option in command.params:
+        if isinstance(option, click.Option) and option.help:
+            option.help = message(option.help, command)
+    return command
 
 
 def only(kind: type, knobs: dict[str, Any]) -> dict[str, Any]:

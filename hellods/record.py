@@ -1,8 +1,8 @@
-"""Frozen dataclasses <-> JSON objects, checked once at the edge."""
+"""Frozen dataclasses: checked by their annotations, and <-> JSON objects."""
 
 import re
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from decimal import Decimal
 from functools import cache
@@ -81,15 +81,62 @@ def from_json(
     return _record(kind, value, where, lenient, error)  # type: ignore[no-any-return]
 
 
-def wrong_word(record: Any) -> str | None:
-    """Return what is wrong with the first field of a dataclass that has none of its Literal's values; None: nothing."""
+def wrong_field(record: Any, bounds: Mapping[str, tuple[float, float]] | None = None) -> str | None:
+    """Return a message on the first field of a dataclass whose value its annotation or its bounds rule out, or None.
+
+    Args:
+        record: its annotations may be int, float (an int will do), str, bool, Literal, tuple[X, ...] of these,
+            Mapping[X, Y], a class, or any of them or None.
+        bounds: the lowest and the highest value of numbers, by name.
+    """
     for name, hint in _hints(record.__class__).items():
-        kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-        words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
-        value = getattr(record, name)
-        if words and value not in words and not (value is None and types.NoneType in kinds):
-            return f"{name} is {value!r}, expected one of {', '.join(words)}"
+        value, kinds = getattr(record, name), get_args(hint) if _is_union(hint) else (hint,)
+        low, high = (bounds or {}).get(name, (None, None))
+        if value is None and types.NoneType in kinds:
+            continue
+        fits = any(_fits(value, kind) for kind in kinds)
+        if fits and (low is None or low <= value <= high):
+            continue
+        expected = " or ".join(_words(kind) for kind in kinds if kind is not types.NoneType)
+        if low is not None:
+            expected = f"{low} to {high}" if fits else f"{low} to {high} as {expected}"
+        return f"{name} is {value!r}, expected {expected}"
     return None
+
+
+def _is_union(hint: Any) -> bool:
+    return get_origin(hint) in (Union, types.UnionType)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is one of an annotation's."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return value in arguments
+    if origin is tuple:
+        many = isinstance(value, tuple) and (arguments[-1] is Ellipsis or len(value) == len(arguments))
+        return many and all(_fits(item, arguments[0]) for item in value)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        key, item = arguments
+        return isinstance(value, Mapping) and all(_fits(k, key) and _fits(v, item) for k, v in value.items())
+    if kind is not bool and isinstance(value, bool):
+        return False
+    return kind is Any or isinstance(value, (int, float) if kind is float else kind)
+
+
+def _words(kind: Any) -> str:
+    """Return what messages call the values of an annotation."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    one = {int: "an int", float: "a number", str: "a text", bool: "True or False"}
+    several = {int: "ints", float: "numbers", str: "texts"}
+    if origin is Literal:
+        return f"one of {', '.join(arguments)}"
+    if origin is tuple:
+        count = "" if arguments[-1] is Ellipsis else f"{len(arguments)} "
+        return f"a tuple of {count}{several[arguments[0]]}"
+    if isinstance(origin, type):
+        return f"a mapping from {several[arguments[0]]} to {several[arguments[1]]}"
+    return one.get(kind) or kind.__name__
 
 
 @cache
@@ -120,7 +167,7 @@ def _record(kind: Any, value: Any, where: str, lenient: bool, error: Callable[[s
 
 def _value(hint: Any, value: Any, where: str, lenient: bool, error: Callable[[str], HelloError]) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
+    if _is_union(hint):
         inner = [argument for argument in arguments if argument is not type(None)]
         return None if value is None else _value(inner[0], value, where, lenient, error)
     if origin is Literal:

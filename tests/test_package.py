@@ -21,6 +21,7 @@ CODE = sorted([*ROOT.glob("hellods/**/*.py"), *ROOT.glob("cli/**/*.py")])
 LEVELS = {
     "hellods.errors": 0,
     "hellods.record": 0,
+    "hellods.knobs": 0,
     "hellods.progress": 0,
     "hellods.__version__": 0,
     "hellods.device": 0,

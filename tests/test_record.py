@@ -1,5 +1,7 @@
 """Records say exactly what they hold, and read back as they were."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from hellods.distill.recipe import Recipe
 from hellods.errors import FormatError, OptionError
-from hellods.record import DECIMAL, decimal, from_json, to_json, wrong_word
+from hellods.record import DECIMAL, decimal, from_json, to_json, wrong_field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,22 +123,41 @@ def test_unknown_keys_are_dropped_where_there_is_no_place_for_them() -> None:
 
 
 @dataclass(frozen=True)
-class Worded:
+class Typed:
     codec: Literal["png", "webp"] = "png"
     mix: Literal["none", "cutmix"] | None = None
     side: int = 3
+    rate: float | None = 0.5
+    flip: bool = True
+    stages: tuple[int, ...] | None = None
+    mean: tuple[float, float, float] = (0, 0.5, 1)
+    names: Mapping[str, str] | None = None
+    inner: Inner | None = None
 
 
 @pytest.mark.parametrize(
     ("values", "fault"),
     [
         ({}, None),
-        ({"codec": "webp", "mix": "cutmix", "side": "any"}, None),
+        ({"codec": "webp", "mix": "cutmix", "side": 9, "rate": 1, "flip": False, "stages": (1, 2)}, None),
+        ({"rate": None, "stages": (), "names": {"a": "b"}, "inner": Inner(side=1)}, None),
         ({"codec": "gif"}, "codec is 'gif', expected one of png, webp"),
         ({"codec": None}, "codec is None, expected one of png, webp"),
         ({"codec": ["png"]}, "codec is ['png'], expected one of png, webp"),
         ({"mix": "mixup"}, "mix is 'mixup', expected one of none, cutmix"),
+        ({"side": 10}, "side is 10, expected 1 to 9"),
+        ({"side": None}, "side is None, expected 1 to 9 as an int"),
+        ({"side": 2.0}, "side is 2.0, expected 1 to 9 as an int"),
+        ({"side": True}, "side is True, expected 1 to 9 as an int"),
+        ({"rate": math.nan}, "rate is nan, expected 0 to 1"),
+        ({"rate": "1"}, "rate is '1', expected 0 to 1 as a number"),
+        ({"flip": 1}, "flip is 1, expected True or False"),
+        ({"stages": [1]}, "stages is [1], expected a tuple of ints"),
+        ({"stages": (1, "2")}, "stages is (1, '2'), expected a tuple of ints"),
+        ({"mean": (0.5, 0.5)}, "mean is (0.5, 0.5), expected a tuple of 3 numbers"),
+        ({"names": {"a": 5}}, "names is {'a': 5}, expected a mapping from texts to texts"),
+        ({"inner": 5}, "inner is 5, expected Inner"),
     ],
 )
-def test_value_that_is_none_of_the_words_of_its_field_is_named(values: dict[str, Any], fault: str | None) -> None:
-    assert wrong_word(Worded(**values)) == fault
+def test_field_that_its_annotation_or_its_bounds_rule_out_is_named(values: dict[str, Any], fault: str | None) -> None:
+    assert wrong_field(Typed(**values), {"side": (1, 9), "rate": (0, 1)}) == fault

@@ -15,7 +15,7 @@ from hellods.errors import DigestError, FormatError, OptionError
 from hellods.format.archive import Archive
 from hellods.format.header import Header
 from hellods.labels.config import ProjectorConfig
-from hellods.record import from_json, wrong_word
+from hellods.record import from_json, wrong_field
 from hellods.views.draw import draw
 from hellods.views.rule import Mix, Views
 
@@ -39,20 +39,12 @@ class Options:
     compile: bool
 
     def __post_init__(self) -> None:
-        if fault := wrong_word(self):
+        if fault := wrong_field(self, {"seed": (0, 2**63 - 1), "views": (1, 2**31 - 1)}):
             raise OptionError(fault)
-        warm = isinstance(self.temperature, float) and 0 < self.temperature < inf
-        if not warm or (self.temperature != 1 and self.labels != "soft"):
+        if not 0 < self.temperature < inf or (self.temperature != 1 and self.labels != "soft"):
             raise OptionError(f"temperature is {self.temperature!r}: it must be positive, and belongs to labels='soft'")
-        if not isinstance(self.base, str | None):
-            raise OptionError(f"base is {self.base!r}, expected the name of a base model")
-        for name in ("train", "compile"):
-            if not isinstance(getattr(self, name), bool):
-                raise OptionError(f"{name} is {getattr(self, name)!r}, expected True or False")
-        if not (type(self.seed) is int and 0 <= self.seed < 1 << 63):
-            raise OptionError(f"seed is {self.seed!r}, expected an int, 0 to 2**63 - 1")
-        if self.views is not None and not (type(self.views) is int and 1 <= self.views < 1 << 31 and self.drawn):
-            raise OptionError(f"views is {self.views!r}, expected 1 to 2**31 - 1 as an int, of views that are drawn")
+        if self.views is not None and not self.drawn:
+            raise OptionError(f"views={self.views} belongs to drawn views: leave out train=False and view=None")
 
     @property
     def drawn(self) -> bool:

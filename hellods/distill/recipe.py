@@ -2,14 +2,15 @@
 
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from itertools import pairwise
 from typing import Final, Literal
 
 from hellods.errors import OptionError
 from hellods.format.header import Codec
+from hellods.knobs import documented, knob
 from hellods.labels.config import Head, Precision, Quantization, check_template
-from hellods.record import wrong_word
+from hellods.record import wrong_field
 from hellods.teachers.scale import MEAN, STD, check_scale
 from hellods.views.rule import Mix
 
@@ -33,6 +34,7 @@ PRESETS: Final[Mapping[Preset, tuple[float, float]]] = {
 }
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How an archive is made from real images; the archive's header holds it whole.
@@ -41,40 +43,80 @@ class Recipe:
     others are this project's own, also where HeLlO has others: whom the projector learns from, on what, by what loss.
     """
 
-    images_per_class: int = 10
-    side: int | None = None  # pixels of a square image; None: the median of the real ones', at most 224
-    seed: int = 0
-
-    initializer: Initializer = "patches"
-    factor: int | None = None  # RDED: patches per side of an image; None: 2 from 128 px, else, and for `real`, 1
-    candidates: int = 300  # RDED: real images looked at per class
-    crops: int = 5  # RDED: crops tried per real image
-    codec: Codec = "webp"
-    quality: int | None = None  # 1 to 100; None: see `usual_quality`; png is lossless
-
-    flip: bool | None = None  # views are mirrored at random; None: unless they are scikit-learn's digits
-    mix: Mix = "cutmix"  # RDED's students see CutMix
-
-    # Learns from a given teacher, and the projector from it; None: convnet3 up to 64 px, else resnet18.
-    assistant: str | None = None
-    teacher_epochs: int | None = None  # of a teacher that is trained, or of the assistant; None: see `epochs`
-    teacher_stages: tuple[int, ...] | None = None  # epochs whose logits are averaged; None: by images per class
-    head: Head = "text"  # starts at embedded class names, or at mean features of real images, which are stored
-    template: str = "a photo of a {}"  # CLIP's own; several, between `|`, are averaged
-    encoder_rank: int | None = None  # None: by the base model, see RANKS; HeLlO has 8
-    head_rank: int = 64  # HeLlO, ImageNet-100
-    quantization: Quantization = "int4"  # of the deltas: a fifth of the bytes of fp16, and students learn as much
-    label_precision: Precision = "fp32"  # bf16 and fp16 are faster on a GPU, and differ more from one to another
-    embed_base: bool = False  # the base model's image tower is in the archive too, so that labels need nothing else
-    # Views of the file's own images, or of real ones; None: own if a network is trained here.
-    fit_on: FitOn | None = None
-    preset: Preset = "default"  # how long to fit
-    fit_views: int | None = None  # None: by the preset, and the numbers of real images and of the file's
-    fit_batch_size: int | None = None  # None: 32 up to 224 px, then as memory allows
-    fit_learning_rate: float | None = None  # of the tower's deltas, by Muon; None: by the preset
-    head_learning_rate: float = 0.01  # new classes need a head far from their texts, and soon
-    # Of the cross-entropy with the true class, beside MSE on logits; None: 0.1 on real images, 0 on the file's own.
-    hard_weight: float | None = None
+    preset: Preset = knob(
+        "default",
+        "How long to fit the projector. fast: a tenth of the default, at twice the rate; best: twice the default.",
+    )
+    images_per_class: int = knob(10, "Synthetic images per class.")
+    side: int | None = knob(
+        None,
+        "Side of the synthetic images in pixels.",
+        unset="that of the real images, their median, at most 224",
+    )
+    initializer: Initializer = knob("patches", "Start from RDED's patches, or from random real images.")
+    factor: int | None = knob(None, "Patches along each side of an image.", unset="2 for patches from 128 px, else 1")
+    candidates: int = knob(300, "Real images per class that patches are chosen from.")
+    crops: int = knob(5, "Random crops tried per candidate image.")
+    codec: Codec = knob("webp", "Image format in the file.")
+    quality: int | None = knob(None, "Image quality, 1 to 100.", unset="75 up to 64 px, else 90; png is lossless")
+    flip: bool | None = knob(None, "Mirror half of the views.", unset="yes, but not digits")
+    mix: Mix = knob("cutmix", "How pairs of views are mixed.")
+    assistant: str | None = knob(
+        None,
+        "Network that learns from a given teacher, and teaches the projector in its place; `none` for no assistant.",
+        unset="convnet3 up to 64 px, else resnet18",
+    )
+    teacher_epochs: int | None = knob(
+        None,
+        "Epochs in which the learning rate of a teacher that is trained here, or of the assistant, falls to nothing; "
+        "it learns until the last of `teacher_stages`.",
+        unset="12, or 24 from 25 images a class",
+    )
+    teacher_stages: tuple[int, ...] | None = knob(
+        None,
+        "Epochs of that training after which the network is kept, to average the logits of all kept.",
+        unset="1,2 below 5 images a class, later ones on fewer than 640 real images, else the last",
+    )
+    head: Head = knob(
+        "text",
+        "Head starts at text embeddings of class names, or at mean image features of the classes, which are stored.",
+    )
+    template: str = knob(
+        "a photo of a {}", "Prompt around each class name, with {}; several, separated by |, are averaged."
+    )
+    encoder_rank: int | None = knob(
+        None, "LoRA rank on the layers of the image tower.", unset="16 on hello-convnet, else 6"
+    )
+    head_rank: int = knob(64, "LoRA rank on the classification head.")
+    quantization: Quantization = knob("int4", "Number format of the stored deltas.")
+    label_precision: Precision = knob("fp32", "Arithmetic that labels are made in; bf16 and fp16 are faster on a GPU.")
+    embed_base: bool = knob(
+        False, "Store the base model's image tower in the file, up to 128 MiB, so that labels need no other."
+    )
+    fit_on: FitOn | None = knob(
+        None,
+        "Fit the projector on views of the synthetic images, or of all real ones.",
+        unset="own where a network is trained here, else real",
+    )
+    fit_views: int | None = knob(
+        None,
+        "Number of views to fit the projector on.",
+        unset="30 per real image, at most 160,000, or 30,000 if the base model takes more than 64 px; by the preset; "
+        "beyond 100 synthetic images times √(images / 100)",
+    )
+    fit_batch_size: int | None = knob(None, "Batch size of the projector's fit.", unset="32, fewer above 224 px")
+    fit_learning_rate: float | None = knob(
+        None,
+        "Learning rate of the deltas on the image tower, by Muon.",
+        unset="0.004, 0.008 with `preset='fast'`",
+    )
+    head_learning_rate: float = knob(0.01, "Learning rate of the head, by AdamW.")
+    hard_weight: float | None = knob(
+        None,
+        "Weight of cross-entropy with the true class in the fit.",
+        unset="0.1 on real images, else 0",
+    )
+    seed: int = knob(0, "Random seed of the whole build.")
 
     def __post_init__(self) -> None:
         bounds = {
@@ -90,27 +132,12 @@ class Recipe:
             "head_rank": (1, 4096),
             "fit_views": (0, 10**12),
             "fit_batch_size": (1, 10**6),
+            "fit_learning_rate": (0, 10),
+            "head_learning_rate": (0, 10),
+            "hard_weight": (0, 1000),
         }
-        rates = {"fit_learning_rate": (0, 10), "head_learning_rate": (0, 10), "hard_weight": (0, 1000)}
-        for name, (low, high) in (bounds | rates).items():
-            value = getattr(self, name)
-            fits = type(value) in ((int,) if name in bounds else (int, float)) and low <= value <= high
-            if not fits and not self._unset(name):
-                whole = " as an int" if name in bounds and type(value) is not int else ""
-                raise OptionError(f"{name} is {value!r}, expected {low} to {high}{whole}")
-        for name in ("flip", "embed_base"):
-            if type(getattr(self, name)) is not bool and not self._unset(name):
-                raise OptionError(f"{name} is {getattr(self, name)!r}, expected True or False")
-        if fault := wrong_word(self):
+        if fault := wrong_field(self, bounds):
             raise OptionError(fault)
-        for name in ("assistant", "template"):
-            if not isinstance(getattr(self, name), str) and not self._unset(name):
-                raise OptionError(f"{name} is {getattr(self, name)!r}, expected a text")
-        stages = self.teacher_stages
-        if stages is not None and not (isinstance(stages, tuple) and all(type(epoch) is int for epoch in stages)):
-            raise OptionError(
-                f"teacher_stages is {stages!r}, expected rising epochs, each an int, in a tuple or a TOML list"
-            )
         if not _is_text(self.template):
             raise OptionError(f"template {self.template!a:.80} has characters that are no text")
         try:
@@ -118,10 +145,6 @@ class Recipe:
         except ValueError as cause:
             raise OptionError(str(cause)) from cause
         self._check_together()
-
-    def _unset(self, name: str) -> bool:
-        """Whether this is left to be filled in."""
-        return getattr(self, name) is None and getattr(Recipe, name) is None
 
     def _check_together(self) -> None:
         """Raise an OptionError where knobs that are well alone do not go with each other."""
@@ -195,24 +218,44 @@ FOLLOWS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
     """What an archive is made from: the user's own paths and names, which stay out of the file."""
 
-    data: str  # a folder of real images, or `digits`
-    base: str | None = None  # see `load_open_clip`; None: hello-convnet up to 32 px, else hello-tiny
-    teacher: str = "train"  # or `train:NETWORK`, `FILE.py:FUNCTION`, or a torchvision or timm name
-    teacher_weights: str | None = None
-    teacher_mean: tuple[float, float, float] = MEAN
-    teacher_std: tuple[float, float, float] = STD
-    descriptions: Mapping[str, str] | None = None  # class -> words for the text encoder
-    name: str | None = None  # None: that of the data
-    license: str = "NOASSERTION"  # an SPDX expression
-    source_url: str | None = None
-    allow_weak_teacher: bool = False
-    device: str = "cpu"
+    data: str = knob(
+        MISSING,
+        "Folder with train/ and val/ (or test/), each with a folder of images for every class; or a folder of class "
+        "folders, of which a fifth is held out; or `digits`.",
+    )
+    base: str | None = knob(
+        None,
+        "Base model: hello-convnet, hello-tiny, MODEL/TAG of open_clip, hf-hub:OWNER/NAME or local-dir:FOLDER.",
+        unset="hello-convnet up to 32 px, else hello-tiny",
+    )
+    teacher: str = knob(
+        "train",
+        "Teacher: train:NETWORK, FILE.py:FUNCTION, or a network of torchvision or timm by name; `train` alone trains "
+        "a convnet3 up to 64 px, else a resnet18.",
+    )
+    teacher_weights: str | None = knob(None, "The teacher's weights: safetensors, or a PyTorch checkpoint.")
+    teacher_mean: tuple[float, float, float] = knob(
+        MEAN,
+        "Mean that the teacher expects, per channel, for pixels in 0..1; students get images normalized by it too.",
+    )
+    teacher_std: tuple[float, float, float] = knob(STD, "Standard deviation that the teacher expects, likewise.")
+    allow_weak_teacher: bool = knob(False, "Build even if the teacher is near chance or orders classes differently.")
+    descriptions: Mapping[str, str] | None = knob(
+        None, "A text for each class, which the head starts at.", unset="its name"
+    )
+    name: str | None = knob(None, "Name of the archive.", unset="that of the data")
+    license: str = knob("NOASSERTION", "License of the archive, an SPDX expression.")
+    source_url: str | None = knob(None, "Where the real images come from.")
+    device: str = knob("cpu", "Device to compute on: cpu, cuda, cuda:1, …")
 
     def __post_init__(self) -> None:
+        if fault := wrong_field(self):
+            raise OptionError(fault)
         if self.trained and self.teacher_weights:
             raise OptionError(
                 f"`teacher_weights` beside {self.teacher!r}, which is trained here: name the network that they are for "

@@ -1,12 +1,12 @@
 """Protocol: how a student is trained; PRESETS: as the literature trains it. Torch-free."""
 
 from dataclasses import dataclass, replace
-from math import isfinite
 from typing import Final, Literal
 
 from hellods.distill.recipe import usual_network
 from hellods.errors import OptionError
-from hellods.record import wrong_word
+from hellods.knobs import documented, knob
+from hellods.record import wrong_field
 from hellods.views.rule import Mix, Views
 
 Loss = Literal["kl", "mse"]
@@ -24,25 +24,42 @@ LEARNING_RATES: Final = {
 TEMPERATURES: Final = {"cutmix": 20.0, "mixup": 4.0, "none": 20.0}  # RDED's; it has none without mixing
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
     """How every student is trained; the defaults are RDED's published code (Sun et al. 2024, arXiv 2312.03526).
 
-    AdamW; decay on matrices alone. What is None depends on the archive: `resolve` fills it in.
+    By AdamW. What is None depends on the archive: `resolve` fills it in.
     """
 
-    student: str | None = None  # a name that `nets.create` knows; None: convnet3 up to 64 px, else resnet18
-    epochs: int = 300
-    batch_size: int | None = None  # None: 10, 50, 100 for 1, 10, 50 images a class, doubled from 100 classes
-    learning_rate: float | None = None  # None: by the network, 1e-3 for ResNets and ConvNets
-    weight_decay: float = 0.01
-    lr_schedule: LRSchedule = "half-cosine"  # once per epoch, and ends at half
-    loss: Loss = "kl"  # of soft labels: KL at a temperature, or MSE on logits
-    temperature: float | None = None  # of "kl"; None: 20, with mixup 4. RDED does not multiply by its square
-    hard_weight: float = 0.0  # of the cross-entropy with the true classes, beside soft labels
-    min_scale: float | None = None  # share of an image that a crop shows at least; None: the archive's
-    shuffle: int | None = None  # strips along a side that views exchange; None: the archive's
-    mix: Mix | None = None  # None: the archive's
+    student: str | None = knob(
+        None,
+        "Student network: convnet3 to convnet6, resnet18, or one of torchvision or timm.",
+        unset="convnet3 up to 64 px, else resnet18",
+    )
+    epochs: int = knob(300, "Epochs of a student, counted in the archive's images.")
+    batch_size: int | None = knob(
+        None,
+        "Batch size of a student.",
+        unset="10, 50, 100 from 1, 10, 50 images a class, doubled from 100 classes",
+    )
+    learning_rate: float | None = knob(
+        None, "AdamW's initial learning rate.", unset="by the network, 0.001 for ResNets and ConvNets"
+    )
+    weight_decay: float = knob(0.01, "AdamW's weight decay, on weight matrices only.")
+    lr_schedule: LRSchedule = knob(
+        "half-cosine", "Schedule of the learning rate, by epochs; half-cosine ends at half of it."
+    )
+    loss: Loss = knob("kl", "Loss on soft labels: KL divergence, or MSE of logits.")
+    temperature: float | None = knob(
+        None, "Temperature of the loss kl, which RDED does not multiply by its square.", unset="20, with mixup 4"
+    )
+    hard_weight: float = knob(0.0, "Weight of cross-entropy with the true class, beside soft labels.")
+    min_scale: float | None = knob(None, "Smallest share of an image's area that a crop shows.", unset="the archive's")
+    shuffle: int | None = knob(
+        None, "Patches per side that RDED's ShufflePatches permutes; 1 for none.", unset="the archive's"
+    )
+    mix: Mix | None = knob(None, "How pairs of views are mixed.", unset="the archive's")
 
     def __post_init__(self) -> None:
         bounds = {
@@ -55,11 +72,7 @@ class Protocol:
             "min_scale": (1e-4, 1),
             "shuffle": (1, 16),
         }
-        for name, (low, high) in bounds.items():
-            value = getattr(self, name)
-            if value is not None and not (isfinite(value) and low <= value <= high):
-                raise OptionError(f"{name} is {value}, expected {low} to {high}")
-        if fault := wrong_word(self):
+        if fault := wrong_field(self, bounds):
             raise OptionError(fault)
         if self.loss == "mse" and self.temperature is not None:
             raise OptionError("a temperature belongs to the loss kl; mse compares logits as they are")

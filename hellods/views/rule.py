@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from hellods.record import wrong_field
+
 Mix = Literal["none", "cutmix", "mixup"]  # with a partner drawn over the whole set
 
 MAX_SIDE: Final = 4096  # pixels; of images and of views
@@ -27,12 +29,8 @@ class Views:
     mix: Mix = "none"
 
     def __post_init__(self) -> None:
+        if fault := wrong_field(self, {"size": (1, MAX_SIDE), "shuffle": (1, MAX_SHUFFLE)}):
+            raise ValueError(fault)
         low, high = self.scale
-        if not (isinstance(self.size, int) and 1 <= self.size <= MAX_SIDE):
-            raise ValueError(f"size is {self.size!r}, choose 1 to {MAX_SIDE}")
         if not 0 < low <= high <= 1:
             raise ValueError(f"scale is {low} to {high}, choose 0 < low <= high <= 1")
-        if not (isinstance(self.shuffle, int) and 1 <= self.shuffle <= MAX_SHUFFLE):
-            raise ValueError(f"shuffle is {self.shuffle!r}, choose 1 to {MAX_SHUFFLE}")
-        if self.mix not in ("none", "cutmix", "mixup"):
-            raise ValueError(f"mix is {self.mix!r}, choose none, cutmix or mixup")

@@ -34,6 +34,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return {"archives": []}
 
     monkeypatch.setattr(library, "evaluate", evaluate)
+    monkeypatch.setattr("hellods_cli.evaluate.Archive.open", lambda _: SimpleNamespace(close=lambda: None))
     return calls
 
 
@@ -71,6 +72,13 @@ def test_options_reach_the_question(asked: dict[str, Any]) -> None:
         allow_weak_teacher=True, precision="bf16",
     )  # fmt: skip
     assert asked["overwrite"] is True
+
+
+def test_file_that_is_none_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    code = f"import sys; sys.argv = ['hellods', 'evaluate', {str(tmp_path / 'none.hello')!r}, '--data', 'd']\n"
+    code += "from hellods_cli import main\ntry:\n    main()\nfinally:\n    assert 'torch' not in sys.modules\n"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.stderr == f"Error: {tmp_path / 'none.hello'}: no such file\n"
 
 
 def test_help_imports_no_torch_and_names_every_arm() -> None:

@@ -134,7 +134,7 @@ def test_recipe_is_what_the_file_holds_and_says_what_it_lacks(archive_file: Path
     out = CliRunner().invoke(main, ["inspect", "--recipe", str(archive_file)], catch_exceptions=False).stdout
     assert tomllib.loads(out) == {"images_per_class": 2}
     (line,) = (line for line in out.splitlines() if line.startswith("# not"))
-    assert line.startswith("# not in the file: seed, ")
+    assert line.startswith("# not in the file: preset, ")
     assert ", quantization, " in line
     assert ", side" not in line
 

@@ -51,7 +51,7 @@ def test_whole_number_is_a_number_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("sied = 32", "unknown key 'sied'; a recipe has images_per_class, side, "),
+        ("sied = 32", "unknown key 'sied'; a recipe has preset, images_per_class, side, "),
         ("[build]\nside = 32", "unknown key 'build'"),
         ("side = '32'", "side is '32', expected 8 to 4096 as an int"),
         ("side = 32.0", "side is 32.0, expected 8 to 4096 as an int"),
@@ -60,8 +60,8 @@ def test_whole_number_is_a_number_too(tmp_path: Path) -> None:
         ("hard_weight = '0.1'", "hard_weight is '0.1', expected 0 to 1000"),
         ("hard_weight = nan", "hard_weight is nan, expected 0 to 1000"),
         ("codec = ['png']", "codec is ('png',), expected one of png, jpeg"),
-        ("teacher_stages = 1", "teacher_stages is 1, expected rising epochs"),
-        ("teacher_stages = [1, 2.0]", "teacher_stages is (1, 2.0), expected rising epochs"),
+        ("teacher_stages = 1", "teacher_stages is 1, expected a tuple of ints"),
+        ("teacher_stages = [1, 2.0]", "teacher_stages is (1, 2.0), expected a tuple of ints"),
         ("teacher_stages = [2, 1]", "teacher_stages are [2, 1], expected rising epochs, 1 to 12"),
         ("codec = 'gif'", "codec is 'gif', expected one of png, jpeg"),
         ("side = 4", "side is 4, expected 8 to 4096"),
