@@ -24,7 +24,7 @@ def asks_for(context: click.Context, name: str) -> bool:
 def outdated(context: click.Context) -> dict[str, set[str]]:
     """Return the knobs of a recipe file that followed by default from others in it, and the options that change these.
 
-    What stands in a file without its cause did not follow from it: somebody wrote it.
+    A knob whose causes are not in the file was written by hand, and is kept.
     """
     held, given = context.default_map or {}, context.params
     changed = {

@@ -21,7 +21,7 @@ optimizer = torch.optim.AdamW(model.parameters(), lr=0.001)
 for epoch in range(100):
     for images, labels in loader:  # labels are soft, made on first use
         images, labels = images.to(device), labels.to(device)
-        loss = cross_entropy(model(images) / 4, labels)  # at the labels' temperature
+        loss = cross_entropy(model(images) / dataset.temperature, labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -22,11 +22,13 @@ def command(file: str, base: str | None, quiet: bool) -> None:
         header = archive.header
         names = {section.name for section in header.sections}
         probed, embedded = "probe" in names, "backbone" in names
-        if header.projector is not None:
-            draw("Labels", 0, 1)
-            # torch costs seconds to import, and an archive that is broken is refused before.
-            from hellods.data.dataset import HelloDataset
+        # torch costs seconds to import, and an archive that is broken is refused before.
+        from hellods.data.dataset import HelloDataset
 
+        if header.projector is None:
+            HelloDataset(file, labels="hard")  # which reads what the rest of the header says
+        else:
+            draw("Labels", 0, 1)
             for used in dict.fromkeys([None, base] if embedded else [base]):
                 HelloDataset(file, base=used).batch([0])  # the first label compares the probe
             draw("Labels", 1, 1)

@@ -1,7 +1,7 @@
 """What can go wrong: one base, few children.
 
-A parameter that a message names stands in backticks, with a value where one is meant, as in `fit_views` or
-`head='prototypes'`: whoever calls it something else, as a command does, can say so.
+Messages write the names of parameters in backticks, with a value where one is meant, as in `fit_views` or
+`head='prototypes'`, so that a command can put the names of its options in their place.
 """
 
 

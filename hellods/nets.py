@@ -15,7 +15,7 @@ from hellods.errors import OptionError
 WIDTH: Final = 128
 DEPTHS: Final = {f"convnet{depth}": depth for depth in range(3, 7)}
 SMALL_SIDE: Final = 64  # pixels; up to here ResNet-18 gets the stem for small images
-# In training these return more than one tensor; timm's Inception does not.
+# In training these return auxiliary outputs too; timm's Inception does not, and is taken instead.
 AUXILIARY: Final = frozenset({"googlenet", "inception_v3"})
 
 

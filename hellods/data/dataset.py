@@ -21,6 +21,7 @@ from hellods.data.samples import Samples
 from hellods.device import CPU, compute_device, to_device
 from hellods.errors import OptionError
 from hellods.format.archive import Archive
+from hellods.format.files import local
 from hellods.format.header import Header
 from hellods.views.normalize import normalize
 from hellods.views.rule import Mix, Views
@@ -51,13 +52,13 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
         mix: of two images in a view, in place of what the rule says; the label is that of the mixed image. The other
             may be any image of the file: where a Subset shall not see the rest, take "none".
         views: how many an image has: they repeat after so many epochs, and each label is made once, rounded to float16
-            and kept by the process that asks for it, up to 1 GiB of them. So is the one label of an image that is
-            stored or shows its middle.
+            and kept by the process that asks for it, up to 1 GiB of them. With view=None or train=False an image has
+            one label, which is kept likewise.
         labels: "soft" for probabilities, "logits", or "hard" for the image's class as an int, which needs no base
             model; views are not mixed then, since one class cannot name a mixture.
-        temperature: that "soft" divides the logits by, and the student's must be divided by in the loss. At 1, for
-            losses that divide by nothing, students learn less from the same file: 56 % in place of 61 at 4, with ten
-            images of CIFAR-10 a class.
+        temperature: what "soft" divides the logits by; the loss must divide the student's by it, too. At 1, for losses
+            that divide by nothing, students learn less from the same file: 56 % in place of 61 at 4, with ten images of
+            CIFAR-10 a class.
         transform: called last, on each image as it would be returned; the label describes the view before it.
         normalize: False returns the view as uint8.
         base: the base model, where the archive names one that only the user can provide; or in place of the one that
@@ -100,7 +101,7 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
             raise OptionError(f"transform is {transform!r}, expected a function of an image")
         if not isinstance(normalize, bool):
             raise OptionError(f"normalize is {normalize!r}, expected True or False")
-        path = str(Path(path).absolute())  # a worker may have another working directory,
+        path = str(local(path).absolute())  # a worker may have another working directory,
         if isinstance(base, str) and base.startswith("local-dir:"):  # and labels may be made in one
             base = f"local-dir:{Path(base.removeprefix('local-dir:')).absolute()}"
         with Archive.open(path) as archive:
@@ -149,6 +150,11 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
     def view(self) -> Views | None:
         """The rule by which views are drawn; None where images are as they are stored."""
         return self._samples.options.view
+
+    @property
+    def temperature(self) -> float:
+        """What soft labels divide the logits by; in the loss divide the student's logits by it, too."""
+        return self._samples.options.temperature
 
     @property
     def seed(self) -> int:

@@ -19,7 +19,7 @@ class Lazy(Tensor):
     """A tensor on the CPU whose values are made by the first operation that needs them.
 
     Its facts, such as its shape, are known before. A kind of it says in `_values_on` how values are made, and in `LAZY`
-    what else it answers without them. What changes it in place changes its values, which it then has.
+    what else it answers without them. An operation in place makes the values first, and changes those.
     """
 
     LAZY: ClassVar[Mapping[Callable[..., Any], Callable[..., Any]]]
@@ -29,7 +29,7 @@ class Lazy(Tensor):
     def _new(cls, shape: Sequence[int], dtype: torch.dtype) -> Self:
         """Return one without values; in inference mode, one that autograd would not save."""
         lazy: Self = Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=CPU)
-        torch._C._set_throw_on_mutable_data_ptr(lazy)  # it has no memory: who looks for it otherwise ends the process
+        torch._C._set_throw_on_mutable_data_ptr(lazy)  # to read its address, which is none, raises; else it crashes
         lazy._made = None
         return lazy
 
@@ -41,15 +41,15 @@ class Lazy(Tensor):
         """Return the values, on `device` where they can be made there, for an operation that needs them."""
         raise NotImplementedError
 
-    def as_subclass(self, cls: type[T]) -> T:  # of which torch asks nobody
+    def as_subclass(self, cls: type[T]) -> T:  # which does not go through __torch_function__
         return self._values_on(CPU, Tensor.as_subclass).as_subclass(cls)
 
-    def __tensor_flatten__(self) -> Any:  # by which torch.compile would look into it, and find nothing to compute with
+    def __tensor_flatten__(self) -> Any:  # torch.compile would compute with what is in it: nothing
         raise HelloError("torch.compile does not look into lazy tensors: give it what .to(device) returns")
 
     @staticmethod
     def __tensor_unflatten__(*_: Any) -> Any:
-        """Say to torch.compile that there is the other one."""
+        """Be there, for torch.compile asks a subclass for both methods."""
 
     @classmethod
     def __torch_function__(

@@ -19,7 +19,7 @@ from hellods.errors import HelloError, LabelError
 from hellods.format import wire
 from hellods.format.header import Header
 from hellods.labels import arithmetic
-from hellods.labels.arithmetic import apart, exact
+from hellods.labels.arithmetic import exact, in_own_thread
 from hellods.probe import Probe, answer_probe, probe_fault
 from hellods.views.draw import Draw, draw, middle
 from hellods.views.render import render
@@ -32,8 +32,8 @@ if TYPE_CHECKING:  # open_clip costs seconds to import, and a worker never makes
 LABEL_BATCH: Final = 256
 LABEL_VALUES: Final = 1 << 27
 LEAST: Final = 2.0**-24  # above 0 in float16
-# What data sets of one file share in this process, by its path and content: its images; and, by the base model that the
-# user gave, whether it is compiled, and the device, its label maker.
+# What all data sets of one file share in this process: its images by (path, content id), and its label makers by (path,
+# content id, the base model that the user gave, whether they are compiled, device).
 IMAGES: Final[WeakValueDictionary[tuple[str, str], Images]] = WeakValueDictionary()
 PROJECTORS: Final[WeakValueDictionary[tuple[str, str, str | None, bool, torch.device], "Projector"]] = (
     WeakValueDictionary()
@@ -106,7 +106,7 @@ class Samples:
             LabelError: the base model is missing or another one.
         """
         if device not in self._projectors:
-            self._projectors[device] = apart(self._shared, device)
+            self._projectors[device] = in_own_thread(self._shared, device)
         return self._projectors[device]
 
     def _shared(self, device: torch.device) -> "Projector":
@@ -239,13 +239,15 @@ class Samples:
         if compute_device(images.device) != images.device:
             return self.answer(images.to(compute_device(images.device))).to(images.device)
         if self.projector(images.device) not in CHECKED:
-            apart(self._check, images.device)
+            in_own_thread(self._check, images.device)
         logits = self._logits(images)
         if self.options.labels == "soft":
             return torch.softmax(logits / self.options.temperature, dim=1)
         return logits
 
     def _logits(self, images: Tensor) -> Tensor:
+        if not len(images):  # with which compiled code would end the process
+            return torch.empty(0, len(self.classes), device=images.device)
         projector, parts = self.projector(images.device), torch.split(images, _at_once(images.shape[1:].numel()))
         return torch.cat([projector.label(part) for part in parts])
 

@@ -50,7 +50,7 @@ Soft labels are not stored: a projector on {base} makes them for every view, whe
 from hellods import HelloDataset
 
 dataset = HelloDataset("FILE.hello"{brought}, temperature=4)  # yields (image, soft label)
-# a student learns by torch.nn.functional.cross_entropy(model(images) / 4, labels)
+# a student learns by torch.nn.functional.cross_entropy(model(images) / dataset.temperature, labels)
 ```
 
 {lines(about)}

@@ -116,7 +116,7 @@ def quantize_projector(
         hard_weight=0.0,
         precision=torch.float32,  # what bfloat16 rounds off is no smaller than what this makes up for
     )
-    # A GPU would multiply with ten bits; who wants labels waits till then.
+    # TF32 has ten bits only; labels that others ask for meanwhile wait for the lock.
     with exact(next(projector.parameters()).device):
         fit_projector(projector, before, source, views, on, progress, checkpoint, stage="Quantize")
 

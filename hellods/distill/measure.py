@@ -56,9 +56,9 @@ def measure(
         "projector_held_out_accuracy": accuracy(held_out, chosen, classes[0] == held_out.targets[chosen]),
         "agreement_on_held_out_images": accuracy(held_out, chosen, classes[0] == classes[1]),
     }
-    classes, apart = (torch.cat(values, dim=1) for values in zip(*seen, strict=True))
+    classes, divergences = (torch.cat(values, dim=1) for values in zip(*seen, strict=True))
     names = ("agreement_on_views", "kl_on_views"), ("agreement_with_assistant_on_views", "kl_from_assistant_on_views")
-    for (agreement, kl), theirs, far in zip(names, classes[1:], apart, strict=False):
+    for (agreement, kl), theirs, far in zip(names, classes[1:], divergences, strict=False):
         found[agreement], found[kl] = (classes[0] == theirs).double().mean().item(), far.mean().item()
     return {name: round(value, 4) for name, value in found.items()}, len(chosen)
 
@@ -68,5 +68,5 @@ def compare(projector: LabelMaker, mentors: Sequence[LabelMaker], images: Tensor
     """Return the most likely class of each uint8 image, int64 (1 + M, B), the projector's first, and KL, (M, B)."""
     logits = [label_maker(images).cpu() for label_maker in (projector, *mentors)]
     ours, *theirs = (F.log_softmax(values.double(), dim=1) for values in logits)
-    apart = [F.kl_div(ours, mentor, reduction="none", log_target=True).sum(1) for mentor in theirs]
-    return torch.stack([values.argmax(1) for values in logits]), torch.stack(apart)
+    divergences = [F.kl_div(ours, mentor, reduction="none", log_target=True).sum(1) for mentor in theirs]
+    return torch.stack([values.argmax(1) for values in logits]), torch.stack(divergences)

@@ -25,7 +25,8 @@ from hellods.sources.source import KEPT, squares
 from hellods.teachers.teacher import Teacher
 from hellods.teachers.training import untrained
 
-STEPS: Final = 3  # of a stage; the first is slow, since memory and kernels are new to it, and does not count
+STEPS: Final = 3  # of a stage at least; the first is slow, since memory and kernels are new to it, and does not count
+WATCHED: Final = 0.25  # seconds at least: a few short steps say little on a machine that has other work
 IMAGES: Final = 64  # where a step is one image
 CLASSES: Final = 2  # where it is a class
 CANDIDATES: Final = 8  # of such a class, in place of hundreds
@@ -35,7 +36,7 @@ class Trial(NamedTuple):
     """What begins a stage of a build, the steps that it is watched for, and how often it counts."""
 
     begin: Callable[[Progress], object]  # runs until its progress callback raises
-    steps: int = STEPS
+    steps: int = STEPS  # at least
     times: float = 1.0
     decodes: bool = False  # all real images once, beside its own work
 
@@ -164,18 +165,15 @@ def warmed(begin: Callable[[Progress], object]) -> Callable[[Progress], object]:
 
     def again(watch: Progress) -> None:
         with contextlib.suppress(EnoughError):
-            begin(_until(STEPS))
+            begin(_few)
         begin(watch)
 
     return again
 
 
-def _until(steps: int) -> Progress:
-    def watch(stage: str, done: int, of: int) -> None:
-        if done >= min(steps, of):
-            raise EnoughError
-
-    return watch
+def _few(stage: str, done: int, of: int) -> None:
+    if done >= min(STEPS, of):
+        raise EnoughError
 
 
 def cost(trial: Trial, later: int = 0) -> Cost | None:
@@ -186,13 +184,14 @@ def cost(trial: Trial, later: int = 0) -> Cost | None:
         later: bytes that it will hold beside what a few steps hold.
     """
     ends: list[float] = []
-    name, total, enough = "", 0, _until(trial.steps)
+    name, total = "", 0
 
     def watch(stage: str, done: int, of: int) -> None:
         nonlocal name, total
         name, total = stage, of
         ends.append(time.monotonic())
-        enough(stage, done, of)
+        if done >= min(trial.steps, of) and (done == of or ends[-1] - ends[0] >= WATCHED):
+            raise EnoughError
 
     with contextlib.suppress(EnoughError):
         trial.begin(watch)

@@ -32,7 +32,7 @@ class Work:
     """The folder `.NAME.build` beside an archive NAME, with a safetensors file for each stage and its facts.
 
     A file counts only where its tensors have the digest that it states. Those of other facts, as of a build by another
-    recipe, are left alone until an archive is there. As a context the folder is of one build at a time.
+    recipe, are ignored, and deleted once an archive is written. Entered as a context, it locks the folder.
     """
 
     def __init__(self, out: str | os.PathLike[str], facts: Mapping[str, Any] = MappingProxyType({})) -> None:

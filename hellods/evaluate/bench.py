@@ -32,8 +32,8 @@ class Bench:
     Args:
         question: names the real images and the teacher.
         device: where the teacher answers.
-        folder: where a teacher that was trained here is kept. A GPU, or another number of threads, would train another
-            one, and no student of the first would be of use to an evaluation that goes on.
+        folder: where a teacher that was trained here is kept: other hardware, or another number of threads, would train
+            another one, and the students of the first could not be used any more.
         progress: told of what takes long.
         train: train the teacher that is to be trained; else an untrained one, which answers as fast, stands for it.
 

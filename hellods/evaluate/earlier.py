@@ -36,7 +36,7 @@ def earlier(out: Path) -> dict[str, Any] | None:
     """Return the report that is in `out`.
 
     Raises:
-        HelloError: a file of its name is none, or one of another format; or there is a page or text without it.
+        HelloError: its report.json is no report, or one of another format; or there is a page or text without it.
     """
     try:
         report: dict[str, Any] = json.loads((out / REPORT).read_text())

@@ -122,6 +122,8 @@ def prepare(
     folder = Path(out)
     check_folder(folder)
     bench = Bench(question, device, folder / "runs", progress, train=train)
+    if isinstance(paths, str) or not paths:
+        raise OptionError(f"paths is {paths!r}, expected one archive or more in a list")
     if len({os.path.realpath(path) for path in paths}) < len(paths):
         raise OptionError(f"{', '.join(map(str, paths))}: an archive is named twice: name each once")
     facts = [read_archive(path, question) for path in paths]

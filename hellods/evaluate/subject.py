@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from hellods.data.dataset import HelloDataset
+from hellods.data.memory import room
 from hellods.data.options import read_projector_config, read_views
+from hellods.device import CPU
 from hellods.distill.recipe import Recipe
 from hellods.errors import HelloError, LabelError, OptionError, SourceError
 from hellods.evaluate.arms import Arm
@@ -92,6 +94,9 @@ def read_archive(path: str, question: Question) -> tuple[Header, str, Protocol, 
     if facts.height != facts.width:
         raise SourceError(f"{path}: images of {facts.height} × {facts.width} px: students need squares")
     protocol, views = resolve(question.protocol, read_views(header, path), facts.count, len(header.classes))
+    size, most = 3 * facts.count * facts.height * facts.width, room(CPU)
+    if size > most:
+        raise SourceError(f"{path}: {size:,} bytes of images are more than the {most:,} that this machine has room for")
     if views.size > MAX_SIZE:
         raise SourceError(f"{path}: views of {views.size} px: students learn from {MAX_SIZE} px at most")
     try:

@@ -37,7 +37,7 @@ class File:
         """
         if not isinstance(source, (str, os.PathLike)):
             return cls(source, str(getattr(source, "name", "archive")))
-        path = Path(source)
+        path = local(source)
         with _told(f"{path}: cannot be read"):
             if not path.is_file():  # a pipe would wait forever
                 raise HelloError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
@@ -61,6 +61,17 @@ class File:
         """Close the file, if `open` opened it."""
         if self.path is not None:
             self._file.close()
+
+
+def local(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file.
+
+    Raises:
+        HelloError: it is an address.
+    """
+    if "://" in os.fspath(path):
+        raise HelloError(f"{path}: is an address: download it, and give the file")
+    return Path(path)
 
 
 def check_target(path: str | os.PathLike[str], overwrite: bool) -> None:

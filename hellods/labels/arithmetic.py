@@ -10,7 +10,6 @@ from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from hellods.labels.config import Precision
 
@@ -28,6 +27,8 @@ TOLERANCES: Final[dict[Precision, float]] = {"fp32": 1e-3, "bf16": 5e-2, "fp16":
 # more images share a pass over its weights. On a GPU it is what memory allows.
 AT_ONCE: Final = {"cpu": 6 * 224**2, "cuda": 1 << 25}
 TOKENS_AT_ONCE: Final = AT_ONCE | {"cpu": 32 * 224**2}
+
+BATCH_NORMS: Final = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 LOCK = threading.RLock()  # torch's settings hold for all threads, so one at a time sets them and sets them back
 
@@ -54,7 +55,7 @@ def exact(device: torch.device) -> Iterator[None]:
     changed = []
     with LOCK:
         try:
-            # From the general to the particular: what follows another is not written, or it would follow no more.
+            # The general first: a setting that follows it by then is left alone, or it would follow no more.
             for setting in (every, library, library.conv, matmul):
                 if setting.fp32_precision != "ieee":
                     changed.append((setting, setting.fp32_precision))
@@ -66,7 +67,7 @@ def exact(device: torch.device) -> Iterator[None]:
                 setting.fp32_precision = value
 
 
-def apart(work: Callable[[torch.device], T], device: torch.device) -> T:
+def in_own_thread(work: Callable[[torch.device], T], device: torch.device) -> T:
     """Return `work(device)`, done in a thread of its own.
 
     What the first label happens to stand in, torch keeps by thread: autocast, inference mode, a default device, the
@@ -91,7 +92,7 @@ def cast(network: nn.Module, precision: Precision) -> None:
     BatchNorm keeps its own in float32, as torch's kernels take them: variances lose most when they are rounded.
     """
     for module in network.modules():
-        if not isinstance(module, _NormBase):
+        if not isinstance(module, BATCH_NORMS):
             for value in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
                 if value.is_floating_point():
                     value.data = value.data.to(DTYPES[precision])

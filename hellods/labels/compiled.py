@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from hellods.errors import LabelError
+from hellods.labels.arithmetic import BATCH_NORMS
 
 
 def compiled(answer: Callable[[Tensor], Tensor], network: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
@@ -24,7 +24,7 @@ def compiled(answer: Callable[[Tensor], Tensor], network: nn.Module, dtype: torc
         LabelError: here or by the answer: this machine cannot compile.
     """
     if dtype != torch.float32:
-        _apart(network, dtype)
+        _norms_in_float32(network, dtype)
     try:
         fast = torch.compile(answer, dynamic=True)
     except RuntimeError as cause:  # this Python is too new for this torch
@@ -51,13 +51,13 @@ def _refusal(cause: RuntimeError) -> LabelError:
     return LabelError(f"labels cannot be compiled here: {reason}: leave out compile=True")
 
 
-def _apart(network: nn.Module, dtype: torch.dtype) -> None:
+def _norms_in_float32(network: nn.Module, dtype: torch.dtype) -> None:
     """Have each BatchNorm compute in float32, in place, as its kernel does by itself.
 
     Else the compiler folds it into a convolution, and a folded bias rounds alike everywhere: in bfloat16 a
     MobileNetV2's largest error is 7 % so, beyond the probe's 5, and 4.5 % as it is.
     """
     for module in network.modules():
-        if isinstance(module, _NormBase):
+        if isinstance(module, BATCH_NORMS):
             module.register_forward_pre_hook(lambda _, given: given[0].float())
             module.register_forward_hook(lambda _, __, output: output.to(dtype))

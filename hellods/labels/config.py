@@ -130,8 +130,8 @@ class ProjectorConfig:
 
     architecture: Literal["open_clip"] = "open_clip"  # a key of BACKBONES, never an import path
     base: str  # one of OWN, `MODEL/TAG`, or `given:NAME` for a base that only the user can provide
-    # Of its float tensors: name, shape and float32 bytes, sorted by name. A head of texts needs both towers, one of
-    # prototypes the image tower alone: then its tensors only, by their names within it.
+    # Of its float tensors: name, shape and float32 bytes, sorted by name. Of both towers for head="text"; of the image
+    # tower alone, by their names within it, for "prototypes".
     base_sha256: str
     quick_gelu: bool  # whether layers of these compute with QuickGELU, which open_clip may have in place of GELU
     preprocess: Preprocess

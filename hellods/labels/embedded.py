@@ -80,7 +80,7 @@ def build(tower: Tower, quick_gelu: bool, numbers: int) -> nn.Module:
     Args:
         tower: may come from anyone.
         quick_gelu: in place of GELU, in a network of open_clip's own.
-        numbers: that it is known to hold; it gets room for these and few more.
+        numbers: how many weights the file holds; a tower that would have many more is refused.
 
     Raises:
         FormatError: no tower is built so.

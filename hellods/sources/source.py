@@ -4,9 +4,9 @@ import hashlib
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from statistics import median_low
@@ -29,7 +29,6 @@ logger = logging.getLogger("hellods")
 
 HELD_OUT: Final = 0.2  # share of every class, where there is no val/ or test/
 KEPT: Final = 1 << 30  # bytes of squares that a source keeps; a larger set is decoded anew each time
-CHUNK: Final = 1024  # images in the hands of the threads
 SIZED: Final = 100  # images whose sizes speak for all
 
 
@@ -230,10 +229,19 @@ def usual_side(source: Source) -> int:
 
 
 def threaded(function: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:
-    """Yield what `function` makes of each item, in order, by threads: Pillow decodes without Python's lock."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for start in range(0, len(items), CHUNK):
-            yield from pool.map(function, items[start : start + CHUNK])
+    """Yield what `function` makes of each item, in order, by threads: Pillow decodes without Python's lock.
+
+    Few are made ahead of who takes them: photographs are large.
+    """
+    threads = min(8, os.cpu_count() or 1)
+    ahead: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for item in items:
+            ahead.append(pool.submit(function, item))
+            if len(ahead) > 2 * threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _split(name: str, root: Path, seed: int) -> tuple[Source, Source]:

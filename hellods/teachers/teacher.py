@@ -88,8 +88,8 @@ class Teacher(nn.Module):
         return in_parts(self.network, normalized, self.network).float()
 
     def provenance(self) -> dict[str, Any]:
-        """Return what an archive states of it: architecture, SHA-256 and number of parameters, of how many networks;
-        mean, deviation and side of the images; SHA-256 of a user's own code.
+        """Return what an archive states of it: architecture, SHA-256, numbers of parameters and of averaged networks;
+        mean, standard deviation and side of the images; SHA-256 of a user's own code.
         """
         return {
             "architecture": self.architecture,

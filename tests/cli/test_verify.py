@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,17 @@ def test_altered_byte_is_one_line_and_status_1(place: int, archive_file: Path, t
     assert (status, out) == (1, "")
     assert err.startswith(f"Error: {altered}: ")
     assert err.count("\n") == 1
+
+
+def test_what_no_data_set_could_be_made_of_is_refused_without_a_projector_too(
+    archive_file: Path, tmp_path: Path
+) -> None:
+    with Archive.open(archive_file) as archive:
+        sections = {section.name: archive.read(section.name) for section in archive.header.sections}
+        write(tmp_path / "odd.hello", replace(archive.header, views={"size": 0}), sections)
+    status, out, err = verify(tmp_path / "odd.hello")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert "size is 0, expected 1 to 4096 [H23]" in err
 
 
 @pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data + b"\0" * 64], ids=["short", "long"])

@@ -31,6 +31,7 @@ from hellods.data.epochs import Epochs
 from hellods.data.lazy_label import LazyLabel
 from hellods.data.samples import CHECKED
 from hellods.device import CPU, compute_device
+from hellods.format.archive import Archive
 from hellods.format.codecs import encode
 from hellods.format.streams import image_sections
 from hellods.labels import arithmetic
@@ -534,18 +535,18 @@ def test_archive_without_projector_has_hard_labels_only(make: Callable[..., Path
         ({"temperature": float("nan")}, "temperature is nan"),
         ({"labels": "logits", "temperature": 2.0}, "belongs to labels='soft'"),
         ({"seed": -1}, "seed is -1"),
-        ({"seed": 2.5}, "seed is 2.5, expected an int"),
-        ({"seed": "0"}, "seed is '0', expected an int"),
+        ({"seed": 2.5}, "seed is 2.5, expected 0 to 9223372036854775807 as an int"),
+        ({"seed": "0"}, "seed is '0', expected 0 to 9223372036854775807 as an int"),
         ({"views": "10"}, "views is '10', expected"),
         ({"temperature": "2"}, "temperature is '2'"),
         ({"temperature": None}, "temperature is None"),
         ({"temperature": float("inf")}, "temperature is inf"),
-        ({"base": 5}, "base is 5, expected the name of a base model"),
+        ({"base": 5}, "base is 5, expected a text"),
         ({"train": "no"}, "train is 'no', expected True or False"),
         ({"compile": "yes"}, "compile is 'yes', expected True or False"),
         ({"normalize": "no"}, "normalize is 'no', expected True or False"),
         ({"transform": 3}, "transform is 3, expected a function"),
-        ({"seed": True}, "seed is True, expected an int"),
+        ({"seed": True}, "seed is True, expected 0 to 9223372036854775807 as an int"),
         ({"temperature": True}, "temperature is True"),
         ({"temperature": "4"}, "temperature is '4'"),
     ],
@@ -576,6 +577,22 @@ def test_hard_labels_make_no_soft_ones(archive: Path) -> None:
 def test_file_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(HelloError, match=r"none\.hello: no such file"):
         HelloDataset(tmp_path / "none.hello")
+
+
+@pytest.mark.parametrize("open_at", [HelloDataset, Archive.open])
+def test_address_is_not_taken_for_a_path(open_at: Callable[[str], object]) -> None:
+    with pytest.raises(HelloError, match=r"^https://example\.com/x\.hello: is an address: download it"):
+        open_at("https://example.com/x.hello")
+
+
+def test_temperature_of_the_labels_can_be_asked_for(archive: Path) -> None:
+    assert (HelloDataset(archive).temperature, HelloDataset(archive, temperature=4).temperature) == (1.0, 4.0)
+
+
+def test_no_images_have_no_labels(archive: Path) -> None:
+    dataset = HelloDataset(archive)
+    labels = dataset.label_maker(torch.zeros(0, 3, 12, 12, dtype=torch.uint8))
+    assert (labels.shape, labels.dtype) == ((0, len(dataset.classes)), torch.float32)
 
 
 def test_views_and_labels_for_a_device_that_cannot_make_them_are_made_on_the_cpu(

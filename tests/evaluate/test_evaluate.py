@@ -298,6 +298,12 @@ def test_the_report_of_another_question_is_not_replaced_unless_told_to(
     prepare([str(bare_archive)], ask(few_digits, arms=("hard",)), tmp_path, overwrite=True)
 
 
+@pytest.mark.parametrize("paths", ["x.hello", []])
+def test_archives_are_named_in_a_list(paths: Any, few_digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="expected one archive or more in a list"):
+        prepare(paths, ask(few_digits, arms=("hard",)), tmp_path)
+
+
 def test_an_archive_is_named_once(bare_archive: Path, few_digits: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="an archive is named twice"):
         prepare([str(bare_archive), os.path.relpath(bare_archive)], ask(few_digits, arms=("hard",)), tmp_path)

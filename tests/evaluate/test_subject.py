@@ -282,6 +282,17 @@ def test_views_far_larger_than_students_can_take_are_refused_before_a_student_is
     assert refused(path, few_digits, tmp_path / "out") == message
 
 
+def test_more_images_than_there_is_room_for_are_refused(
+    bare_archive: Path, few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Archive.open(bare_archive) as archive:
+        facts = archive.header.images
+    size = 3 * facts.count * facts.height * facts.width
+    monkeypatch.setattr(subject, "room", lambda _: size - 1)
+    message = f"{bare_archive}: {size:,} bytes of images are more than the {size - 1:,} that this machine has room for"
+    assert refused(bare_archive, few_digits, tmp_path / "out") == message
+
+
 @pytest.mark.parametrize("recipe", [{}, {"images_per_class": 0}, {"seed": "many"}, {"seed": -1}])
 def test_a_recipe_that_is_not_ours_does_not_matter(
     recipe: dict[str, Any], bare_archive: Path, few_digits: Path, tmp_path: Path

@@ -46,6 +46,14 @@ def test_any_number_of_images_is_answered_as_without(precision: Precision) -> No
             assert off < (1e-5 if precision == "fp32" else 5e-3)
 
 
+@takes_a_compiler
+def test_no_images_have_no_labels(tmp_path: Path) -> None:
+    labels = HelloDataset(shutil.copy(DIGITS, tmp_path), compile=True).label_maker(
+        torch.zeros(0, 3, 32, 32, dtype=torch.uint8)
+    )
+    assert labels.shape == (0, 10)
+
+
 def test_python_that_torch_cannot_compile_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("torch.compile is not supported on Python 3.15+")

@@ -3,6 +3,7 @@
 import logging
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hellods.errors import SourceError
 from hellods.progress import Progress
 from hellods.sources import source as sources
 from hellods.sources.sampling import sample
-from hellods.sources.source import Folder, Pixels, Source, open_source, squares, usual_side
+from hellods.sources.source import Folder, Pixels, Source, open_source, squares, threaded, usual_side
 
 
 def paint(file: Path, shade: int = 0, size: tuple[int, int] = (6, 4)) -> None:
@@ -229,6 +230,20 @@ def test_squares_are_decoded_once_while_they_fit(pets: Path) -> None:
     first = squares(train, torch.arange(len(train)), 4)
     shutil.rmtree(pets)
     assert torch.equal(squares(train, torch.arange(len(train)), 4), first)
+
+
+def test_few_images_are_decoded_ahead_of_who_takes_them() -> None:
+    begun: list[int] = []
+
+    def decode(number: int) -> int:
+        begun.append(number)
+        return number
+
+    made = threaded(decode, range(1000))
+    assert next(made) == 0
+    time.sleep(0.1)
+    assert len(begun) <= 2 * 8 + 1
+    assert list(made) == list(range(1, 1000))
 
 
 def test_extreme_shape_costs_no_memory(tmp_path: Path) -> None:
