@@ -17,6 +17,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from hellods.errors import FormatError, OptionError, UnsupportedError
 from hellods.format import wire
+from hellods.format.avif import check_avif
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ def decode(stream: bytes, codec: str, height: int, width: int, where: str) -> ND
         # The marker of a scan, which image data cannot hold.
         if codec == "jpeg" and (scans := stream.count(b"\xff\xda")) > wire.MAX_SCANS:
             raise ValueError(f"it has {scans} scans, and at most {wire.MAX_SCANS} are read")
+        if codec == "avif":
+            check_avif(stream, height, width)
         with known.reader(io.BytesIO(stream)) as image:
             found = (image.mode, image.height, image.width, getattr(image, "n_frames", 1))
             if found != ("RGB", height, width, 1):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from hellods.errors import FormatError, OptionError
+from hellods.format import avif
 from hellods.format.codecs import CODECS, decode, encode
 from hellods.format.header import Images
 
@@ -57,6 +58,58 @@ def test_jpeg_whose_scans_would_take_hours_is_refused() -> None:
         decode(stream[:-2] + (73 - stream.count(b"\xff\xda")) * last + stream[-2:], "jpeg", 24, 32, "x")
 
 
+@pytest.mark.parametrize("side", [1, 7, 32, 33, 224, 513])
+def test_avif_of_any_size_is_known_by_its_frame(side: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (side, 40, 3), np.uint8)
+    assert decode(encode(pixels, "avif", 75), "avif", side, 40, "x").shape == (side, 40, 3)
+
+
+def test_avif_whose_frame_is_larger_than_it_says_is_refused_before_it_is_decoded() -> None:
+    stream = bytearray(encode(np.zeros((2048, 2048, 3), np.uint8), "avif", 75))
+    place = stream.index(b"ispe") + 8
+    stream[place : place + 8] = struct.pack(">II", 32, 24)
+    with pytest.raises(FormatError, match=r"not a avif image of 24x32: its frame is of 2048x2048 \[C3\]$"):
+        decode(bytes(stream), "avif", 24, 32, "x")
+
+
+HEADERS = {
+    # A reduced header: profile 0, still, reduced, level 0, 5 and 5 bits for 32 × 24.
+    "reduced": "000 1 1 00000 0100 0100 11111 10111",
+    "whole": "000 1 0 0 0 00000 000000000000 00000 0100 0100 11111 10111",
+    "whole, with a tier": "000 0 0 0 0 00000 000000000000 01000 0 0100 0100 11111 10111",
+}
+
+
+@pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
+def test_size_is_read_from_every_sequence_header(header: str) -> None:
+    bits = header.replace(" ", "")
+    data = int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8))
+    assert avif._size(data + bytes(40)) == (24, 32)
+    with pytest.raises(ValueError, match="truncated"):
+        avif._size(data[:2])
+
+
+@pytest.mark.parametrize("place", [5, 6], ids=["timing", "display delay"])
+def test_sequence_header_of_a_film_is_refused(place: int) -> None:
+    bits = ["0"] * 128
+    bits[place] = "1"
+    with pytest.raises(ValueError, match="not one still picture"):
+        avif._size(int("".join(bits), 2).to_bytes(16))
+
+
+@pytest.mark.parametrize(
+    ("data", "units"),
+    [
+        (b"\x12\x00", [(2, b"")]),
+        (b"\x0a\x02ab\x32\x01c", [(1, b"ab"), (6, b"c")]),
+        (b"\x0e\x00\x02ab\x30cd", [(1, b"ab"), (6, b"cd")]),  # an extension; no length
+        (b"\x32\x81\x01" + bytes(129), [(6, bytes(129))]),
+    ],
+)
+def test_units_are_told_apart(data: bytes, units: list[tuple[int, bytes]]) -> None:
+    assert list(avif._units(data)) == units
+
+
 @pytest.mark.parametrize("codec", CODECS)
 def test_same_pixels_give_the_same_bytes(codec: str) -> None:
     assert encode(PIXELS, codec, QUALITIES[codec]) == encode(PIXELS.copy(), codec, QUALITIES[codec])
@@ -93,7 +146,7 @@ def test_other_mode_is_refused(codec: str, mode: str) -> None:
 def test_animation_is_refused(codec: str) -> None:
     frames = [Image.new("RGB", (32, 24), color) for color in ("red", "blue")]
     stream = saved(frames[0], codec, save_all=True, append_images=frames[1:])
-    with pytest.raises(FormatError, match=r"animated|2 frames"):
+    with pytest.raises(FormatError, match=r"animated|2 frames|not one still picture"):
         decode(stream, codec, 24, 32, "x")
 
 

@@ -17,7 +17,7 @@ import hellods
 from hellods.errors import DigestError, FormatError, HelloError, UnsupportedError
 from hellods.format.archive import Archive
 
-from .forge import HEADER, PIXELS, SECTIONS, compress, forge, images, seal, section, stream
+from .forge import HEADER, PIXELS, SECTIONS, SIDE, compress, forge, images, seal, section, stream
 
 SPEC = Path(__file__).parents[2] / "spec" / "hello-0.9.md"
 Broken = Callable[[], bytes]
@@ -46,6 +46,16 @@ def spelled(spell: Callable[[Any], bytes]) -> Broken:
 
 def first_image(one: bytes) -> Broken:
     return lambda: forge(sections=images([one, *(stream(pixels) for pixels in PIXELS[1:])]))
+
+
+def scaled() -> bytes:
+    """A file of AVIF images the first of which has a frame twice as wide and as high as the image that it is."""
+    small, large = (stream(np.zeros((side, side, 3), np.uint8), "avif") for side in (SIDE, 2 * SIDE))
+    sides = (struct.pack(">II", side, side) for side in (2 * SIDE, SIDE))
+    return forge(
+        lambda header: header["images"].update(codec="avif"),
+        sections=images([large.replace(*(b"ispe\0\0\0\0" + side for side in sides)), small, small]),
+    )
 
 
 def flipped(data: bytes, position: int) -> bytes:
@@ -214,6 +224,7 @@ BROKEN: list[tuple[str, str, Broken]] = [
     ("C3", "16 bits a channel", first_image(deep(PIXELS[0]))),
     ("C3", "truncated", first_image(stream(PIXELS[0])[:-20])),
     ("C3", "empty", first_image(b"")),
+    ("C3", "a larger frame", scaled),
     ("C4", "not safetensors", content(probe=b"tensors" * 10)),
     ("C4", "a backbone that is not safetensors", lambda: forge(towering, sections={"backbone": b"tensors" * 10})),
     ("C4", "a hole in the data", content(probe=tensors({"a": ("U8", [1], [0, 1]), "b": ("U8", [1], [2, 3])}, 3))),
