@@ -45,24 +45,26 @@ class HelloDataset(Dataset[tuple[Any, Any]]):
     and no more than a quarter of the machine's. Keep the data set as long as batches of its workers come.
 
     Args:
-        path: of a `.hello` file.
-        seed: of the views.
-        view: the rule by which they are drawn; None for the images as they are stored, (3, H, W).
+        path: The `.hello` file.
+        seed: Seed of the views, 0 to 2^63 - 1.
+        view: The rule by which views are drawn, in place of the file's; None for the images as they are stored,
+            (3, H, W).
         train: False for the largest square in the middle of each image, in the size of a view; not another split.
-        mix: of two images in a view, in place of what the rule says; the label is that of the mixed image. The other
-            may be any image of the file: where a Subset shall not see the rest, take "none".
-        views: how many an image has: they repeat after so many epochs, and each label is made once, rounded to float16
-            and kept by the process that asks for it, up to 1 GiB of them. With view=None or train=False an image has
-            one label, which is kept likewise.
+        mix: How two images are mixed in a view, in place of what the rule says; the label is that of the mixed image.
+            The other may be any image of the file: where a Subset shall not see the rest, take "none".
+        views: How many views an image has: they repeat after so many epochs, and each label is made once, rounded to
+            float16 and kept by the process that asks for it, up to 1 GiB of them. With view=None or train=False an
+            image has one label, which is kept likewise.
         labels: "soft" for probabilities, "logits", or "hard" for the image's class as an int, which needs no base
             model; views are not mixed then, since one class cannot name a mixture.
-        temperature: what "soft" divides the logits by; the loss must divide the student's by it, too. At 1, for losses
+        temperature: What "soft" divides the logits by; the loss must divide the student's by it, too. At 1, for losses
             that divide by nothing, students learn less from the same file: 56 % in place of 61 at 4, with ten images of
             CIFAR-10 a class.
-        transform: called last, on each image as it would be returned; the label describes the view before it.
-        normalize: False returns the view as uint8.
-        base: the base model, where the archive names one that only the user can provide; or in place of the one that
-            the archive holds.
+        transform: A function that is called last, on each image as it would be returned; the label describes the view
+            before it.
+        normalize: False for views as uint8.
+        base: The base model, where the file names one that only the user can provide; or in place of the one that the
+            file holds.
         compile: True for labels by compiled code (`torch.compile`), which takes a C++ compiler on this machine, on a
             GPU Triton. On two cores of an EPYC labels of a MobileNetV2 take 0.92 of the time so in float32, and 0.83 in
             bfloat16; what is mostly matrix products gains less. It compiles for half a minute and more at the first

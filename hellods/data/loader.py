@@ -27,14 +27,14 @@ class HelloLoader:
     Draws count as those of the data set do, so a DataLoader and a HelloLoader over one data set share its epochs.
 
     Args:
-        dataset: what to draw from; a subclass with samples of its own (`__getitem__`) needs a DataLoader.
-        batch_size: images a batch.
-        shuffle: draw in another random order in each pass, given by the data set's seed; not with `sampler`.
-        device: where the batches are made.
-        drop_last: leave out a last batch that is not full.
-        sampler: yields indices, as for a DataLoader; its own `set_epoch` sets the order alone, the loader's the views
-            too. Without one, and in a process group of torch.distributed, each rank draws its share; the group may be
-            made after the loader.
+        dataset: The data set to draw from; a subclass with samples of its own (`__getitem__`) needs a DataLoader.
+        batch_size: Images in a batch.
+        shuffle: Whether to draw in another random order in each pass, given by the data set's seed; not with `sampler`.
+        device: The device that batches are made on.
+        drop_last: Whether to leave out a last batch that is not full.
+        sampler: An iterable of indices, as for a DataLoader; its own `set_epoch` sets the order alone, the loader's the
+            views too. Without one, and in a process group of torch.distributed, each rank draws its share; the group
+            may be made after the loader.
 
     Raises:
         TypeError: not a HelloDataset, or a subclass with samples of its own.

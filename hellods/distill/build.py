@@ -65,11 +65,11 @@ def build(
     a build was killed: what it had done is kept in a folder beside `out`, and the same call goes on from there.
 
     Args:
-        inputs: the real images, the base model and the teacher, and what the archive is called.
-        recipe: how the archive is made of them.
-        out: the file to write.
-        overwrite: replace `out` if it exists.
-        progress: called with (stage, steps done, steps in all) when a stage begins and after every step.
+        inputs: The real images, the base model and the teacher, and what the archive is called.
+        recipe: How the archive is made of them.
+        out: The file to write.
+        overwrite: Whether to replace `out` if it exists.
+        progress: A callback, given (stage, steps done, steps in all) when a stage begins and after every step.
 
     Raises:
         HelloError: the inputs do not fit each other, or `out` cannot be written. There is no `out` then, but what was

@@ -65,12 +65,12 @@ def evaluate(
     On a CPU with the same number of threads, the same question has the same answer.
 
     Args:
-        paths: archives, compared side by side.
-        question: what is asked of each.
-        out: a folder, made if it is missing.
-        overwrite: replace the report of another question.
-        command: how the question was put, for the report.
-        progress: told of every step of every student.
+        paths: The archives, compared side by side.
+        question: What is asked of each.
+        out: The folder of the report, made if it is missing.
+        overwrite: Whether to replace the report of another question.
+        command: How the question was put, for the report.
+        progress: A callback that is told of every step of every student.
 
     Raises:
         HelloError: an archive, the real images, the teacher or the student cannot be used, or do not fit each other; or

@@ -198,11 +198,11 @@ def write(
     The file is verified before it takes its name, so that a fault, a full disk or an interrupt leaves what was there.
 
     Args:
-        path: the target, in an existing folder.
-        header: its `sections` are made anew; keys of others in them are kept.
-        sections: contents by name; unknown names are written as ancillary.
-        overwrite: replace an existing file.
-        progress: told of the images verified.
+        path: The file to write, in an existing folder.
+        header: What it says of itself; `sections` are made anew, and keys of others in them are kept.
+        sections: Contents by name; unknown names are written as ancillary.
+        overwrite: Whether to replace an existing file.
+        progress: A callback that is told of the images verified.
 
     Raises:
         HelloError: the target exists or cannot be written.
