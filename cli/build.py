@@ -25,7 +25,7 @@ from .text import facts, row
 
 if TYPE_CHECKING:
     from hellods.distill.build import Report
-    from hellods.distill.plan import Cost
+    from hellods.forecast import Cost
 
 logger = logging.getLogger("hellods")
 

@@ -23,6 +23,7 @@ LEVELS = {
     "hellods.record": 0,
     "hellods.knobs": 0,
     "hellods.progress": 0,
+    "hellods.forecast": 0,
     "hellods.__version__": 0,
     "hellods.device": 0,
     "hellods.digests": 0,

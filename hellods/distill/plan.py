@@ -1,15 +1,11 @@
 """plan(): what a build will take, from its first few steps."""
 
-import contextlib
-import sys
-import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
-import psutil
 import torch
 from torch import Tensor
 
@@ -20,35 +16,15 @@ from hellods.distill.measure import measure
 from hellods.distill.mentors import check_mentor, get_assistant, get_teacher, training_of
 from hellods.distill.prototypes import prototypes
 from hellods.distill.store import as_stored
+from hellods.forecast import STEPS, Cost, Trial, cost, warmed
 from hellods.progress import Progress, silent, track
 from hellods.sources.source import KEPT, squares
 from hellods.teachers.teacher import Teacher
 from hellods.teachers.training import untrained
 
-STEPS: Final = 3  # of a stage at least; the first is slow, since memory and kernels are new to it, and does not count
-WATCHED: Final = 0.25  # seconds at least: a few short steps say little on a machine that has other work
 IMAGES: Final = 64  # where a step is one image
 CLASSES: Final = 2  # where it is a class
 CANDIDATES: Final = 8  # of such a class, in place of hundreds
-
-
-class Trial(NamedTuple):
-    """What begins a stage of a build, the steps that it is watched for, and how often it counts."""
-
-    begin: Callable[[Progress], object]  # runs until its progress callback raises
-    steps: int = STEPS  # at least
-    times: float = 1.0
-    decodes: bool = False  # all real images once, beside its own work
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What one stage of a build will take."""
-
-    stage: str  # as the build reports it
-    steps: int
-    seconds: float
-    memory: int  # bytes that the process will have held at most until its end
 
 
 def plan(setting: Setting, progress: Progress = silent) -> tuple[Cost, ...]:
@@ -154,60 +130,3 @@ def encoding(setting: Setting, count: int) -> Trial:
     real = squares(source, torch.arange(min(STEPS, count, len(source))), recipe.side)
     shown = [real[number % len(real)] for number in range(count)]
     return Trial(partial(as_stored, shown, recipe.codec, recipe.quality))
-
-
-class EnoughError(Exception):
-    """A stage was watched for long enough."""
-
-
-def warmed(begin: Callable[[Progress], object]) -> Callable[[Progress], object]:
-    """Return what begins a stage anew after its first steps, whose images are then decoded."""
-
-    def again(watch: Progress) -> None:
-        with contextlib.suppress(EnoughError):
-            begin(_few)
-        begin(watch)
-
-    return again
-
-
-def _few(stage: str, done: int, of: int) -> None:
-    if done >= min(STEPS, of):
-        raise EnoughError
-
-
-def cost(trial: Trial, later: int = 0) -> Cost | None:
-    """Return what a stage will take; None for one that reports no steps.
-
-    Args:
-        trial: what begins it.
-        later: bytes that it will hold beside what a few steps hold.
-    """
-    ends: list[float] = []
-    name, total = "", 0
-
-    def watch(stage: str, done: int, of: int) -> None:
-        nonlocal name, total
-        name, total = stage, of
-        ends.append(time.monotonic())
-        if done >= min(trial.steps, of) and (done == of or ends[-1] - ends[0] >= WATCHED):
-            raise EnoughError
-
-    with contextlib.suppress(EnoughError):
-        trial.begin(watch)
-    if not total:
-        return None
-    counted = ends[1:] if len(ends) > 2 else ends
-    seconds = (counted[-1] - counted[0]) / (len(counted) - 1)
-    return Cost(stage=name, steps=total, seconds=trial.times * total * seconds, memory=peak() + later)
-
-
-def peak() -> int:
-    """Return the bytes that this process has held at most."""
-    if sys.platform == "win32":
-        held: int = psutil.Process().memory_info().peak_wset
-        return held
-    import resource
-
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return held if sys.platform == "darwin" else held * 1024

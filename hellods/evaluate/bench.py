@@ -11,9 +11,9 @@ from safetensors.torch import save
 
 from hellods.digests import software
 from hellods.distill.mentors import load_given_teacher, training_of
-from hellods.distill.plan import Trial, cost, warmed
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.evaluate.question import Question
+from hellods.forecast import Trial, cost, warmed
 from hellods.format.files import replacing
 from hellods.progress import Progress
 from hellods.record import to_json

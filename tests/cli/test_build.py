@@ -16,11 +16,11 @@ from hellods.distill import arrange
 from hellods.distill import build as library
 from hellods.distill import plan as planning
 from hellods.distill.build import Report
-from hellods.distill.plan import Cost
 from hellods.distill.recipe import FOLLOWS, Inputs, Recipe
 from hellods.distill.resume import Work
 from hellods.distill.toml import to_toml
 from hellods.errors import OptionError
+from hellods.forecast import Cost
 from hellods.format.archive import Archive, write
 from hellods.sources.source import Pixels
 from hellods.teachers import training

@@ -1,6 +1,5 @@
 """The plan names a build's stages with their steps, costs little, and leaves everything as it was."""
 
-import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -14,10 +13,10 @@ from hellods.distill import plan as module
 from hellods.distill.arrange import prepare
 from hellods.distill.build import build, carry_out
 from hellods.distill.mentors import get_teacher
-from hellods.distill.plan import Cost, Trial, cost, peak, plan, warmed
+from hellods.distill.plan import plan
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.resume import Work
-from hellods.progress import Progress, track
+from hellods.forecast import Cost, Trial, cost, warmed
 from hellods.sources.source import Folder
 
 RECIPE = Recipe(images_per_class=2, candidates=15, teacher_epochs=2, fit_views=256, fit_batch_size=64)
@@ -89,22 +88,6 @@ def test_trainings_are_watched_when_their_images_are_decoded(few_digits: Path, m
     assert warm.seconds < 0.5 * cold.seconds
 
 
-def test_cost_is_the_mean_of_a_few_steps_without_the_first_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, done = 0.0, []
-    monkeypatch.setattr("time.monotonic", lambda: now)
-
-    def work(progress: Progress) -> None:
-        nonlocal now
-        for step in track(range(100), 100, "Fit", progress):
-            now += 50 if step == 0 else 2
-            done.append(step)
-
-    found = cost(Trial(work, 4, 1.5), later=10**9)
-    assert found
-    assert (found.stage, found.steps, found.seconds) == ("Fit", 100, 300)
-    assert done == [0, 1, 2, 3]
-
-
 def test_assistant_is_planned_as_it_is_built(few_digits: Path, tmp_path: Path) -> None:
     code = "import torch\ndef net():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10))\n"
     (tmp_path / "net.py").write_text(code)
@@ -115,33 +98,3 @@ def test_assistant_is_planned_as_it_is_built(few_digits: Path, tmp_path: Path) -
     stages = [cost.stage for cost in costs]
     assert stages[1:4] == ["Teacher check", "Assistant", "Assistant check"]
     assert {cost.stage: cost.steps for cost in costs}.items() <= ended.items()
-
-
-@pytest.mark.parametrize("total", [1, 2])
-def test_stage_of_fewer_steps_is_stopped_at_its_last(total: int) -> None:
-    ended = []
-
-    def work(progress: Progress) -> None:
-        for _ in track(range(total), total, "Fit", progress):
-            pass
-        ended.append("a check of its result, which a plan must not fail on")
-
-    found = cost(Trial(work))
-    assert found
-    assert (found.steps, ended) == (total, [])
-
-
-def test_stage_without_steps_costs_nothing() -> None:
-    assert cost(Trial(lambda progress: progress("Fit", 0, 0))) is None
-    assert cost(Trial(lambda progress: None)) is None
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="getrusage is not there")
-def test_memory_is_what_was_held_and_what_comes_later() -> None:
-    held = peak()
-    assert held
-    assert held > 10**7
-    found = cost(Trial(lambda progress: list(track(range(9), 9, "Fit", progress))), later=10**12)
-    assert found
-    assert found.memory
-    assert found.memory >= held + 10**12
