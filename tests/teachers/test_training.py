@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hellods.distill.arrange import best_stages
 from hellods.distill.recipe import Recipe
+from hellods.distill.resolve import best_stages
 from hellods.sources.source import Pixels, open_source, squares
 from hellods.teachers.teacher import Teacher, check_teacher
 from hellods.teachers.training import train_teacher
