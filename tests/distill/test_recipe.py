@@ -1,10 +1,11 @@
 """The recipe: every knob checked where it is set."""
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
-from hellods.distill.recipe import Inputs, Recipe
+from hellods.distill.recipe import Inputs, Recipe, Resolved
 from hellods.errors import OptionError
 from hellods.record import from_json, to_json
 
@@ -75,6 +76,8 @@ def test_knobs_that_do_not_go_together_are_refused(knobs: dict[str, Any], words:
         ({"teacher_weights": "my.safetensors"}, "`teacher_weights` beside 'train'.* as `teacher`"),
         ({"teacher_std": (0.0, 1.0, 1.0)}, "std"),
         ({"teacher_mean": (float("nan"), 0.5, 0.5)}, "mean"),
+        ({"teacher": None}, "teacher is None, expected a text"),
+        ({"descriptions": {"0": 5}}, "expected a mapping from texts to texts"),
         ({"license": "MIT\x1b[2J"}, "printable"),
         ({"descriptions": {"a": "cat", "b": " "}}, "class 'b' is described by ' '"),
         ({"descriptions": {"cat": "\ud800"}}, "class 'cat' .* give it a text"),
@@ -111,6 +114,18 @@ def test_teacher_that_is_trained_is_of_the_students_kind_unless_named(teacher: s
 @pytest.mark.parametrize("factor", [None, 1])
 def test_real_images_are_whole(factor: int | None) -> None:
     assert Recipe(initializer="real", factor=factor).factor == factor
+
+
+def test_recipe_without_gaps_lacks_nothing() -> None:
+    with pytest.raises(OptionError, match="side is None, expected 8 to 4096 as an int"):
+        Resolved(fit_on="own")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("kind", [Inputs, Recipe])
+def test_every_knob_is_in_the_docstring_with_what_it_is_for(kind: type) -> None:
+    for knob in fields(kind):
+        words = " ".join((kind.__doc__ or "").split())
+        assert f" {knob.name}: {knob.metadata['text']}" in words
 
 
 def test_texts_of_any_script_are_taken() -> None:
