@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 
 from hellods.distill.recipe import Inputs, Recipe
 from hellods.distill.toml import read_text
-from hellods.errors import OptionError
+from hellods.errors import OptionError, SourceError
 from hellods.format.archive import Archive
 from hellods.format.files import check_target
 from hellods.labels.config import needs_base
@@ -44,7 +45,7 @@ logger = logging.getLogger("hellods")
     is_eager=True,
     callback=choose_recipe,
     help="File of options, as `hellods inspect --recipe` prints them; options on the command line override it, and "
-    "what followed by default from a value that they override is worked out anew.",
+    "defaults that depend on an overridden value are worked out anew.",
 )
 @options_of(Recipe)
 @click.option(
@@ -69,9 +70,10 @@ def command(
             raise click.UsageError("Missing option '--out'.")
         check_target(out, overwrite)  # before seconds go into torch
     anew = outdated(context)
-    recipe = Recipe(**only(Recipe, knobs | dict.fromkeys(anew)))
+    chosen = knobs | dict.fromkeys(anew)
+    recipe = Recipe(**only(Recipe, chosen))
     descriptions = read_names(Path(class_names)) if class_names else None
-    inputs = Inputs(data=data, descriptions=descriptions, **only(Inputs, knobs))
+    inputs = Inputs(data=data, descriptions=descriptions, **only(Inputs, chosen))
     with progress(quiet) as draw:
         if anew:
             logger.warning(note(knobs["recipe"], anew))
@@ -90,7 +92,8 @@ def command(
         with Work(out) as kept:
             setting = prepare(inputs, recipe, draw)
             if not quiet:
-                draw = whole(draw, {cost.stage: cost.seconds for cost in plan(setting, draw)})
+                with suppress(SourceError):  # of an image, say: the build names all such, not only the first
+                    draw = whole(draw, {cost.stage: cost.seconds for cost in plan(setting, draw)})
             report = carry_out(setting, kept, overwrite=overwrite, progress=draw)
     click.echo(made(report, inputs.base))
 

@@ -4,10 +4,12 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hellods.display.notes import notes
 from hellods.display.text import percent, summary, total_bytes
 from hellods.evaluate.arms import ARMS
 from hellods.evaluate.presets import PRESETS, Protocol
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @with_names_of_options
-@click.command()
+@click.command(short_help="Train the same student on files and on what competes with them.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--data", required=True, help="Real images: a folder with train/ and val/ (or test/), or `digits`.")
 @click.option(
@@ -86,13 +88,13 @@ def command(
         else:
             call = shlex.join(["hellods", *sys.argv[1:]])
             report = evaluate(files, question, out, overwrite=overwrite, command=call, progress=draw)
-            text = "\n\n".join(table(archive) for archive in report["archives"])
+            text = "\n\n".join(table(archive, notes(archive, report)) for archive in report["archives"])
             text += f"\n\nThe whole report is in {escape(out)}"
     click.echo(text)
 
 
-def table(archive: Mapping[str, Any]) -> str:
-    """Return the results of one archive: an arm a line."""
+def table(archive: Mapping[str, Any], remarks: Sequence[str] = ()) -> str:
+    """Return the results of one archive, an arm a line, and remarks on them."""
     student = f"{archive['protocol']['student']}, {archive['protocol']['epochs']} epochs"
     lines = [
         f"{escape(archive['file'])}: {archive['images']:,} images of {archive['side']} px; {student}",
@@ -110,6 +112,7 @@ def table(archive: Mapping[str, Any]) -> str:
     base = archive["base"]
     beside = f"beside it the base model {escape(base['name'])}, its image tower {base['bytes']:,} bytes" if base else ""
     lines += ["", *[line for line in ("; ".join(found), beside) if line]]
+    lines += [line for remark in remarks for line in ["", *wrap(remark, WIDTH)]]
     return "\n".join(lines).rstrip()
 
 

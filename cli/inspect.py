@@ -11,7 +11,7 @@ from hellods.distill.recipe import NO_ASSISTANT, Recipe
 from hellods.distill.toml import to_toml
 from hellods.format.archive import Archive
 from hellods.format.header import Header
-from hellods.labels.config import OWN
+from hellods.labels.config import OWN, needs_base
 from hellods.record import decimal, from_json, to_json
 from hellods.teachers.scale import MEAN, STD
 
@@ -51,7 +51,7 @@ def card(archive: Archive) -> str:
 
 
 def recipe(archive: Archive) -> str:
-    """Return the knobs that a file holds, as TOML; comments name those that it lacks, and those of a later version."""
+    """Return the knobs that a file holds, and its base model, as TOML; comments name what it lacks or cannot name."""
     held = archive.header.recipe
     knobs = asdict(from_json(Recipe, held, f"{archive.name}: header.recipe", lenient=archive.header.newer))
     notes = {
@@ -65,14 +65,16 @@ def recipe(archive: Archive) -> str:
     scale = header.images.mean, header.images.std
     if teacher and knobs["assistant"] == NO_ASSISTANT and knobs["teacher_stages"]:
         teacher = f"train:{teacher}"
+    public = base and not needs_base(projector)
     made_from = {
-        "base model": base and str(base).removeprefix("given:"),
+        "base model": not public and base and str(base).removeprefix("given:"),
         "teacher": teacher,
         "its mean and std": scale != (MEAN, STD) and "; ".join(",".join(map(decimal, three)) for three in scale),
         "texts of the classes": not plain and "see inspect --json",
     }
     comments += [f"# {what}, which no recipe names: {escape(str(name))}\n" for what, name in made_from.items() if name]
-    return to_toml({name: value for name, value in knobs.items() if name in held}) + "".join(comments)
+    named = {"base": base} if public else {}
+    return to_toml(named | {name: value for name, value in knobs.items() if name in held}) + "".join(comments)
 
 
 def title(archive: Archive, size: int) -> list[str]:

@@ -1,5 +1,7 @@
 """A recipe and real images -> what each stage of a build works with; nothing is learned here."""
 
+import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -17,8 +19,11 @@ from hellods.labels.config import check_descriptions
 from hellods.labels.projector import Projector
 from hellods.nets import create
 from hellods.progress import Progress, silent
+from hellods.sources.folders import shorten
 from hellods.sources.source import Pixels, Source, open_source
 from hellods.views.rule import Views
+
+logger = logging.getLogger("hellods")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,8 +161,12 @@ def describe(classes: tuple[str, ...], descriptions: Mapping[str, str] | None) -
         descriptions = {name: name.replace("_", " ") for name in classes}
     missing = [name for name in classes if name not in descriptions]
     if missing:
-        raise SourceError(f"class descriptions: none for {missing[0]!a}; each class folder needs one")
+        beyond = sorted(descriptions.keys() - set(classes))
+        found = f", while no class folder is named {shorten(beyond)}" if beyond else ""
+        raise SourceError(f"class descriptions: none for {shorten(missing)}{found}; each class folder needs one")
     texts = tuple(descriptions[name] for name in classes)
+    if same := [text for text, count in Counter(texts).items() if count > 1]:
+        logger.warning("class descriptions: several classes are called %s, which no text tells apart", shorten(same))
     try:
         check_descriptions(texts)
     except ValueError as cause:

@@ -45,7 +45,8 @@ class Recipe:
 
     preset: Preset = knob(
         "default",
-        "How long to fit the projector. fast: a tenth of the default, at twice the rate; best: twice the default.",
+        "How long to fit the projector. fast, to try things out: a tenth of the default, at twice the rate; best: "
+        "twice the default.",
     )
     images_per_class: int = knob(10, "Synthetic images per class.")
     side: int | None = knob(
@@ -68,8 +69,8 @@ class Recipe:
     )
     teacher_epochs: int | None = knob(
         None,
-        "Epochs in which the learning rate of a teacher that is trained here, or of the assistant, falls to nothing; "
-        "it learns until the last of `teacher_stages`.",
+        "Epochs over which the learning rate falls, of a teacher that is trained here or of the assistant; it stops at "
+        "the last of `teacher_stages`.",
         unset="12, or 24 from 25 images a class",
     )
     teacher_stages: tuple[int, ...] | None = knob(
@@ -101,8 +102,8 @@ class Recipe:
     fit_views: int | None = knob(
         None,
         "Number of views to fit the projector on.",
-        unset="30 per real image, at most 160,000, or 30,000 if the base model takes more than 64 px; by the preset; "
-        "beyond 100 synthetic images times √(images / 100)",
+        unset="30 per real image, at most 160,000, or 30,000 if the base model takes more than 64 px; by the preset, "
+        "but with fast no fewer than 3,000 of these; beyond 100 synthetic images times √(images / 100)",
     )
     fit_batch_size: int | None = knob(None, "Batch size of the projector's fit.", unset="32, fewer above 224 px")
     fit_learning_rate: float | None = knob(
@@ -200,19 +201,19 @@ class Resolved(Recipe):
     hard_weight: float
 
 
-# Knobs whose defaults follow from others, each after its causes. Of the inputs, which a recipe lacks and which must be
-# named anew, only the kind of teacher is one: trained in the build, or given. Which base model `encoder_rank`,
-# `fit_views` and `fit_batch_size` were for, a recipe does not tell, so they are kept.
+# Knobs whose defaults follow from others, each after its causes. Two of these are inputs: the base model, which a
+# recipe file names if it is public, and the kind of teacher, trained in the build or given.
 FOLLOWS: Final[Mapping[str, tuple[str, ...]]] = {
+    "base": ("side",),
     "factor": ("side", "initializer"),
     "quality": ("codec", "side"),
     "assistant": ("side", "teacher"),
     "teacher_epochs": ("assistant", "teacher", "images_per_class"),
     "teacher_stages": ("assistant", "teacher", "teacher_epochs", "images_per_class"),
-    "encoder_rank": ("side",),
+    "encoder_rank": ("base", "side"),
     "fit_on": ("assistant", "teacher"),
-    "fit_views": ("preset", "images_per_class"),
-    "fit_batch_size": ("side",),
+    "fit_views": ("preset", "images_per_class", "base"),
+    "fit_batch_size": ("side", "base"),
     "fit_learning_rate": ("preset",),
     "hard_weight": ("fit_on",),
 }

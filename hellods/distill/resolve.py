@@ -20,6 +20,7 @@ from hellods.labels.config import check_template
 from hellods.sources.source import Source, usual_side
 from hellods.teachers.training import an_epoch
 
+LEAST: Final = 3000  # views, unless 30 a real image are fewer: from 600 a projector learns next to nothing
 MANY: Final = 100  # images of a file, beyond which a fit needs more views
 LARGEST: Final = 224  # pixels of a side that nobody chose
 FEW: Final = 5  # images of a class
@@ -120,12 +121,14 @@ def best_stages(recipe: Recipe, images: int) -> tuple[int, ...]:
 def views_to_fit_on(recipe: Recipe, source: Source, tower: int) -> int:
     """Return 30 a real image, at most 160,000, or 30,000 if the tower takes more than 64 px and so much longer.
 
-    That is multiplied as the preset says, and for a file of more than 100 images by √(images / 100).
+    That is multiplied as the preset says, but no preset takes away what a small set needs; and for a file of more than
+    100 images by √(images / 100).
     """
     images = len(source.classes) * recipe.images_per_class
     most = 160_000 if tower <= SMALL else 30_000
     times, _ = PRESETS[recipe.preset]
-    return round(times * min(30 * len(source), most) * max(1.0, math.sqrt(images / MANY)))
+    usual = min(30 * len(source), most)
+    return round(max(times * usual, min(usual, LEAST)) * max(1.0, math.sqrt(images / MANY)))
 
 
 def batch_within_memory(side: int) -> int:

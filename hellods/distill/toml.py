@@ -4,10 +4,11 @@ import tomllib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Mapping
 from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from hellods.distill.recipe import Recipe
+from hellods.distill.recipe import Inputs, Recipe
 from hellods.errors import OptionError
 
 
@@ -28,24 +29,29 @@ def read_text(path: Path) -> str:
 
 
 def read_knobs(path: Path) -> dict[str, Any]:
-    """Return the knobs that a file sets, by name.
+    """Return the knobs of a recipe that a file sets, by name, and the base model.
 
     Raises:
         OptionError: the file is missing or no TOML, or names the key that is unknown or has a value of another type
             or out of range.
     """
+    if path.suffix == ".hello":
+        raise OptionError(f"{path}: an archive: give its recipe, as `hellods inspect --recipe` prints it")
     try:
         knobs = tomllib.loads(read_text(path))
     except OSError as cause:
         raise OptionError(f"{path}: recipe cannot be read: {cause.strerror}") from cause
     except ValueError as cause:  # no text either
         raise OptionError(f"{path}: not TOML: {cause}") from cause
-    names = [field.name for field in fields(Recipe)]
+    names = ["base", *(field.name for field in fields(Recipe))]
     if unknown := [name for name in knobs if name not in names]:
-        raise OptionError(f"{path}: unknown key {unknown[0]!a}; a recipe has {', '.join(names)}")
+        meant = get_close_matches(unknown[0], names, 1)
+        known = f"did you mean {meant[0]}?" if meant else f"a recipe has {', '.join(names)}"
+        raise OptionError(f"{path}: unknown key {unknown[0]!a}; {known}")
     knobs = {name: tuple(value) if isinstance(value, list) else value for name, value in knobs.items()}
     try:
-        Recipe(**knobs)
+        Inputs(data="", base=knobs.get("base"))
+        Recipe(**{name: value for name, value in knobs.items() if name != "base"})
     except OptionError as cause:
         raise OptionError(f"{path}: {cause}") from cause
     return knobs

@@ -152,7 +152,7 @@ def check_logits(network: nn.Module, spec: str, classes: int, side: int) -> None
     try:
         shape = logits_shape(network, side)
     except Exception as cause:  # whatever a layer of someone else's network raises
-        text = " ".join(str(cause).split())
+        text = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
         raise SourceError(
             f"{spec}: cannot take images of {side} px: {text}; give another teacher, or build with another `side`"
         ) from cause

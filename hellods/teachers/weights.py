@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any, Final
 
 import torch
@@ -45,7 +46,7 @@ def own_network(spec: str) -> tuple[nn.Module, str]:
             # Unlike an import this leaves neither a module nor a folder of bytecode behind.
             names = runpy.run_path(file, run_name="hellods_teacher")
         except (Exception, SystemExit) as cause:
-            raise SourceError(f"{file}: cannot be run: {_described(cause)}") from cause
+            raise SourceError(f"{file}: cannot be run: {_described(cause, file)}") from cause
         function = names.get(name)
         if not callable(function):
             own = [key for key, value in names.items() if getattr(value, "__module__", None) == "hellods_teacher"]
@@ -53,7 +54,9 @@ def own_network(spec: str) -> tuple[nn.Module, str]:
         try:
             network = function()
         except (Exception, SystemExit) as cause:
-            raise SourceError(f"{spec}: {_described(cause)}; it is called without arguments") from cause
+            asks = isinstance(cause, TypeError) and cause.__traceback__ and cause.__traceback__.tb_next is None
+            advice = "; it is called without arguments" if asks else ""
+            raise SourceError(f"{spec}: {_described(cause, file)}{advice}") from cause
     if not isinstance(network, nn.Module):
         raise SourceError(f"{spec}: returns {type(network).__name__}, expected a torch.nn.Module")
     return network, code.hexdigest()
@@ -148,7 +151,7 @@ def published(name: str) -> tuple[nn.Module, dict[str, Any]]:
             return network, {"mean": facts["mean"], "std": facts["std"], "side": facts["input_size"][-1]}
     except Exception as cause:  # of the network, the cache, or timm without weights
         raise SourceError(
-            f"{name}: no published weights: {_described(cause)}; bring a file of `teacher_weights`"
+            f"{name}: published weights cannot be had: {_described(cause)}; bring a file of `teacher_weights`"
         ) from cause
     raise SourceError(
         f"{name}: no weights are published under this name; name a network of torchvision or timm, give its "
@@ -191,5 +194,8 @@ def _other_head(own: Tensor, found: Tensor, classes: int) -> bool:
     return own.ndim > 0 and len(own) == classes and own.shape[1:] == found.shape[1:]
 
 
-def _described(cause: BaseException) -> str:
-    return f"{type(cause).__name__}: {' '.join(str(cause).split())}"
+def _described(cause: BaseException, file: str = "") -> str:
+    """Return an error in one line, with the last line of a file that led to it."""
+    lines = [frame.lineno for frame in extract_tb(cause.__traceback__) if frame.filename == file]
+    place = f" (line {lines[-1]})" if lines else ""
+    return f"{type(cause).__name__}: {' '.join(str(cause).split())}{place}"

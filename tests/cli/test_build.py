@@ -185,6 +185,17 @@ def test_knobs_that_are_not_taken_from_a_recipe_file_are_said_with_the_options_t
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "base", "rank"), [([], "hello-tiny", 6), (["--base", "hello-convnet"], "hello-convnet", None)]
+)
+def test_base_model_of_a_recipe_file_is_taken_and_what_was_for_it_is_not_for_another(
+    given: list[str], base: str, rank: int | None, asked: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "r.toml").write_text('base = "hello-tiny"\nencoder_rank = 6\nside = 64\n')
+    run("d", "--out", "x", "--recipe", str(tmp_path / "r.toml"), *given)
+    assert (asked["inputs"].base, asked["recipe"].encoder_rank) == (base, rank)
+
+
 def test_option_beside_what_it_changes_is_kept(asked: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(to_toml(FILLED))
     given = ["--teacher-epochs", "6", "--teacher-stages", "2,3"]
@@ -194,7 +205,7 @@ def test_option_beside_what_it_changes_is_kept(asked: dict[str, Any], tmp_path: 
 
 def test_every_default_that_follows_from_others_is_known_as_such() -> None:
     open_ones = {field.name for field in fields(Recipe) if field.default is None}
-    assert open_ones - {"side", "flip"} == set(FOLLOWS)  # these two follow from the images
+    assert open_ones - {"side", "flip"} == set(FOLLOWS) - {"base"}  # these two follow from the images
 
 
 def test_base_is_embedded_when_asked_and_a_recipe_that_asks_can_be_overridden(
@@ -303,7 +314,7 @@ BAD = {
     "unknown base": (["digits", "--out", "{tmp}/x.hello", "--base", "RN0/none"], "RN0/none"),
     "too few images": (["digits", "--out", "{tmp}/x.hello", "--images-per-class", "5000"], "--images-per-class"),
     "unknown device": (["digits", "--out", "{tmp}/x.hello", "--device", "abacus"], "abacus"),
-    "no class description": (["digits", "--out", "{tmp}/x.hello", "--class-names", "{tmp}/names"], "'1'"),
+    "no class description": (["digits", "--out", "{tmp}/x.hello", "--class-names", "{tmp}/names"], "none for 1, 2, "),
 }
 
 

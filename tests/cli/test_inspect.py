@@ -107,6 +107,13 @@ def test_teacher_that_was_trained_is_named_as_a_build_takes_it(archive_file: Pat
     assert "# teacher, which no recipe names: train:convnet3" in out.splitlines()
 
 
+def test_public_base_model_is_part_of_the_recipe(archive_file: Path, tmp_path: Path) -> None:
+    projector = {"base": "hello-tiny", "base_sha256": "0" * 64}
+    out = printed_recipe(archive_file, tmp_path / "x.hello", projector=projector)
+    assert tomllib.loads(out)["base"] == "hello-tiny"
+    assert "base model" not in out
+
+
 def test_recipe_is_followed_by_what_it_does_not_name(archive_file: Path, tmp_path: Path) -> None:
     teacher, projector = {"architecture": "big\nnet"}, {"base": "given:mine", "base_sha256": "0" * 64}
     with Archive.open(archive_file) as archive:

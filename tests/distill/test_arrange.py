@@ -21,8 +21,17 @@ def test_classes_are_described_by_the_user_or_their_folders(
 
 
 def test_class_without_description_is_named() -> None:
-    with pytest.raises(SourceError, match="'c'"):
+    with pytest.raises(SourceError, match=r"none for c; each class folder needs one"):
         describe(("a_b", "c"), {"a_b": "thing"})
+    with pytest.raises(SourceError, match="none for c, while no class folder is named d, e; each"):
+        describe(("a_b", "c"), {"a_b": "thing", "d": "dog", "e": "eel"})
+
+
+def test_classes_that_no_text_tells_apart_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    assert describe(("a", "b", "c"), {"a": "cat", "b": "dog", "c": "cat"}) == ("cat", "dog", "cat")
+    assert [record.getMessage() for record in caplog.records] == [
+        "class descriptions: several classes are called cat, which no text tells apart"
+    ]
 
 
 def test_a_text_that_is_too_long_is_refused_before_anything_is_made() -> None:

@@ -140,22 +140,29 @@ def test_what_a_training_takes_is_refused_where_nothing_is_trained(knob: dict[st
 @pytest.mark.parametrize(
     ("images_per_class", "preset", "views", "rate"),
     [
-        (2, "default", 1200, 0.004),
-        (50, "default", 1200, 0.004),
-        (200, "default", 2400, 0.004),
-        (200, "fast", 240, 0.008),
-        (200, "best", 4800, 0.004),
+        (2, "default", 60_000, 0.004),
+        (50, "default", 60_000, 0.004),
+        (200, "default", 120_000, 0.004),
+        (200, "fast", 12_000, 0.008),
+        (200, "best", 240_000, 0.004),
     ],
 )
 def test_more_images_are_fitted_on_more_views_and_as_the_preset_says(
     images_per_class: int, preset: Any, views: int, rate: float
 ) -> None:
-    source = Pixels("black", ("a", "b"), [0, 1] * 20, torch.zeros(40, 3, 32, 32, dtype=torch.uint8))
-    recipe = Recipe(images_per_class=images_per_class, preset=preset)
+    recipe, source = Recipe(images_per_class=images_per_class, preset=preset), black(2000)
     resolved = resolve(recipe, INPUTS, source, 32)
     assert (resolved.fit_views, resolved.fit_learning_rate) == (views, rate)
     asked = resolve(replace(recipe, fit_views=7, fit_learning_rate=0.1), INPUTS, source, 32)
     assert (asked.fit_views, asked.fit_learning_rate) == (7, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("images", "preset", "views"),
+    [(40, "fast", 1200), (40, "default", 1200), (40, "best", 2400), (200, "fast", 3000), (1500, "fast", 4500)],
+)
+def test_no_preset_takes_from_a_small_set_what_it_needs(images: int, preset: Any, views: int) -> None:
+    assert resolve(Recipe(images_per_class=2, preset=preset), INPUTS, black(images), 32).fit_views == views
 
 
 @pytest.mark.parametrize(("tower", "views"), [(32, 160_000), (64, 160_000), (224, 30_000)])

@@ -51,7 +51,9 @@ def test_whole_number_is_a_number_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("sied = 32", "unknown key 'sied'; a recipe has preset, images_per_class, side, "),
+        ("sied = 32", "unknown key 'sied'; did you mean side?"),
+        ("colors = 3", "unknown key 'colors'; a recipe has base, preset, images_per_class, side, "),
+        ("base = 3", "base is 3, expected a text"),
         ("[build]\nside = 32", "unknown key 'build'"),
         ("side = '32'", "side is '32', expected 8 to 4096 as an int"),
         ("side = 32.0", "side is 32.0, expected 8 to 4096 as an int"),
@@ -91,3 +93,13 @@ def test_text_in_utf_16_is_read_where_a_mark_says_so(encoding: str, tmp_path: Pa
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"none\.toml: recipe cannot be read: No such file"):
         read_knobs(tmp_path / "none.toml")
+
+
+def test_base_model_is_read_too(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text('base = "hello-tiny"\nside = 32\n')
+    assert read_knobs(tmp_path / "r.toml") == {"base": "hello-tiny", "side": 32}
+
+
+def test_archive_in_place_of_a_recipe_says_how_to_come_by_it(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"x\.hello: an archive: give its recipe, as `hellods inspect --recipe"):
+        read_knobs(tmp_path / "x.hello")

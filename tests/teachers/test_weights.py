@@ -127,6 +127,13 @@ def test_function_that_will_not_do_is_refused(file: Path, function: str, message
         own_network(f"{file}:{function}")
 
 
+def test_error_in_a_function_is_told_with_its_line(file: Path) -> None:
+    count = len(FILE.splitlines())
+    file.write_text(FILE + "\ndef fails():\n    return undefined_name\n")
+    with pytest.raises(SourceError, match=rf"nets\.py:fails: NameError: .*undefined_name.* \(line {count + 3}\)$"):
+        own_network(f"{file}:fails")
+
+
 def test_file_without_a_function_says_what_is_missing(file: Path) -> None:
     with pytest.raises(SourceError, match=r"nets\.py: names no function; give the teacher as FILE\.py:FUNCTION"):
         own_network(str(file))
@@ -260,7 +267,7 @@ def test_published_weights_that_cannot_be_fetched_say_what_to_bring(monkeypatch:
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
     with pytest.raises(
-        SourceError, match="no published weights: OSError: no network; bring a file of `teacher_weights`"
+        SourceError, match="published weights cannot be had: OSError: no network; bring a file of `teacher_weights`"
     ):
         published("mobilenet_v3_small")
 
