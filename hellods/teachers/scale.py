@@ -19,3 +19,5 @@ def check_scale(mean: Sequence[float], std: Sequence[float]) -> None:
         raise OptionError(
             f"mean {tuple(mean)} and std {tuple(std)}: give three numbers each, mean up to {most:g}, std from {least:g}"
         )
+    if min(mean) > 1:  # no pixel reaches it
+        raise OptionError(f"mean {tuple(mean)}: pixels are in 0..1, so divide mean and std by 255")

@@ -76,6 +76,7 @@ def test_knobs_that_do_not_go_together_are_refused(knobs: dict[str, Any], words:
         ({"teacher_weights": "my.safetensors"}, "`teacher_weights` beside 'train'.* as `teacher`"),
         ({"teacher_std": (0.0, 1.0, 1.0)}, "std"),
         ({"teacher_mean": (float("nan"), 0.5, 0.5)}, "mean"),
+        ({"teacher_mean": (123.7, 116.3, 103.5), "teacher_std": (58.4, 57.1, 57.4)}, "divide mean and std by 255"),
         ({"teacher": None}, "teacher is None, expected a text"),
         ({"descriptions": {"0": 5}}, "expected a mapping from texts to texts"),
         ({"license": "MIT\x1b[2J"}, "printable"),
