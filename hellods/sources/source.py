@@ -101,17 +101,18 @@ class Folder(Source):
         return decode(self._read(index), str(self.root / self.files[index]))[0]
 
     def check(self, progress: Progress = silent, *, decode: bool = True) -> None:
-        digest, size, notes, problems = hashlib.sha256(), 0, Counter[str](), []
+        digest, size, notes, problems = hashlib.sha256(), 0, Counter[str](), dict[str, str]()
         examined = threaded(partial(self._examine, decoded=decode), range(len(self)))
         for index, (length, content, note, problem) in enumerate(track(examined, len(self), "Data", progress)):
             digest.update(os.fsencode(self.files[index]) + b"\0" + content)
             self.contents[index] = int.from_bytes(content[:8])
             size += length
             notes.update([note] if note else [])
-            problems += [problem] if problem else []
+            problems |= {str(self.root / self.files[index]): problem} if problem else {}
         if problems:
-            more = f" ({len(problems) - 1} more: {shorten(problems[1:])})" if problems[1:] else ""
-            raise SourceError(f"{problems[0]}{more}")
+            _, *others = problems
+            more = f"; so with {len(others)} more: {shorten(others)}" if others else ""
+            raise SourceError(f"{next(iter(problems.values()))}{more}")
         if notes:
             kinds = ", ".join(f"{count} {note}" for note, count in sorted(notes.items()))
             logger.info("%s: converted to 8-bit RGB: %s", self.name, kinds)
