@@ -70,10 +70,9 @@ def command(
             raise click.UsageError("Missing option '--out'.")
         check_target(out, overwrite)  # before seconds go into torch
     anew = outdated(context)
-    chosen = knobs | dict.fromkeys(anew)
-    recipe = Recipe(**only(Recipe, chosen))
+    recipe = Recipe(**only(Recipe, knobs | dict.fromkeys(anew)))
     descriptions = read_names(Path(class_names)) if class_names else None
-    inputs = Inputs(data=data, descriptions=descriptions, **only(Inputs, chosen))
+    inputs = Inputs(data=data, descriptions=descriptions, **only(Inputs, knobs))
     with progress(quiet) as draw:
         if anew:
             logger.warning(note(knobs["recipe"], anew))

@@ -201,10 +201,9 @@ class Resolved(Recipe):
     hard_weight: float
 
 
-# Knobs whose defaults follow from others, each after its causes. Two of these are inputs: the base model, which a
+# Knobs whose defaults follow from others, each after its causes. Two of the causes are inputs: the base model, which a
 # recipe file names if it is public, and the kind of teacher, trained in the build or given.
 FOLLOWS: Final[Mapping[str, tuple[str, ...]]] = {
-    "base": ("side",),
     "factor": ("side", "initializer"),
     "quality": ("codec", "side"),
     "assistant": ("side", "teacher"),

@@ -186,7 +186,12 @@ def test_knobs_that_are_not_taken_from_a_recipe_file_are_said_with_the_options_t
 
 
 @pytest.mark.parametrize(
-    ("given", "base", "rank"), [([], "hello-tiny", 6), (["--base", "hello-convnet"], "hello-convnet", None)]
+    ("given", "base", "rank"),
+    [
+        ([], "hello-tiny", 6),
+        (["--base", "hello-convnet"], "hello-convnet", None),
+        (["--side", "32"], "hello-tiny", None),  # which stays, and with it what its rank is by default
+    ],
 )
 def test_base_model_of_a_recipe_file_is_taken_and_what_was_for_it_is_not_for_another(
     given: list[str], base: str, rank: int | None, asked: dict[str, Any], tmp_path: Path
@@ -205,7 +210,7 @@ def test_option_beside_what_it_changes_is_kept(asked: dict[str, Any], tmp_path: 
 
 def test_every_default_that_follows_from_others_is_known_as_such() -> None:
     open_ones = {field.name for field in fields(Recipe) if field.default is None}
-    assert open_ones - {"side", "flip"} == set(FOLLOWS) - {"base"}  # these two follow from the images
+    assert open_ones - {"side", "flip"} == set(FOLLOWS)  # these two follow from the images
 
 
 def test_base_is_embedded_when_asked_and_a_recipe_that_asks_can_be_overridden(
