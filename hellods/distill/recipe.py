@@ -82,13 +82,17 @@ class Recipe:
         "text",
         "Head starts at text embeddings of class names, or at mean image features of the classes, which are stored.",
     )
+    # CLIP's own.
     template: str = knob(
         "a photo of a {}", "Prompt around each class name, with {}; several, separated by |, are averaged."
     )
+    # See RANKS; HeLlO has 8.
     encoder_rank: int | None = knob(
         None, "LoRA rank on the layers of the image tower.", unset="16 on hello-convnet, else 6"
     )
+    # HeLlO's for ImageNet-100.
     head_rank: int = knob(64, "LoRA rank on the classification head.")
+    # A fifth of the bytes of fp16, and students learn as much (tests/benchmarks/LOG.md).
     quantization: Quantization = knob("int4", "Number format of the stored deltas.")
     label_precision: Precision = knob("fp32", "Arithmetic that labels are made in; bf16 and fp16 are faster on a GPU.")
     embed_base: bool = knob(
@@ -111,6 +115,7 @@ class Recipe:
         "Learning rate of the deltas on the image tower, by Muon.",
         unset="0.004, 0.008 with `preset='fast'`",
     )
+    # New classes need a head far from their texts, and soon.
     head_learning_rate: float = knob(0.01, "Learning rate of the head, by AdamW.")
     hard_weight: float | None = knob(
         None,
