@@ -31,6 +31,16 @@ def _few_views_are_measured() -> None:
     measure.SAMPLE = 200
 
 
+@pytest.fixture(params=["apart", pytest.param("cuda", marks=pytest.mark.gpu)])
+def accelerator(request: pytest.FixtureRequest) -> str:
+    """A device that is not the CPU: a GPU, or one that only computes there (apart.py)."""
+    if request.param == "apart":
+        from .apart import register
+
+        register()
+    return f"{request.param}:0"
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data and trained weights; HELLODS_SHARED says where, when it is not beside the project."""

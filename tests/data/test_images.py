@@ -282,12 +282,13 @@ def test_memory_outlives_who_lent_it() -> None:
     assert bool((batch == 7).all())
 
 
-@pytest.mark.gpu
-def test_images_without_room_on_the_gpu_come_from_the_host(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_without_room_on_the_device_come_from_the_host(
+    archive: Path, accelerator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = list(HelloLoader(HelloDataset(archive), 8))
-    monkeypatch.setattr(memory, "room", lambda device: 100 if device.type == "cuda" else 1 << 30)
+    monkeypatch.setattr(memory, "room", lambda device: 1 << 30 if device == CPU else 100)
     for (image, label), (expected_image, expected_label) in zip(
-        HelloLoader(HelloDataset(archive), 8, device="cuda"), expected, strict=True
+        HelloLoader(HelloDataset(archive), 8, device=accelerator), expected, strict=True
     ):
         assert torch.equal(image.cpu(), expected_image)
         assert torch.allclose(label.cpu(), expected_label, atol=1e-3)

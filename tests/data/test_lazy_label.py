@@ -358,9 +358,15 @@ def test_compiled_function_takes_the_values(sines: Sines) -> None:
     assert torch.equal(compiled(batch(sines).to("cpu")), OPERATIONS["arithmetic"](truth(sines)))
 
 
+def test_values_are_made_on_the_device_asked_for(sines: Sines, accelerator: str) -> None:
+    for values in (batch(sines).to(accelerator), batch(sines).pin_memory().to(accelerator, non_blocking=True)):
+        assert values.device == torch.device(accelerator)
+        assert torch.allclose(values.cpu(), truth(sines))
+
+
 @pytest.mark.gpu
-def test_values_are_made_on_the_device_asked_for(sines: Sines) -> None:
-    made = batch(sines).to("cuda"), batch(sines).cuda(), batch(sines).cuda(0, True), batch(sines).pin_memory().cuda(0)
+def test_values_are_made_on_a_gpu_by_its_own_method(sines: Sines) -> None:
+    made = batch(sines).cuda(), batch(sines).cuda(0, True), batch(sines).pin_memory().cuda(0)
     for values in made:
         assert values.device.type == "cuda"
         assert torch.allclose(values.cpu(), truth(sines))

@@ -376,12 +376,15 @@ def test_pass_over_images_on_the_gpu_never_waits_for_it(archive: Path, fixed: bo
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.gpu
-def test_batches_on_a_gpu_are_those_of_the_cpu(archive: Path) -> None:
+@pytest.mark.parametrize("options", OPTIONS)
+def test_batches_on_another_device_are_those_of_the_cpu(
+    archive: Path, accelerator: str, options: dict[str, Any]
+) -> None:
+    there, here = (HelloDataset(archive, **options) for _ in range(2))
     for (image, label), (expected_image, expected_label) in zip(
-        HelloLoader(HelloDataset(archive), 8, device="cuda"), HelloLoader(HelloDataset(archive), 8), strict=True
+        HelloLoader(there, 8, device=accelerator), HelloLoader(here, 8), strict=True
     ):
-        assert image.device.type == label.device.type == "cuda"
+        assert image.device == label.device == torch.device(accelerator)
         assert torch.equal(image.cpu(), expected_image)
         assert torch.allclose(label.cpu(), expected_label, atol=1e-3)
 

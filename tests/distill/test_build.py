@@ -119,14 +119,13 @@ def test_default_device_of_torch_is_no_matter(report: Report, inputs: Inputs, tm
     assert again.path.read_bytes() == report.path.read_bytes()
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("knobs", [{}, {"head": "prototypes"}, {"quantization": "fp16"}], ids=str)
 def test_archive_made_on_a_device_passes_its_probe_on_it_and_on_the_cpu(
-    device: str, knobs: dict[str, Any], inputs: Inputs, tmp_path: Path
+    accelerator: str, knobs: dict[str, Any], inputs: Inputs, tmp_path: Path
 ) -> None:
     recipe = replace(RECIPE, assistant="convnet3", teacher_epochs=20, **knobs)
-    made = build(replace(inputs, device=device), recipe, out=tmp_path / "x.hello")
-    there, here = (HelloDataset(made.path).batch(range(6), where)[1] for where in (device, "cpu"))
+    made = build(replace(inputs, device=accelerator), recipe, out=tmp_path / "x.hello")
+    there, here = (HelloDataset(made.path).batch(range(6), where)[1] for where in (accelerator, "cpu"))
     torch.testing.assert_close(there.cpu(), here, atol=1e-3, rtol=0)
 
 

@@ -107,11 +107,10 @@ def test_what_was_refused_is_refused_where_students_are_kept(
         answered([bare_archive], question, tmp_path / "out")
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_students_learn_on_a_device_whatever_torch_s_default(
-    device: str, digits_archive: Path, everything: Question, tmp_path: Path
+    accelerator: str, digits_archive: Path, everything: Question, tmp_path: Path
 ) -> None:
-    few = replace(everything, arms=("hello", "teacher", "stored-1x"), seeds=1, device=device)
+    few = replace(everything, arms=("hello", "teacher", "stored-1x"), seeds=1, device=accelerator)
     with torch.device("meta"):
         report = answered([digits_archive], few, tmp_path / "report")
     assert set(report["archives"][0]["arms"]) == {"hello", "teacher", "stored-1x"}

@@ -103,12 +103,11 @@ def test_draw_with_an_epoch_for_each_index_is_that_of_each_epoch(mix: Any, kind:
     assert together == alone
 
 
-@pytest.mark.gpu
 @pytest.mark.parametrize("mix", MIXES)
-def test_draw_is_the_same_on_cuda(mix: Any) -> None:
+def test_draw_is_the_same_on_another_device(mix: Any, accelerator: str) -> None:
     views = Views(size=224, shuffle=4, mix=mix)
     here = draw(views, (224, 256), MANY, 1, 5, torch.arange(MANY))
-    there = draw(views, (224, 256), MANY, 1, 5, torch.arange(MANY, device="cuda"))
+    there = draw(views, (224, 256), MANY, 1, 5, torch.arange(MANY, device=accelerator))
     assert plain(here) == plain(there.to("cpu"))
 
 

@@ -227,13 +227,12 @@ def test_render_works_with_deterministic_algorithms() -> None:
         torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.gpu
 @pytest.mark.parametrize("mix", MIXES)
 @pytest.mark.parametrize(("side", "size"), [(32, 32), (224, 224), (256, 224), (224, 32)])
-def test_view_is_the_same_on_cuda(mix: Any, side: int, size: int) -> None:
+def test_view_is_the_same_on_another_device(mix: Any, side: int, size: int, accelerator: str) -> None:
     images = smooth(64, side)
     drawn = draw(Views(size=size, shuffle=2, mix=mix), (side, side), 64, 1, 2, torch.arange(64))
-    assert torch.equal(render(images.cuda(), drawn).cpu(), render(images, drawn))
+    assert torch.equal(render(images.to(accelerator), drawn).cpu(), render(images, drawn))
 
 
 def test_no_view_is_an_empty_batch() -> None:
