@@ -31,6 +31,9 @@ class Apart(Tensor):
     def __repr__(self) -> str:  # type: ignore[override]
         return f"{NAME}: {self.held!r}"
 
+    def data_ptr(self) -> int:
+        return self.held.data_ptr()
+
     @classmethod
     def __torch_dispatch__(
         cls, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None

@@ -46,6 +46,7 @@ STYLE: Final = {
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "xtick.major.pad": 9,
+    "ytick.major.pad": 8,
 }
 INLINE: Final = {  # what matplotlib writes: what a drawing inside a page has instead
     r' width="[^"]*pt" height="[^"]*pt"': "",

@@ -156,7 +156,7 @@ def per_class(name: str, classes: Sequence[str], arms: Sequence[Sequence[float]]
 
     def draw(width: int) -> Figure:
         names = [f"{between} more" if k is None else _short(classes[k], width // 22) for k in rows]
-        left = 14 + round(GLYPH * max(map(len, names)))
+        left = 20 + round(GLYPH * max(map(len, names)))
         figure, axes = canvas(width, len(rows) * 20 + 48, left=left, bottom=44, right=10)
         axes.set(xlim=(0, max(1, 103 * max(map(max, arms)))), ylim=(len(rows) - 0.4, -0.6), xlabel="accuracy, %")
         axes.spines["bottom"].set_visible(False)
@@ -167,7 +167,7 @@ def per_class(name: str, classes: Sequence[str], arms: Sequence[Sequence[float]]
                 found = [100 * accuracies[k] for accuracies in arms]
                 axes.hlines(row, min(found), max(found), FAINT, linewidth=2.5)
                 for accuracy, mark in reversed([*zip(found, MARKS, strict=False)]):
-                    axes.plot([accuracy], [row], **mark)
+                    axes.plot([accuracy], [row], clip_on=False, **mark)  # at 0 half of it lies outside
         return figure
 
     return to_svg(name, "Accuracy of every class", draw)
