@@ -6,6 +6,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
+from hellods.record import BOUNDS
+
 from .text import message
 
 F = TypeVar("F", bound=Callable[..., Any] | click.Command)
@@ -48,18 +50,23 @@ def options_of(kind: type, *, but: Container[str] = (), default: str = "") -> Ca
                 value = None if default else knob.default
                 unset = default or knob.metadata["unset"]
                 text = knob.metadata["text"] + (f"  [default: {unset}]" if unset else "")
-                command = _option(knob.name, hints[knob.name], value, text)(command)
+                command = _option(knob.name, hints[knob.name], knob.metadata[BOUNDS], value, text)(command)
         return command
 
     return decorate
 
 
-def _option(name: str, hint: Any, value: Any, text: str) -> Callable[[F], F]:
+def _option(name: str, hint: Any, bounds: tuple[float, float] | None, value: Any, text: str) -> Callable[[F], F]:
     """Return a decorator for an option of a type that a knob may have."""
     kind = get_args(hint)[0] if type(None) in get_args(hint) else hint  # X of X | None
     flag = "--" + name.replace("_", "-")
     attributes: dict[str, Any] = {"type": kind}
-    if kind is bool:
+    if bounds:
+        low, high = bounds
+        whole = kind is int  # the usual name of a range is too wide for the help's first column
+        attributes["type"] = click.IntRange(int(low), int(high)) if whole else click.FloatRange(low, high)
+        attributes["metavar"] = "INTEGER" if whole else "FLOAT"
+    elif kind is bool:
         flag = f"{flag}/--no-{flag[2:]}"
     elif get_origin(kind) is Literal:
         attributes["type"] = click.Choice(get_args(kind))

@@ -16,6 +16,9 @@ T = TypeVar("T")
 PLACES = 40
 DECIMAL = re.compile(rf"-?(0|[1-9][0-9]{{0,17}})(\.[0-9]{{0,{PLACES - 1}}}[1-9])?")
 
+# What a field's metadata calls the lowest and the highest value of its number.
+BOUNDS = "bounds"
+
 # A field of this name holds the keys that are not fields, so that rewriting an object keeps them.
 EXTRA = "extra"
 
@@ -81,17 +84,17 @@ def from_json(
     return _record(kind, value, where, lenient, error)  # type: ignore[no-any-return]
 
 
-def wrong_field(record: Any, bounds: Mapping[str, tuple[float, float]] | None = None) -> str | None:
+def wrong_field(record: Any) -> str | None:
     """Return a message on the first field of a dataclass whose value its annotation or its bounds rule out, or None.
 
     Args:
         record: its annotations may be int, float (an int will do), str, bool, Literal, tuple[X, ...] of these,
             Mapping[X, Y], a class, or any of them or None.
-        bounds: the lowest and the highest value of numbers, by name.
     """
+    bounds = _bounds(record.__class__)
     for name, hint in _hints(record.__class__).items():
         value, kinds = getattr(record, name), get_args(hint) if _is_union(hint) else (hint,)
-        low, high = (bounds or {}).get(name, (None, None))
+        low, high = bounds.get(name, (None, None))
         if value is None and types.NoneType in kinds:
             continue
         fits = any(_fits(value, kind) for kind in kinds)
@@ -102,6 +105,13 @@ def wrong_field(record: Any, bounds: Mapping[str, tuple[float, float]] | None = 
             expected = f"{low} to {high}" if fits else f"{low} to {high} as {expected}"
         return f"{name} is {value!r}, expected {expected}"
     return None
+
+
+@cache
+def _bounds(kind: type) -> dict[str, tuple[float, float]]:
+    """Return the bounds of a dataclass's fields, also of those that it annotates more narrowly than its base."""
+    known = [field for base in reversed(kind.__mro__) for field in getattr(base, "__dataclass_fields__", {}).values()]
+    return {field.name: field.metadata[BOUNDS] for field in known if field.metadata.get(BOUNDS)}
 
 
 def _is_union(hint: Any) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hellods.distill.recipe import Recipe
 from hellods.errors import FormatError, OptionError
-from hellods.record import DECIMAL, decimal, from_json, to_json, wrong_field
+from hellods.record import BOUNDS, DECIMAL, decimal, from_json, to_json, wrong_field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +126,8 @@ def test_unknown_keys_are_dropped_where_there_is_no_place_for_them() -> None:
 class Typed:
     codec: Literal["png", "webp"] = "png"
     mix: Literal["none", "cutmix"] | None = None
-    side: int = 3
-    rate: float | None = 0.5
+    side: int = field(default=3, metadata={BOUNDS: (1, 9)})
+    rate: float | None = field(default=0.5, metadata={BOUNDS: (0, 1)})
     flip: bool = True
     stages: tuple[int, ...] | None = None
     mean: tuple[float, float, float] = (0, 0.5, 1)
@@ -160,4 +160,4 @@ class Typed:
     ],
 )
 def test_field_that_its_annotation_or_its_bounds_rule_out_is_named(values: dict[str, Any], fault: str | None) -> None:
-    assert wrong_field(Typed(**values), {"side": (1, 9), "rate": (0, 1)}) == fault
+    assert wrong_field(Typed(**values)) == fault

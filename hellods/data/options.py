@@ -2,7 +2,7 @@
 
 import operator
 from contextlib import suppress
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from math import inf
@@ -15,7 +15,7 @@ from hellods.errors import DigestError, FormatError, OptionError
 from hellods.format.archive import Archive
 from hellods.format.header import Header
 from hellods.labels.config import ProjectorConfig
-from hellods.record import from_json, wrong_field
+from hellods.record import BOUNDS, from_json, wrong_field
 from hellods.views.draw import draw
 from hellods.views.rule import Mix, Views
 
@@ -29,17 +29,17 @@ class Options:
 
     path: str
     content_id: str
-    seed: int
+    seed: int = field(metadata={BOUNDS: (0, 2**63 - 1)})
     view: Views | None  # None: the images as they are stored
     train: bool  # False: the center of each image, in the size of `view`
-    views: int | None  # how many an image has before they repeat
+    views: int | None = field(metadata={BOUNDS: (1, 2**31 - 1)})  # how many an image has before they repeat
     labels: Kind
     temperature: float
     base: str | None
     compile: bool
 
     def __post_init__(self) -> None:
-        if fault := wrong_field(self, {"seed": (0, 2**63 - 1), "views": (1, 2**31 - 1)}):
+        if fault := wrong_field(self):
             raise OptionError(fault)
         if not 0 < self.temperature < inf or (self.temperature != 1 and self.labels != "soft"):
             raise OptionError(f"temperature is {self.temperature!r}: it must be positive, and belongs to labels='soft'")

@@ -48,18 +48,23 @@ class Recipe:
         "How long to fit the projector. fast, to try things out: a tenth of the default, at twice the rate; best: "
         "twice the default.",
     )
-    images_per_class: int = knob(10, "Synthetic images per class.")
+    images_per_class: int = knob(10, "Synthetic images per class.", bounds=(1, 100_000))
     side: int | None = knob(
         None,
         "Side of the synthetic images in pixels.",
+        bounds=(LEAST_SIDE, 4096),
         unset="that of the real images, their median, at most 224",
     )
     initializer: Initializer = knob("patches", "Start from RDED's patches, or from random real images.")
-    factor: int | None = knob(None, "Patches along each side of an image.", unset="2 for patches from 128 px, else 1")
-    candidates: int = knob(300, "Real images per class that patches are chosen from.")
-    crops: int = knob(5, "Random crops tried per candidate image.")
+    factor: int | None = knob(
+        None, "Patches along each side of an image.", bounds=(1, 16), unset="2 for patches from 128 px, else 1"
+    )
+    candidates: int = knob(300, "Real images per class that patches are chosen from.", bounds=(1, 10**9))
+    crops: int = knob(5, "Random crops tried per candidate image.", bounds=(1, 1000))
     codec: Codec = knob("webp", "Image format in the file.")
-    quality: int | None = knob(None, "Image quality, 1 to 100.", unset="75 up to 64 px, else 90; png is lossless")
+    quality: int | None = knob(
+        None, "Image quality.", bounds=(1, 100), unset="75 up to 64 px, else 90; png is lossless"
+    )
     flip: bool | None = knob(None, "Mirror half of the views.", unset="yes, but not digits")
     mix: Mix = knob("cutmix", "How pairs of views are mixed.")
     assistant: str | None = knob(
@@ -71,6 +76,7 @@ class Recipe:
         None,
         "Epochs over which the learning rate falls, of a teacher that is trained here or of the assistant; it stops at "
         "the last of `teacher_stages`.",
+        bounds=(1, 10_000),
         unset="12, or 24 from 25 images a class",
     )
     teacher_stages: tuple[int, ...] | None = knob(
@@ -88,10 +94,10 @@ class Recipe:
     )
     # See RANKS; HeLlO has 8.
     encoder_rank: int | None = knob(
-        None, "LoRA rank on the layers of the image tower.", unset="16 on hello-convnet, else 6"
+        None, "LoRA rank on the layers of the image tower.", bounds=(1, 4096), unset="16 on hello-convnet, else 6"
     )
     # HeLlO's for ImageNet-100.
-    head_rank: int = knob(64, "LoRA rank on the classification head.")
+    head_rank: int = knob(64, "LoRA rank on the classification head.", bounds=(1, 4096))
     # A fifth of the bytes of fp16, and students learn as much (tests/benchmarks/LOG.md).
     quantization: Quantization = knob("int4", "Number format of the stored deltas.")
     label_precision: Precision = knob("fp32", "Arithmetic that labels are made in; bf16 and fp16 are faster on a GPU.")
@@ -106,43 +112,32 @@ class Recipe:
     fit_views: int | None = knob(
         None,
         "Number of views to fit the projector on.",
+        bounds=(0, 10**12),
         unset="30 per real image, at most 160,000, or 30,000 if the base model takes more than 64 px; by the preset, "
         "but with fast no fewer than 3,000 of these; beyond 100 synthetic images times √(images / 100)",
     )
-    fit_batch_size: int | None = knob(None, "Batch size of the projector's fit.", unset="32, fewer above 224 px")
+    fit_batch_size: int | None = knob(
+        None, "Batch size of the projector's fit.", bounds=(1, 10**6), unset="32, fewer above 224 px"
+    )
     fit_learning_rate: float | None = knob(
         None,
         "Learning rate of the deltas on the image tower, by Muon.",
+        bounds=(0, 10),
         unset="0.004, 0.008 with `preset='fast'`",
     )
     # New classes need a head far from their texts, and soon.
-    head_learning_rate: float = knob(0.01, "Learning rate of the head, by AdamW.")
+    head_learning_rate: float = knob(0.01, "Learning rate of the head, by AdamW.", bounds=(0, 10))
     hard_weight: float | None = knob(
         None,
         "Weight of cross-entropy with the true class in the fit.",
+        bounds=(0, 1000),
         unset="0.1 on real images, else 0",
     )
-    seed: int = knob(0, "Random seed of the whole build.")
+    # The header holds no larger numbers.
+    seed: int = knob(0, "Random seed of the whole build.", bounds=(0, 2**53 - 1))
 
     def __post_init__(self) -> None:
-        bounds = {
-            "images_per_class": (1, 100_000),
-            "side": (LEAST_SIDE, 4096),
-            "seed": (0, 2**53 - 1),  # what the header can hold
-            "factor": (1, 16),
-            "candidates": (1, 10**9),
-            "crops": (1, 1000),
-            "quality": (1, 100),
-            "teacher_epochs": (1, 10_000),
-            "encoder_rank": (1, 4096),
-            "head_rank": (1, 4096),
-            "fit_views": (0, 10**12),
-            "fit_batch_size": (1, 10**6),
-            "fit_learning_rate": (0, 10),
-            "head_learning_rate": (0, 10),
-            "hard_weight": (0, 1000),
-        }
-        if fault := wrong_field(self, bounds):
+        if fault := wrong_field(self):
             raise OptionError(fault)
         if not _is_text(self.template):
             raise OptionError(f"template {self.template!a:.80} has characters that are no text")

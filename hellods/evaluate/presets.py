@@ -37,42 +37,38 @@ class Protocol:
         "Student network: convnet3 to convnet6, resnet18, or one of torchvision or timm.",
         unset="convnet3 up to 64 px, else resnet18",
     )
-    epochs: int = knob(300, "Epochs of a student, counted in the archive's images.")
+    epochs: int = knob(300, "Epochs of a student, counted in the archive's images.", bounds=(1, 10**6))
     batch_size: int | None = knob(
         None,
         "Batch size of a student.",
+        bounds=(1, 10**6),
         unset="10, 50, 100 from 1, 10, 50 images a class, doubled from 100 classes",
     )
     learning_rate: float | None = knob(
-        None, "AdamW's initial learning rate.", unset="by the network, 0.001 for ResNets and ConvNets"
+        None, "AdamW's initial learning rate.", bounds=(0, 10), unset="by the network, 0.001 for ResNets and ConvNets"
     )
-    weight_decay: float = knob(0.01, "AdamW's weight decay, on weight matrices only.")
+    weight_decay: float = knob(0.01, "AdamW's weight decay, on weight matrices only.", bounds=(0, 10))
     lr_schedule: LRSchedule = knob(
         "half-cosine", "Schedule of the learning rate, by epochs; half-cosine ends at half of it."
     )
     loss: Loss = knob("kl", "Loss on soft labels: KL divergence, or MSE of logits.")
     temperature: float | None = knob(
-        None, "Temperature of the loss kl, which RDED does not multiply by its square.", unset="20, with mixup 4"
+        None,
+        "Temperature of the loss kl, which RDED does not multiply by its square.",
+        bounds=(1e-3, 1e6),
+        unset="20, with mixup 4",
     )
-    hard_weight: float = knob(0.0, "Weight of cross-entropy with the true class, beside soft labels.")
-    min_scale: float | None = knob(None, "Smallest share of an image's area that a crop shows.", unset="the archive's")
+    hard_weight: float = knob(0.0, "Weight of cross-entropy with the true class, beside soft labels.", bounds=(0, 1000))
+    min_scale: float | None = knob(
+        None, "Smallest share of an image's area that a crop shows.", bounds=(1e-4, 1), unset="the archive's"
+    )
     shuffle: int | None = knob(
-        None, "Patches per side that RDED's ShufflePatches permutes; 1 for none.", unset="the archive's"
+        None, "Patches per side that RDED's ShufflePatches permutes; 1 for none.", bounds=(1, 16), unset="the archive's"
     )
     mix: Mix | None = knob(None, "How pairs of views are mixed.", unset="the archive's")
 
     def __post_init__(self) -> None:
-        bounds = {
-            "epochs": (1, 10**6),
-            "batch_size": (1, 10**6),
-            "learning_rate": (0, 10),
-            "weight_decay": (0, 10),
-            "temperature": (1e-3, 1e6),
-            "hard_weight": (0, 1000),
-            "min_scale": (1e-4, 1),
-            "shuffle": (1, 16),
-        }
-        if fault := wrong_field(self, bounds):
+        if fault := wrong_field(self):
             raise OptionError(fault)
         if self.loss == "mse" and self.temperature is not None:
             raise OptionError("a temperature belongs to the loss kl; mse compares logits as they are")

@@ -21,7 +21,7 @@ class Question:
     data: str = knob(MISSING, "Real images: a folder with train/ and val/ (or test/), or `digits`.")
     protocol: Protocol = knob(Protocol(), "How students are trained.")
     arms: tuple[str, ...] = knob(tuple(ARMS), "Arms to compare.")
-    seeds: int = knob(3, "Students per arm, each with a seed of its own.")
+    seeds: int = knob(3, "Students per arm, each with a seed of its own.", bounds=(1, 10**6))
     base: str | None = knob(None, "Base model of the label makers, where a file names one that only you have.")
     teacher: str | None = knob(
         None, "Teacher: train, train:NETWORK, FILE.py:FUNCTION, or a network of torchvision or timm by name."
@@ -42,7 +42,7 @@ class Question:
     )
 
     def __post_init__(self) -> None:
-        if fault := wrong_field(self, {"seeds": (1, 10**6)}):
+        if fault := wrong_field(self):
             raise OptionError(fault)
         if self.teacher is None and self.teacher_weights:
             raise OptionError("`teacher_weights` needs `teacher`: name the network that they are for")

@@ -1,8 +1,9 @@
 """What a view may be: crop, flip, tile order and mixing, as one frozen value."""
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import Final, Literal
 
+from hellods.knobs import documented, knob
 from hellods.record import wrong_field
 
 Mix = Literal["none", "cutmix", "mixup"]  # with a partner drawn over the whole set
@@ -11,6 +12,7 @@ MAX_SIDE: Final = 4096  # pixels; of images and of views
 MAX_SHUFFLE: Final = 16  # tiles per side
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
 class Views:
     """The rule by which views are drawn; its values stand in an archive's header.
@@ -22,14 +24,20 @@ class Views:
         ValueError: a value out of range.
     """
 
-    size: int  # pixels per side of a view, 1 to 4096
-    scale: tuple[float, float] = (0.08, 1.0)  # smallest and largest share of the image's area that a crop takes
-    flip: bool = True  # mirror left and right in half of the views
-    shuffle: int = 1  # strips per side, 1 to 16, whose order is drawn before the crop (RDED's ShufflePatches)
-    mix: Mix = "none"
+    size: int = knob(MISSING, "Pixels per side of a view.", bounds=(1, MAX_SIDE))
+    scale: tuple[float, float] = knob(
+        (0.08, 1.0), "Smallest and largest share of the image's area that a crop takes, above 0 to 1."
+    )
+    flip: bool = knob(True, "Whether half of the views are mirrored, left and right.")
+    shuffle: int = knob(
+        1,
+        "Strips per side, whose order is drawn before the crop: RDED's ShufflePatches. It must divide the sides.",
+        bounds=(1, MAX_SHUFFLE),
+    )
+    mix: Mix = knob("none", "How a view is mixed with one of another image.")
 
     def __post_init__(self) -> None:
-        if fault := wrong_field(self, {"size": (1, MAX_SIDE), "shuffle": (1, MAX_SHUFFLE)}):
+        if fault := wrong_field(self):
             raise ValueError(fault)
         low, high = self.scale
         if not 0 < low <= high <= 1:

@@ -305,12 +305,18 @@ def test_missing_class_names_are_refused(tmp_path: Path) -> None:
     assert (status, err) == (1, f"Error: {tmp_path / 'none'}: class names cannot be read: No such file or directory\n")
 
 
+def test_number_out_of_range_is_told_by_its_option_and_the_range(tmp_path: Path) -> None:
+    status, _, err = run("digits", "--out", str(tmp_path / "x.hello"), "--images-per-class", "0")
+    assert status == 2
+    assert err.endswith("Error: Invalid value for '--images-per-class': 0 is not in the range 1<=x<=100000.\n")
+
+
 BAD = {
     "missing folder": (["{tmp}/none", "--out", "{tmp}/x.hello"], "{tmp}/none"),
     "no class folders": (["{tmp}/empty", "--out", "{tmp}/x.hello"], "{tmp}/empty"),
     "output exists": (["digits", "--out", "{tmp}/there.hello"], "--overwrite"),
     "output folder missing": (["digits", "--out", "{tmp}/none/x.hello"], "{tmp}/none"),
-    "knob out of range": (["digits", "--out", "{tmp}/x.hello", "--images-per-class", "0"], "images_per_class is 0"),
+    "knob that is no number": (["digits", "--out", "{tmp}/x.hello", "--hard-weight", "nan"], "hard_weight is nan"),
     "unknown teacher": (["digits", "--out", "{tmp}/x.hello", "--teacher", "train:convnot"], "convnot"),
     "unknown assistant": (
         ["digits", "--out", "{tmp}/x.hello", "--teacher", "{tmp}/none.py:net", "--assistant", "convnot"],
