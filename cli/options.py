@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
-from hellods.record import BOUNDS
+from hellods.knobs import BOUNDS
 
 from .text import message
 

@@ -21,7 +21,7 @@ class UnsupportedError(HelloError):
     """The archive is valid, but this version or this machine cannot read it."""
 
 
-class OptionError(HelloError):
+class OptionError(HelloError, ValueError):
     """An option of a build, a data set or an evaluation has a value that cannot be used, or not beside the others."""
 
 

@@ -1,12 +1,11 @@
-"""Frozen dataclasses: checked by their annotations, and <-> JSON objects."""
+"""Frozen dataclasses <-> JSON objects, by their annotations."""
 
 import re
-import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from decimal import Decimal
 from functools import cache
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from hellods.errors import FormatError, HelloError
 
@@ -15,9 +14,6 @@ T = TypeVar("T")
 # Plain decimal notation, so that a number has one spelling in every language.
 PLACES = 40
 DECIMAL = re.compile(rf"-?(0|[1-9][0-9]{{0,17}})(\.[0-9]{{0,{PLACES - 1}}}[1-9])?")
-
-# What a field's metadata calls the lowest and the highest value of its number.
-BOUNDS = "bounds"
 
 # A field of this name holds the keys that are not fields, so that rewriting an object keeps them.
 EXTRA = "extra"
@@ -84,71 +80,6 @@ def from_json(
     return _record(kind, value, where, lenient, error)  # type: ignore[no-any-return]
 
 
-def wrong_field(record: Any) -> str | None:
-    """Return a message on the first field of a dataclass whose value its annotation or its bounds rule out, or None.
-
-    Args:
-        record: its annotations may be int, float (an int will do), str, bool, Literal, tuple[X, ...] of these,
-            Mapping[X, Y], a class, or any of them or None.
-    """
-    bounds = _bounds(record.__class__)
-    for name, hint in _hints(record.__class__).items():
-        value, kinds = getattr(record, name), get_args(hint) if _is_union(hint) else (hint,)
-        low, high = bounds.get(name, (None, None))
-        if value is None and types.NoneType in kinds:
-            continue
-        fits = any(_fits(value, kind) for kind in kinds)
-        if fits and (low is None or low <= value <= high):
-            continue
-        expected = " or ".join(_words(kind) for kind in kinds if kind is not types.NoneType)
-        if low is not None:
-            expected = f"{low} to {high}" if fits else f"{low} to {high} as {expected}"
-        return f"{name} is {value!r}, expected {expected}"
-    return None
-
-
-@cache
-def _bounds(kind: type) -> dict[str, tuple[float, float]]:
-    """Return the bounds of a dataclass's fields, also of those that it annotates more narrowly than its base."""
-    known = [field for base in reversed(kind.__mro__) for field in getattr(base, "__dataclass_fields__", {}).values()]
-    return {field.name: field.metadata[BOUNDS] for field in known if field.metadata.get(BOUNDS)}
-
-
-def _is_union(hint: Any) -> bool:
-    return get_origin(hint) in (Union, types.UnionType)
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value is one of an annotation's."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return value in arguments
-    if origin is tuple:
-        many = isinstance(value, tuple) and (arguments[-1] is Ellipsis or len(value) == len(arguments))
-        return many and all(_fits(item, arguments[0]) for item in value)
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        key, item = arguments
-        return isinstance(value, Mapping) and all(_fits(k, key) and _fits(v, item) for k, v in value.items())
-    if kind is not bool and isinstance(value, bool):
-        return False
-    return kind is Any or isinstance(value, (int, float) if kind is float else kind)
-
-
-def _words(kind: Any) -> str:
-    """Return what messages call the values of an annotation."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    one = {int: "an int", float: "a number", str: "a text", bool: "True or False"}
-    several = {int: "ints", float: "numbers", str: "texts"}
-    if origin is Literal:
-        return f"one of {', '.join(arguments)}"
-    if origin is tuple:
-        count = "" if arguments[-1] is Ellipsis else f"{len(arguments)} "
-        return f"a tuple of {count}{several[arguments[0]]}"
-    if isinstance(origin, type):
-        return f"a mapping from {several[arguments[0]]} to {several[arguments[1]]}"
-    return one.get(kind) or kind.__name__
-
-
 @cache
 def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)
@@ -177,7 +108,7 @@ def _record(kind: Any, value: Any, where: str, lenient: bool, error: Callable[[s
 
 def _value(hint: Any, value: Any, where: str, lenient: bool, error: Callable[[str], HelloError]) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
-    if _is_union(hint):
+    if type(None) in arguments:  # X | None
         inner = [argument for argument in arguments if argument is not type(None)]
         return None if value is None else _value(inner[0], value, where, lenient, error)
     if origin is Literal:

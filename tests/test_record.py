@@ -1,7 +1,5 @@
 """Records say exactly what they hold, and read back as they were."""
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,7 +10,7 @@ from hypothesis import strategies as st
 
 from hellods.distill.recipe import Recipe
 from hellods.errors import FormatError, OptionError
-from hellods.record import BOUNDS, DECIMAL, decimal, from_json, to_json, wrong_field
+from hellods.record import DECIMAL, decimal, from_json, to_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,44 +118,3 @@ def test_unknown_keys_are_kept_when_lenient() -> None:
 
 def test_unknown_keys_are_dropped_where_there_is_no_place_for_them() -> None:
     assert from_json(Inner, {"side": 1, "x-mine": 0}, "here") == Inner(side=1)
-
-
-@dataclass(frozen=True)
-class Typed:
-    codec: Literal["png", "webp"] = "png"
-    mix: Literal["none", "cutmix"] | None = None
-    side: int = field(default=3, metadata={BOUNDS: (1, 9)})
-    rate: float | None = field(default=0.5, metadata={BOUNDS: (0, 1)})
-    flip: bool = True
-    stages: tuple[int, ...] | None = None
-    mean: tuple[float, float, float] = (0, 0.5, 1)
-    names: Mapping[str, str] | None = None
-    inner: Inner | None = None
-
-
-@pytest.mark.parametrize(
-    ("values", "fault"),
-    [
-        ({}, None),
-        ({"codec": "webp", "mix": "cutmix", "side": 9, "rate": 1, "flip": False, "stages": (1, 2)}, None),
-        ({"rate": None, "stages": (), "names": {"a": "b"}, "inner": Inner(side=1)}, None),
-        ({"codec": "gif"}, "codec is 'gif', expected one of png, webp"),
-        ({"codec": None}, "codec is None, expected one of png, webp"),
-        ({"codec": ["png"]}, "codec is ['png'], expected one of png, webp"),
-        ({"mix": "mixup"}, "mix is 'mixup', expected one of none, cutmix"),
-        ({"side": 10}, "side is 10, expected 1 to 9"),
-        ({"side": None}, "side is None, expected 1 to 9 as an int"),
-        ({"side": 2.0}, "side is 2.0, expected 1 to 9 as an int"),
-        ({"side": True}, "side is True, expected 1 to 9 as an int"),
-        ({"rate": math.nan}, "rate is nan, expected 0 to 1"),
-        ({"rate": "1"}, "rate is '1', expected 0 to 1 as a number"),
-        ({"flip": 1}, "flip is 1, expected True or False"),
-        ({"stages": [1]}, "stages is [1], expected a tuple of ints"),
-        ({"stages": (1, "2")}, "stages is (1, '2'), expected a tuple of ints"),
-        ({"mean": (0.5, 0.5)}, "mean is (0.5, 0.5), expected a tuple of 3 numbers"),
-        ({"names": {"a": 5}}, "names is {'a': 5}, expected a mapping from texts to texts"),
-        ({"inner": 5}, "inner is 5, expected Inner"),
-    ],
-)
-def test_field_that_its_annotation_or_its_bounds_rule_out_is_named(values: dict[str, Any], fault: str | None) -> None:
-    assert wrong_field(Typed(**values)) == fault

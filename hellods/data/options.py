@@ -2,21 +2,19 @@
 
 import operator
 from contextlib import suppress
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from math import inf
 from numbers import Real
 from typing import Any, Literal, TypeVar
 
-import torch
-
 from hellods.errors import DigestError, FormatError, OptionError
 from hellods.format.archive import Archive
 from hellods.format.header import Header
+from hellods.knobs import bounded, wrong_field
 from hellods.labels.config import ProjectorConfig
-from hellods.record import BOUNDS, from_json, wrong_field
-from hellods.views.draw import draw
+from hellods.record import from_json
 from hellods.views.rule import Mix, Views
 
 T = TypeVar("T")
@@ -29,10 +27,10 @@ class Options:
 
     path: str
     content_id: str
-    seed: int = field(metadata={BOUNDS: (0, 2**63 - 1)})
+    seed: int = bounded(0, 2**63 - 1)
     view: Views | None  # None: the images as they are stored
     train: bool  # False: the center of each image, in the size of `view`
-    views: int | None = field(metadata={BOUNDS: (1, 2**31 - 1)})  # how many an image has before they repeat
+    views: int | None = bounded(1, 2**31 - 1)  # how many an image has before they repeat
     labels: Kind
     temperature: float
     base: str | None
@@ -99,8 +97,8 @@ def read_views(header: Header, path: str) -> Views:
     where = f"{path}: header.views"
     views = _part(Views, header.views, header, where, "H23")
     try:
-        _try(views, header)
-    except ValueError as cause:
+        views.check(header.images.height, header.images.width)
+    except OptionError as cause:
         raise FormatError(f"{where}: {cause} [H23]") from cause
     return views
 
@@ -133,18 +131,10 @@ def choose_views(
         mix = "none"
     if rule is None:
         return None
-    try:
-        rule = rule if mix is None else replace(rule, mix=mix)
-        _try(rule, header)
-    except ValueError as cause:
-        raise OptionError(f"view: {cause}") from cause
+    rule = rule if mix is None else replace(rule, mix=mix)
+    rule.check(header.images.height, header.images.width)
     return rule
 
 
 def _part(kind: type[T], value: Any, header: Header, where: str, rule: str) -> T:
     return from_json(kind, value, where, lenient=header.newer, error=lambda text: FormatError(f"{text} [{rule}]"))
-
-
-def _try(views: Views, header: Header) -> None:
-    images = header.images
-    draw(views, (images.height, images.width), images.count, 0, 0, torch.tensor([0], device="cpu"))

@@ -14,7 +14,7 @@ from hellods.distill.fit import Fit
 from hellods.distill.initialize import Layout, check_enough
 from hellods.distill.recipe import NO_ASSISTANT, RANK, RANKS, Inputs, Recipe, Resolved, usual_base
 from hellods.distill.resolve import resolve, side_and_factor
-from hellods.errors import SourceError
+from hellods.errors import OptionError, SourceError
 from hellods.labels.config import check_descriptions
 from hellods.labels.projector import Projector
 from hellods.nets import create
@@ -169,6 +169,6 @@ def describe(classes: tuple[str, ...], descriptions: Mapping[str, str] | None) -
         logger.warning("class descriptions: several classes are called %s, which no text tells apart", shorten(same))
     try:
         check_descriptions(texts)
-    except ValueError as cause:
+    except OptionError as cause:
         raise SourceError(f"class descriptions: {cause}; give a shorter one") from cause
     return texts

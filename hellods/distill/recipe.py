@@ -8,9 +8,8 @@ from typing import Final, Literal
 
 from hellods.errors import OptionError
 from hellods.format.header import Codec
-from hellods.knobs import documented, knob
+from hellods.knobs import documented, knob, wrong_field
 from hellods.labels.config import Head, Precision, Quantization, check_template
-from hellods.record import wrong_field
 from hellods.teachers.scale import MEAN, STD, check_scale
 from hellods.views.rule import Mix
 
@@ -141,10 +140,7 @@ class Recipe:
             raise OptionError(fault)
         if not _is_text(self.template):
             raise OptionError(f"template {self.template!a:.80} has characters that are no text")
-        try:
-            check_template(self.template, classes=1)
-        except ValueError as cause:
-            raise OptionError(str(cause)) from cause
+        check_template(self.template, classes=1)
         self._check_together()
 
     def _check_together(self) -> None:

@@ -44,10 +44,7 @@ def resolve(recipe: Recipe, inputs: Inputs, source: Source, tower: int) -> Resol
             images that are too small or too many.
         SourceError: no image can be used.
     """
-    try:
-        check_template(recipe.template, len(source.classes))
-    except ValueError as cause:
-        raise OptionError(str(cause)) from cause
+    check_template(recipe.template, len(source.classes))
     side, factor = side_and_factor(recipe, source)
     assistant = recipe.assistant or (NO_ASSISTANT if inputs.trained else usual_network(side))
     if inputs.trained and assistant != NO_ASSISTANT:

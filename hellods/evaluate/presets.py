@@ -5,8 +5,7 @@ from typing import Final, Literal
 
 from hellods.distill.recipe import usual_network
 from hellods.errors import OptionError
-from hellods.knobs import documented, knob
-from hellods.record import wrong_field
+from hellods.knobs import documented, knob, wrong_field
 from hellods.views.rule import Mix, Views
 
 Loss = Literal["kl", "mse"]

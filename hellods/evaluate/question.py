@@ -6,8 +6,7 @@ from typing import Literal
 from hellods.errors import OptionError
 from hellods.evaluate.arms import ARMS
 from hellods.evaluate.presets import Protocol
-from hellods.knobs import documented, knob
-from hellods.record import wrong_field
+from hellods.knobs import documented, knob, wrong_field
 from hellods.teachers.scale import MEAN, STD
 
 Precision = Literal["fp32", "bf16"]

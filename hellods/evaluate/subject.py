@@ -29,7 +29,6 @@ from hellods.labels.config import needs_base
 from hellods.record import from_json
 from hellods.sources.source import Source
 from hellods.teachers.teacher import Teacher
-from hellods.views.draw import draw
 from hellods.views.rule import Views
 
 logger = logging.getLogger("hellods")
@@ -100,8 +99,8 @@ def read_archive(path: str, question: Question) -> tuple[Header, str, Protocol, 
     if views.size > MAX_SIZE:
         raise SourceError(f"{path}: views of {views.size} px: students learn from {MAX_SIZE} px at most")
     try:
-        draw(views, (facts.height, facts.width), facts.count, 0, 0, torch.tensor([0]))
-    except ValueError as cause:
+        views.check(facts.height, facts.width)
+    except OptionError as cause:
         raise OptionError(f"{path}: {cause}") from cause
     return header, content_id, protocol, views
 

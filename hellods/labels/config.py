@@ -3,7 +3,11 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Final, Literal
+
+from hellods.errors import OptionError
+from hellods.knobs import bounded, wrong_field
 
 Quantization = Literal["fp16", "int8", "int4"]  # how deltas are stored
 Head = Literal["text", "prototypes"]  # where the head starts: at embedded descriptions, or at stored mean features
@@ -12,16 +16,6 @@ Precision = Literal["fp32", "bf16", "fp16"]  # of the arithmetic that makes labe
 OWN: Final = ("hello-tiny", "hello-convnet")  # base models that this package holds
 
 # Of a tower that a file describes: a file must not make its reader work for hours. open_clip's own stay within half.
-BOUNDS: Final = {
-    "embed_dim": (1, 1 << 16),
-    "image_size": (1, 1024),
-    "width": (1, 1 << 13),
-    "head_width": (1, 1 << 13),
-    "mlp_ratio": (0, 64),
-    "patch_size": (1, 1024),
-    "attn_pooler_queries": (1, 1 << 12),
-    "attn_pooler_heads": (1, 1 << 10),
-}
 MAX_LAYERS: Final = 128
 MAX_GRID: Final = 64  # patches along a side
 # Of the attention of one image, which torch may hold whole: numbers for each of its pixels, and in all. open_clip's own
@@ -38,19 +32,17 @@ MAX_PROMPTS: Final = 1 << 17
 class Preprocess:
     """How a base model wants its images: the side in pixels, then mean and deviation of values in 0..1."""
 
-    side: int
+    side: int = bounded(1, 4096)
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.side <= 4096:
-            raise ValueError(f"side {self.side} is not in 1..4096")
-        if self.interpolation not in ("bicubic", "bilinear"):
-            raise ValueError(f"interpolation is {self.interpolation!r}, expected 'bicubic' or 'bilinear'")
+        if fault := wrong_field(self):
+            raise OptionError(fault)
         most, least = 1e6, 1e-6  # which float32 can divide by
         if not (len(self.mean) == len(self.std) == 3 and max(map(abs, self.mean)) <= most and min(self.std) >= least):
-            raise ValueError(f"mean and std need three channels, at most {most:g} and at least {least:g}")
+            raise OptionError(f"mean and std need three channels, at most {most:g} and at least {least:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,20 +50,20 @@ class Tower:
     """The image tower that an archive holds: its digest, and open_clip's names and values for what it is built from."""
 
     sha256: str  # as base_sha256, but of the tower's tensors alone, by their names within it
-    embed_dim: int
-    image_size: int
+    embed_dim: int = bounded(1, 1 << 16)
+    image_size: int = bounded(1, 1024)
     layers: tuple[int, ...]  # one number for a transformer, four for a ResNet
-    width: int
-    head_width: int
-    mlp_ratio: float
-    patch_size: int | None
+    width: int = bounded(1, 1 << 13)
+    head_width: int = bounded(1, 1 << 13)
+    mlp_ratio: float = bounded(0, 64)
+    patch_size: int | None = bounded(1, 1024)
     ls_init_value: float | None
     no_ln_pre: bool
     final_ln_after_pool: bool
     pool_type: Literal["tok", "avg", "none"]
     attentional_pool: bool
-    attn_pooler_queries: int
-    attn_pooler_heads: int
+    attn_pooler_queries: int = bounded(1, 1 << 12)
+    attn_pooler_heads: int = bounded(1, 1 << 10)
     output_tokens: bool
     timm_model_name: str | None  # a network of timm's, in place of all from `layers` on
     timm_pool: Literal["avg", "token", "map", "abs_attn", "rot_attn", ""]
@@ -79,20 +71,20 @@ class Tower:
     timm_proj_bias: bool
 
     def __post_init__(self) -> None:
-        for name, (low, high) in BOUNDS.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise ValueError(f"{name} {value} is not in {low}..{high}")
+        if fault := wrong_field(self):
+            raise OptionError(fault)
         if len(self.layers) not in (1, 4) or min(self.layers) < 1 or sum(self.layers) > MAX_LAYERS:
-            raise ValueError(f"layers {self.layers!s:.40} are not one or four numbers above 0, in all {MAX_LAYERS}")
+            raise OptionError(f"layers {self.layers!s:.40} are not one or four numbers above 0, in all {MAX_LAYERS}")
         if self.patch_size is not None and self.image_size // self.patch_size > MAX_GRID:
-            raise ValueError(f"patches of {self.patch_size} in {self.image_size} px: more than {MAX_GRID} along a side")
+            raise OptionError(
+                f"patches of {self.patch_size} in {self.image_size} px: more than {MAX_GRID} along a side"
+            )
         per_pixel, in_all = MAX_ATTENTION
         if self._attention() > min(per_pixel * self.image_size**2, in_all):
-            raise ValueError(f"its attention takes {self._attention():,} numbers for an image of {self.image_size} px")
+            raise OptionError(f"its attention takes {self._attention():,} numbers for an image of {self.image_size} px")
         # A plain name: timm takes one with a colon or a slash for an address.
         if self.timm_model_name is not None and not re.fullmatch(r"[a-z0-9_]{1,64}", self.timm_model_name):
-            raise ValueError(f"timm_model_name {self.timm_model_name!a:.80} is not letters, digits and _")
+            raise OptionError(f"timm_model_name {self.timm_model_name!a:.80} is not letters, digits and _")
 
     def _attention(self) -> int:
         """Return how many numbers the largest attention of one image has; those of a network of timm's are its own."""
@@ -106,22 +98,22 @@ class Tower:
 
 
 def check_template(template: str, classes: int) -> None:
-    """Raise a ValueError where a template has no place for a class, or makes more texts than a reader embeds."""
+    """Raise an OptionError where a template has no place for a class, or makes more texts than a reader embeds."""
     parts = template.split("|")
     if any(part.count("{}") != 1 for part in parts):
-        raise ValueError(f"template {template!a:.80} needs one {{}}, where the class goes")
+        raise OptionError(f"template {template!a:.80} needs one {{}}, where the class goes")
     if len(parts) > MAX_TEMPLATES or max(map(len, parts)) > MAX_TEMPLATE or len(parts) * classes > MAX_PROMPTS:
-        raise ValueError(
+        raise OptionError(
             f"template has {len(parts)} parts, the longest of {max(map(len, parts))} characters: at most "
             f"{MAX_TEMPLATES} of {MAX_TEMPLATE} are read, and {MAX_PROMPTS:,} texts of all classes"
         )
 
 
 def check_descriptions(descriptions: Sequence[str]) -> None:
-    """Raise a ValueError where a class is described by a longer text than a reader embeds."""
+    """Raise an OptionError where a class is described by a longer text than a reader embeds."""
     longest = max(descriptions, key=len, default="")
     if len(longest) > MAX_TEMPLATE:
-        raise ValueError(f"text {longest!a:.80} of a class has {len(longest):,} characters: {MAX_TEMPLATE} are read")
+        raise OptionError(f"text {longest!a:.80} of a class has {len(longest):,} characters: {MAX_TEMPLATE} are read")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,19 +130,19 @@ class ProjectorConfig:
     template: str  # or several, between `|`, whose embeddings are averaged
     descriptions: tuple[str, ...]  # one a class, set into the template
     head: Head = "text"
-    encoder_rank: int
-    head_rank: int
+    encoder_rank: int = bounded(1, inf)
+    head_rank: int = bounded(1, inf)
     quantization: Quantization = "fp16"
     precision: Precision = "fp32"
     tower: Tower | None = None  # that of the base, in the section `backbone`; None: the base is not in the file
 
     def __post_init__(self) -> None:
-        if min(self.encoder_rank, self.head_rank) < 1:
-            raise ValueError("ranks must be at least 1")
+        if fault := wrong_field(self):
+            raise OptionError(fault)
         check_template(self.template, len(self.descriptions))
         check_descriptions(self.descriptions)
         if self.tower is not None and self.tower.image_size != self.preprocess.side:
-            raise ValueError(f"tower.image_size is {self.tower.image_size}, preprocess.side {self.preprocess.side}")
+            raise OptionError(f"tower.image_size is {self.tower.image_size}, preprocess.side {self.preprocess.side}")
 
 
 def needs_base(projector: Mapping[str, Any]) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hellods.device import to_device
-from hellods.views.rule import MAX_SIDE, Views
+from hellods.views.rule import Views
 
 MAX_COUNT: Final = 1 << 31  # images in a set; keeps V3 within 63 bits
 
@@ -73,7 +73,7 @@ def draw(views: Views, side: tuple[int, int], count: int, seed: int, epoch: int 
     Raises:
         ValueError: a side that cannot be cut into equal strips, or a number out of range.
     """
-    _check(views, side)
+    views.check(*side)
     if not 1 <= count <= MAX_COUNT:
         raise ValueError(f"count is {count}, choose 1 to {MAX_COUNT}")
     if not 0 <= seed < 1 << 63:
@@ -124,14 +124,6 @@ def blend(values: Tensor, draw: Draw) -> Tensor:
         assert draw.patch is not None
         share = 1 - draw.patch[:, 2] * draw.patch[:, 3] / draw.size**2
     return torch.lerp(values[draw.partner.index], values[draw.index], share[:, None])
-
-
-def _check(views: Views, side: tuple[int, int]) -> None:
-    for length in side:
-        if not 1 <= length <= MAX_SIDE:
-            raise ValueError(f"image side is {length}, the limit is 1 to {MAX_SIDE}")
-        if length % views.shuffle:
-            raise ValueError(f"image side {length} is not divisible by shuffle {views.shuffle}, choose another shuffle")
 
 
 def _unmixed(views: Views, side: tuple[int, int], state: Tensor, index: Tensor) -> Draw:

@@ -3,8 +3,8 @@
 from dataclasses import MISSING, dataclass
 from typing import Final, Literal
 
-from hellods.knobs import documented, knob
-from hellods.record import wrong_field
+from hellods.errors import OptionError
+from hellods.knobs import documented, knob, wrong_field
 
 Mix = Literal["none", "cutmix", "mixup"]  # with a partner drawn over the whole set
 
@@ -21,7 +21,7 @@ class Views:
     `scale=(1 / f, 1.0)` the rule is RDED's (Sun et al., arXiv 2312.03526).
 
     Raises:
-        ValueError: a value out of range.
+        OptionError: a value out of range.
     """
 
     size: int = knob(MISSING, "Pixels per side of a view.", bounds=(1, MAX_SIDE))
@@ -38,7 +38,21 @@ class Views:
 
     def __post_init__(self) -> None:
         if fault := wrong_field(self):
-            raise ValueError(fault)
+            raise OptionError(fault)
         low, high = self.scale
         if not 0 < low <= high <= 1:
-            raise ValueError(f"scale is {low} to {high}, choose 0 < low <= high <= 1")
+            raise OptionError(f"scale is {low} to {high}, choose 0 < low <= high <= 1")
+
+    def check(self, height: int, width: int) -> None:
+        """Check that images of that height and width can be seen by this rule.
+
+        Raises:
+            OptionError: a side is out of range, or cannot be cut into equal strips.
+        """
+        for length in (height, width):
+            if not 1 <= length <= MAX_SIDE:
+                raise OptionError(f"image side is {length}, the limit is 1 to {MAX_SIDE}")
+            if length % self.shuffle:
+                raise OptionError(
+                    f"image side {length} is not divisible by shuffle {self.shuffle}, choose another shuffle"
+                )

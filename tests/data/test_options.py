@@ -184,7 +184,7 @@ def test_views_that_are_not_mixed_anyway_may_be_asked_not_to_be(options: dict[st
         ({"mix": "cutmix", "labels": "hard"}, "one class cannot name a mixture"),
         ({"mix": "blend"}, "mix is 'blend', expected one of none, cutmix, mixup"),
         ({"view": "centre"}, "view is 'centre', expected"),
-        ({"view": Views(size=8, shuffle=5)}, "view: image side 16 is not divisible by shuffle 5"),
+        ({"view": Views(size=8, shuffle=5)}, "image side 16 is not divisible by shuffle 5"),
     ],
 )
 def test_option_without_a_meaning_is_refused(options: dict[str, Any], message: str, archive: Path) -> None:

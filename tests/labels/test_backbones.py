@@ -103,7 +103,7 @@ def test_activation_is_that_of_texts_alone_where_the_image_tower_has_no_choice(n
         ({"mean": [0.5]}, "mean and std need three channels"),
         ({"mean": ["0.5", "a", "b"]}, "could not convert"),
         ({"std": [None, 0.2, 0.2]}, "float"),
-        ({"interpolation": "random"}, "interpolation is 'random', expected 'bicubic' or 'bilinear'"),
+        ({"interpolation": "random"}, "interpolation is 'random', expected one of bicubic, bilinear"),
     ],
 )
 def test_preprocessing_that_cannot_be_is_refused_by_the_name_of_the_base(

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hellods.errors import DigestError, FormatError, LabelError, UnsupportedError
+from hellods.knobs import BOUNDS
 from hellods.labels.backbones import BACKBONES, base_digest, load_open_clip
-from hellods.labels.config import BOUNDS, Head, Preprocess, ProjectorConfig, Tower
+from hellods.labels.config import Head, Preprocess, ProjectorConfig, Tower
 from hellods.labels.embedded import build, restore, stored
 from hellods.labels.models import ASSETS
 from hellods.labels.projector import Projector
@@ -203,9 +204,17 @@ def test_network_that_timm_does_not_know_says_what_to_do() -> None:
         build(replace(MADE, timm_model_name="resnet_of_tomorrow"), False, 1)
 
 
-@pytest.mark.parametrize("name", BOUNDS)
+BOUNDED = {field.name: field.metadata[BOUNDS] for field in fields(Tower) if BOUNDS in field.metadata}
+
+
+def test_every_number_of_a_tower_has_bounds() -> None:
+    numbers = {field.name for field in fields(Tower) if field.type in (int, float, int | None)}
+    assert numbers == BOUNDED.keys()
+
+
+@pytest.mark.parametrize("name", BOUNDED)
 def test_fact_out_of_bounds_is_named(name: str) -> None:
-    for value in (BOUNDS[name][0] - 1, BOUNDS[name][1] + 1):
+    for value in (BOUNDED[name][0] - 1, BOUNDED[name][1] + 1):
         with pytest.raises(ValueError, match=name):
             replace(MADE, **{name: value})
 
