@@ -50,11 +50,12 @@ class Clock:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        start = self._now()
+        start = self.now()
         yield
-        self.seconds[name] += self._now() - start
+        self.seconds[name] += self.now() - start
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Return the seconds since some moment, when the device has done what it was asked."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.monotonic()

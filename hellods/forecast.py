@@ -54,12 +54,13 @@ def _few(stage: str, done: int, of: int) -> None:
         raise EnoughError
 
 
-def cost(trial: Trial, later: int = 0) -> Cost | None:
+def cost(trial: Trial, later: int = 0, *, now: Callable[[], float] = time.monotonic) -> Cost | None:
     """Return what a stage will take; None for one that reports no steps.
 
     Args:
         trial: what begins it.
         later: bytes that it will hold beside what a few steps hold.
+        now: tells the seconds, when the device has done what it was asked.
     """
     ends: list[float] = []
     name, total = "", 0
@@ -67,7 +68,7 @@ def cost(trial: Trial, later: int = 0) -> Cost | None:
     def watch(stage: str, done: int, of: int) -> None:
         nonlocal name, total
         name, total = stage, of
-        ends.append(time.monotonic())
+        ends.append(now())
         if done >= min(trial.steps, of) and (done == of or ends[-1] - ends[0] >= WATCHED):
             raise EnoughError
 

@@ -9,9 +9,8 @@ from hellods.forecast import WATCHED, Trial, cost, peak
 from hellods.progress import Progress, track
 
 
-def test_cost_is_the_mean_of_a_few_steps_without_the_first_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cost_is_the_mean_of_a_few_steps_without_the_first_for_all() -> None:
     now, done = 0.0, []
-    monkeypatch.setattr("time.monotonic", lambda: now)
 
     def work(progress: Progress) -> None:
         nonlocal now
@@ -19,7 +18,7 @@ def test_cost_is_the_mean_of_a_few_steps_without_the_first_for_all(monkeypatch: 
             now += 50 if step == 0 else 2
             done.append(step)
 
-    found = cost(Trial(work, 4, 1.5), later=10**9)
+    found = cost(Trial(work, 4, 1.5), later=10**9, now=lambda: now)
     assert found
     assert (found.stage, found.steps, found.seconds) == ("Fit", 100, 300)
     assert done == [0, 1, 2, 3]

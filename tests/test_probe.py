@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -35,18 +36,26 @@ def fault(
     answers: LabelMaker,
     images: Tensor = IMAGES,
     *,
+    seen: Tensor = IMAGES,
     probe: Probe = PROBE,
     precision: Precision = "fp32",
     device: torch.device = CPU,
 ) -> str | None:
-    """Return what is wrong where a device gives these answers; a CPU beside a GPU gives the right ones."""
+    """Return what is wrong where a device gives these answers; a CPU beside a GPU gives the right ones.
 
-    def view(epochs: Tensor, indices: Tensor) -> Tensor:
-        return render(images, draw(VIEWS, (8, 8), len(images), PROBE_SEED, epochs, indices))
+    It sees views of `images`, and a GPU those of `seen`.
+    """
+
+    def view(asked: torch.device, epochs: Tensor, indices: Tensor) -> Tensor:
+        shown = images if asked == CPU else seen
+        return render(shown, draw(VIEWS, (8, 8), len(images), PROBE_SEED, epochs, indices))
+
+    def answer(asked: torch.device) -> Tensor | None:
+        return answer_probe(probe, VIEWS.size, partial(view, asked), answers if asked == device else label_maker)
 
     return probe_fault(
         probe,
-        lambda asked: answer_probe(probe, VIEWS.size, view, answers if asked == device else label_maker),
+        answer,
         device,
         precision,
     )
@@ -109,6 +118,12 @@ def test_answers_that_are_right_on_the_cpu_alone_are_a_fault_of_the_device() -> 
     found = fault(off(1.1), device=CUDA) or ""
     assert found.startswith("labels made on cuda:0 differ")
     assert "CPU do not: a numerical fault of cuda:0" in found
+
+
+def test_views_that_are_right_on_the_cpu_alone_are_a_fault_of_the_device() -> None:
+    found = fault(label_maker, seen=IMAGES.flip(0), device=CUDA) or ""
+    assert found.startswith("views made on cuda:0 are not those made on the CPU: a numerical fault of cuda:0")
+    assert "another release of Pillow" in (fault(label_maker, IMAGES.flip(0), seen=IMAGES.flip(0), device=CUDA) or "")
 
 
 def test_device_may_be_off_by_what_its_precision_allows() -> None:

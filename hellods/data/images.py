@@ -51,8 +51,14 @@ class Images:
     def complete(self, device: torch.device) -> Tensor | None:
         """Return all images, uint8 (N, 3, H, W) on `device`; None as long as they are not decoded and there."""
         store = self._store(device)
-        if store is None or not (store.pixels.device in self._complete or store.known.all()):
+        if store is None:
             return None
+        if store.pixels.device in self._complete:
+            return store.pixels
+        if not store.known.all():
+            return None
+        if device.type == "cuda":
+            torch.cuda.synchronize(store.pixels.device)  # once, and any of its streams may read them
         self._complete.add(store.pixels.device)  # its own: "cuda" may be another GPU from now on
         return store.pixels
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import AdamW, Muon, Optimizer
 
-from hellods.device import training_dtype
+from hellods.device import to_device, training_dtype
 from hellods.labels import LabelMaker
 from hellods.labels.arithmetic import exact
 from hellods.labels.projector import Projector
@@ -64,7 +64,7 @@ def fit_projector(
 
     def lesson(step: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         indices = next(order)
-        images = squares(source, indices, views.size).to(device)
+        images = to_device(squares(source, indices, views.size), device)
         positions = torch.arange(len(indices))
         drawn = draw(views, (views.size, views.size), len(indices), fit.seed, step, positions)
         seen = render(images, drawn)
@@ -72,7 +72,7 @@ def fit_projector(
         # A ConvNet-3 in float32 takes a third of the time of a step.
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             answers = teacher(seen).float()
-        return seen, (answers, blend(truth, drawn).to(device))
+        return seen, (answers, to_device(blend(truth, drawn), device))
 
     def loss(logits: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
         near = F.mse_loss(_centered(logits), _centered(target[0]))

@@ -1,5 +1,6 @@
 """Who teaches the projector: a teacher, given or trained here, and an assistant of the students' kind."""
 
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -26,8 +27,8 @@ def get_mentors(setting: Setting, work: Work, progress: Progress) -> tuple[list[
     with setting.clock("teacher"):
         teacher = get_teacher(setting, progress, work.stage("teacher"))
         known = facts(setting, teacher, "teacher", progress)
-    # A network of the user's own is code, which only its answers tell apart.
-    answers = teacher(squares(source, torch.arange(min(len(source), 8)), setting.recipe.side))
+    # A network of the user's own is code, which only its answers tell apart: those of a CPU, the same each time.
+    answers = deepcopy(teacher).cpu()(squares(source, torch.arange(min(len(source), 8)), setting.recipe.side))
     work = work.given(taught=teacher.provenance(), answers=digest({"logits": answers}))
     if not setting.recipe.assisted:
         return [teacher], known, work

@@ -43,7 +43,7 @@ def plan(setting: Setting, progress: Progress = silent) -> tuple[Cost, ...]:
     kept = decoded <= KEPT
     trials = trials_of(setting, images, kept=kept)
     later = images.nbytes + (decoded if kept else 0)
-    costs = [cost(trial, later) for trial in track(trials, len(trials), "Plan", progress)]
+    costs = [cost(trial, later, now=setting.clock.now) for trial in track(trials, len(trials), "Plan", progress)]
     data = costs[0].seconds if costs[0] else 0.0
     decoding = data * len(source) / (len(source) + len(held_out))
     return tuple(

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
+from hellods.device import Clock
 from hellods.digests import software
 from hellods.distill.mentors import load_given_teacher, training_of
 from hellods.distill.recipe import Inputs, Recipe
@@ -104,7 +105,8 @@ class Bench:
 
     def training(self) -> list[float]:
         """Return the seconds that each teacher takes that is to be trained, from its first steps."""
-        return [found.seconds for begin in self._untrained if (found := cost(Trial(warmed(begin))))]
+        now = Clock(self.device).now
+        return [found.seconds for begin in self._untrained if (found := cost(Trial(warmed(begin)), now=now))]
 
     def _trained(self, training: Training) -> tuple[Teacher, bool]:
         """Return the teacher, and whether it is trained."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hellods.device import Clock
+from hellods.device import CPU, Clock, to_device
 from hellods.evaluate.fidelity import SEEN, fidelity
 from hellods.evaluate.presets import Protocol
 from hellods.labels import LabelMaker
@@ -19,7 +19,10 @@ from hellods.views.normalize import normalize
 from hellods.views.render import render
 from hellods.views.rule import Views
 
-AHEAD: Final = 1 << 22  # values of the views that are rendered and labelled at once, over as many epochs as it takes
+# Values of the views that are rendered and labelled at once, over as many epochs as it takes. On a CPU they stay in its
+# cache; a GPU waits for the first of each chunk.
+AHEAD: Final = 1 << 22
+AHEAD_ON_GPU: Final = 1 << 27
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +57,12 @@ class Feed:
 
     def __iter__(self) -> Iterator[tuple[Tensor, tuple[Tensor | None, Tensor]]]:
         lesson, size = self.lesson, self.lesson.views.size
+        most = (AHEAD if self.device == CPU else AHEAD_ON_GPU) // (3 * size * size)
         left = lesson.protocol.epochs * lesson.steps
         batches = self._order()
         while left:
             first = next(batches)
-            ahead = min(left, max(1, AHEAD // (len(first[1]) * 3 * size * size)))
+            ahead = min(left, max(1, most // len(first[1])))
             left -= ahead
             chosen = [first, *islice(batches, ahead - 1)]
             indices = torch.cat([some for _, some in chosen])
@@ -100,7 +104,8 @@ class Feed:
         self.views += len(indices)
         images, here = drawn.compact()
         truth = F.one_hot(lesson.targets[images], len(lesson.held_out.classes)).float()
-        return render(lesson.pixels(images).to(self.device), here), blend(truth, here).to(self.device)
+        pixels = to_device(lesson.pixels(images), self.device)
+        return render(pixels, here), to_device(blend(truth, here), self.device)
 
     @torch.no_grad()
     def _compare(self, seen: Tensor, labels: Tensor | None, truth: Tensor) -> None:

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.v2 import functional as TF
 
-from hellods.device import Clock
+from hellods.device import Clock, to_device
 from hellods.evaluate.feed import Feed, Lesson, prepared
 from hellods.evaluate.fidelity import SEEN
 from hellods.evaluate.presets import Protocol
@@ -136,7 +136,7 @@ def right(network: nn.Module, lesson: Lesson, indices: Tensor, precision: torch.
     """Return which of these held-out images a student is right on, bool (B,)."""
     device = next(network.parameters()).device
     parts = torch.split(indices, at_once(lesson))
-    batches = (prepared(lesson, squared(lesson, some).to(device)) for some in parts)
+    batches = (prepared(lesson, to_device(squared(lesson, some), device)) for some in parts)
     return predict(network, batches, precision) == lesson.held_out.targets[indices]
 
 

@@ -113,5 +113,11 @@ def in_parts(answer: Callable[[Tensor], Tensor], images: Tensor, network: nn.Mod
     if torch.is_autocast_enabled(images.device.type):
         limit = max(AT_ONCE.values())  # it casts the weights anew for every part
     count, _, height, width = images.shape
-    parts = math.ceil(count / max(1, limit // (height * width)))
-    return torch.cat([answer(part) for part in images.tensor_split(max(1, parts))])  # all of one size, or one less
+    parts = max(1, math.ceil(count / max(1, limit // (height * width))))
+    while True:
+        try:
+            return torch.cat([answer(part) for part in images.tensor_split(parts)])  # all of one size, or one less
+        except torch.OutOfMemoryError:  # of a GPU, which has other things to hold
+            if parts >= count:
+                raise
+            parts = min(2 * parts, count)

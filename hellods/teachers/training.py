@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hellods.device import training_dtype
+from hellods.device import to_device, training_dtype
 from hellods.nets import channels_last, create
 from hellods.progress import Progress, silent
 from hellods.sources.source import Source, squares
@@ -115,9 +115,9 @@ def crops(
         parts = next(orders)[: steps * batch_size].view(steps, batch_size)
         for indices in parts[skipped if epoch == begin else 0 :]:
             drawn = draw(views, (views.size, views.size), len(source), training.seed, epoch, indices)
-            images = squares(source, indices, views.size).to(device)
+            images = to_device(squares(source, indices, views.size), device)
             seen = render(images, replace(drawn, index=torch.arange(batch_size)))
-            truth = source.targets[indices].to(device)
+            truth = to_device(source.targets[indices], device)
             if assists is not None:
                 truth = (F.one_hot(truth, len(source.classes)) + assists(seen).softmax(1)) / 2
             yield normalize(seen, training.mean, training.std), truth

@@ -127,10 +127,12 @@ def blend(values: Tensor, draw: Draw) -> Tensor:
 
 
 def _unmixed(views: Views, side: tuple[int, int], state: Tensor, index: Tensor) -> Draw:
-    words = _words(state, COLUMNS + views.shuffle)
+    words = _words(state, COLUMNS + views.shuffle if views.shuffle > 1 else ROWS)
     flip = _shift(words[:, FLIP], 63) * int(views.flip)
-    keys = (words[:, start : start + views.shuffle] for start in (ROWS, COLUMNS))
-    rows, columns = (_shift(key, 1).argsort(dim=1, stable=True) for key in keys)
+    rows = columns = torch.zeros_like(flip)[:, None]  # of a single strip
+    if views.shuffle > 1:
+        keys = (words[:, start : start + views.shuffle] for start in (ROWS, COLUMNS))
+        rows, columns = (_shift(key, 1).argsort(dim=1, stable=True) for key in keys)
     box = _box(views, side, words)
     return Draw(size=views.size, index=index, box=box, flip=flip, rows=rows, columns=columns)
 

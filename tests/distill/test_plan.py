@@ -61,7 +61,7 @@ def test_teacher_of_the_users_own_is_not_planned_to_be_trained(few_digits: Path,
 def test_the_first_training_decodes_what_the_first_stage_did(
     reads: bool, seconds: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cost(trial: Trial, later: int) -> Cost | None:
+    def cost(trial: Trial, later: int, **_: object) -> Cost | None:
         none = trial.steps == module.IMAGES and not reads  # as for images that stand in memory
         return None if none else Cost(stage="Fit", steps=1, seconds=1.0, memory=None)
 

@@ -135,3 +135,21 @@ def test_network_answers_in_equal_parts_but_under_autocast_which_casts_its_weigh
     assert (len(whole), seen) == (40, [*parts, 40])
     in_parts(answer, images, network)  # gradients are wanted
     assert seen[len(parts) + 1 :] == [40]
+
+
+def test_network_answers_fewer_at_once_where_a_gpu_is_full() -> None:
+    seen: list[int] = []
+
+    def answer(images: Tensor) -> Tensor:
+        seen.append(len(images))
+        if len(images) > room:
+            raise torch.OutOfMemoryError
+        return images.mean((1, 2, 3))
+
+    images, network, room = torch.rand(6, 3, 8, 8), nn.Conv2d(1, 1, 1), 2
+    with torch.no_grad():
+        assert torch.equal(in_parts(answer, images, network), images.mean((1, 2, 3)))
+        assert seen == [6, 3, 2, 2, 1, 1]
+        room = 0
+        with pytest.raises(torch.OutOfMemoryError):
+            in_parts(answer, images, network)
