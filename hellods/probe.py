@@ -13,8 +13,8 @@ from hellods.device import CPU
 from hellods.errors import FormatError
 from hellods.format import wire
 from hellods.labels import LabelMaker
-from hellods.labels.arithmetic import TOLERANCES
 from hellods.labels.config import Precision
+from hellods.labels.precision import TOLERANCES
 from hellods.views.draw import draw
 from hellods.views.render import render
 from hellods.views.rule import Views

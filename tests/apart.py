@@ -4,11 +4,10 @@ What a GPU computes otherwise, and when, only one can tell: tests that are marke
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import backend_registration
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -33,6 +32,10 @@ class Apart(Tensor):
 
     def data_ptr(self) -> int:
         return self.held.data_ptr()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        copy = Apart(self.held.clone())
+        return nn.Parameter(copy, self.requires_grad) if isinstance(self, nn.Parameter) else copy
 
     @classmethod
     def __torch_dispatch__(
@@ -103,7 +106,6 @@ def _copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Te
     return target
 
 
-@cache
 def register() -> None:
     """Let torch know the device, for good."""
     backend_registration._setup_privateuseone_for_python_backend(NAME, _Module(), _Hook())

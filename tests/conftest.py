@@ -31,13 +31,17 @@ def _few_views_are_measured() -> None:
     measure.SAMPLE = 200
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _apart() -> None:
+    """Before the first backward pass, at which torch counts its devices."""
+    from .apart import register
+
+    register()
+
+
 @pytest.fixture(params=["apart", pytest.param("cuda", marks=pytest.mark.gpu)])
 def accelerator(request: pytest.FixtureRequest) -> str:
     """A device that is not the CPU: a GPU, or one that only computes there (apart.py)."""
-    if request.param == "apart":
-        from .apart import register
-
-        register()
     return f"{request.param}:0"
 
 

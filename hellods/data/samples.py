@@ -1,8 +1,10 @@
 """What an archive holds, as a pure function: (epoch, index) to view and label."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
 import safetensors.torch
@@ -18,8 +20,8 @@ from hellods.device import CPU, compute_device, float32_on_cpu, to_device
 from hellods.errors import HelloError, LabelError
 from hellods.format import wire
 from hellods.format.header import Header
-from hellods.labels import arithmetic
-from hellods.labels.arithmetic import exact, in_own_thread
+from hellods.labels import precision
+from hellods.labels.precision import exact
 from hellods.probe import Probe, answer_probe, probe_fault
 from hellods.views.draw import Draw, draw, middle
 from hellods.views.render import render
@@ -27,6 +29,8 @@ from hellods.views.rule import Views
 
 if TYPE_CHECKING:  # open_clip costs seconds to import, and a worker never makes labels
     from hellods.labels.projector import Projector
+
+T = TypeVar("T")
 
 # What the label maker sees at once, in views and in pixel values; it bounds the memory, not the labels.
 LABEL_BATCH: Final = 256
@@ -106,11 +110,11 @@ class Samples:
             LabelError: the base model is missing or another one.
         """
         if device not in self._projectors:
-            self._projectors[device] = in_own_thread(self._shared, device)
+            self._projectors[device] = _in_own_thread(self._shared, device)
         return self._projectors[device]
 
     def _shared(self, device: torch.device) -> "Projector":
-        with arithmetic.LOCK:  # since torch has one cache of parametrized weights for all threads
+        with precision.LOCK:  # since torch has one cache of parametrized weights for all threads
             key = self._key(device)
             shared = PROJECTORS.get(key)
             if shared is None:
@@ -239,7 +243,7 @@ class Samples:
         if compute_device(images.device) != images.device:
             return self.answer(images.to(compute_device(images.device))).to(images.device)
         if self.projector(images.device) not in CHECKED:
-            in_own_thread(self._check, images.device)
+            _in_own_thread(self._check, images.device)
         logits = self._logits(images)
         if self.options.labels == "soft":
             return torch.softmax(logits / self.options.temperature, dim=1)
@@ -272,6 +276,25 @@ class Samples:
         if seed is None:
             return middle(rule.size, (self.header.images.height, self.header.images.width), indices)
         return _drawn(rule, self.header, seed, epochs, indices)
+
+
+def _in_own_thread(work: Callable[[torch.device], T], device: torch.device) -> T:
+    """Return `work(device)`, done in a thread of its own.
+
+    What the first label happens to stand in, torch keeps by thread: autocast, inference mode, a default device, the
+    transforms of torch.func, the hooks of a checkpoint. What is kept must depend on none of them.
+    """
+    done = Future[T]()
+
+    def run() -> None:
+        try:
+            done.set_result(work(device))
+        except BaseException as cause:
+            done.set_exception(cause)
+
+    # No pool's, which Ctrl-C and the end of the program would wait for.
+    threading.Thread(target=run, daemon=True).start()
+    return done.result()
 
 
 def _drawn(rule: Views, header: Header, seed: int, epochs: Tensor, indices: Tensor) -> Draw:

@@ -9,10 +9,10 @@ from safetensors.torch import save
 
 from hellods.errors import HelloError, OptionError
 from hellods.format import wire
-from hellods.labels.arithmetic import TOLERANCES
 from hellods.labels.backbones import base_digest
 from hellods.labels.config import Tower
 from hellods.labels.models import first_line, resolve
+from hellods.labels.precision import TOLERANCES
 from hellods.labels.projector import Projector
 from hellods.record import from_json, to_json
 

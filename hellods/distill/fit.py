@@ -1,6 +1,5 @@
 """fit_projector(): low-rank deltas and head learn the teacher; quantize_projector(): in few bits they say the same."""
 
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -10,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import AdamW, Muon, Optimizer
+from torch.utils.data import BatchSampler, RandomSampler
 
 from hellods.device import to_device, training_dtype
 from hellods.labels import LabelMaker
-from hellods.labels.arithmetic import exact
+from hellods.labels.precision import exact
 from hellods.labels.projector import Projector
 from hellods.progress import Progress, silent
 from hellods.sources.source import Source, squares
@@ -57,9 +57,11 @@ def fit_projector(
     the bias brings it to the teacher's, for students that learn logits by MSE.
     """
     device = next(projector.parameters()).device
-    order = _shuffled(len(source), fit.batch_size, torch.Generator().manual_seed(fit.seed))
-    order = islice(order, checkpoint.done, None)
     steps = -(-fit.views // fit.batch_size)
+    # Each image once before any comes again; one batch more than there are steps, for the bias.
+    generator = torch.Generator().manual_seed(fit.seed)
+    sampler = RandomSampler(range(len(source)), num_samples=(steps + 1) * fit.batch_size, generator=generator)
+    order = islice(map(torch.tensor, BatchSampler(sampler, fit.batch_size, drop_last=True)), checkpoint.done, None)
     dtype = fit.precision or training_dtype(device)
 
     def lesson(step: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -139,13 +141,3 @@ def _optimizers(projector: Projector, fit: Fit) -> list[Optimizer]:
 
 def _centered(logits: Tensor) -> Tensor:
     return logits - logits.mean(1, keepdim=True)
-
-
-def _shuffled(count: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield random index batches for ever, each image once before any comes again."""
-    rest = torch.empty(0, dtype=torch.int64)
-    while True:
-        while len(rest) < batch_size:
-            rest = torch.cat([rest, torch.randperm(count, generator=generator)])
-        yield rest[:batch_size]
-        rest = rest[batch_size:]

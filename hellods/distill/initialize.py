@@ -1,6 +1,5 @@
 """INITIALIZERS: the images of an archive, from real ones."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +8,7 @@ from typing import Final
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
 from hellods.errors import SourceError
@@ -38,15 +38,15 @@ class Layout:
 
 
 # The images of one class, uint8 (ipc, 3, S, S).
-Initializer = Callable[[Source, Teacher, Layout, int, torch.Generator], Tensor]
+Initializer = Callable[[Source, Teacher, Layout, int], Tensor]
 
 
-def real(source: Source, teacher: Teacher, layout: Layout, label: int, generator: torch.Generator) -> Tensor:
+def real(source: Source, teacher: Teacher, layout: Layout, label: int) -> Tensor:
     """Return random real images of a class: uint8 (ipc, 3, S, S)."""
-    return squares(source, pick(source, label, layout.images_per_class, generator), layout.side)
+    return squares(source, pick(source, label, layout.images_per_class, torch.default_generator), layout.side)
 
 
-def patches(source: Source, teacher: Teacher, layout: Layout, label: int, generator: torch.Generator) -> Tensor:
+def patches(source: Source, teacher: Teacher, layout: Layout, label: int) -> Tensor:
     """Return RDED images of a class (Sun et al. 2024, arXiv 2312.03526): uint8 (ipc, 3, S, S).
 
     Of `candidates` random real images (all, if fewer), each gives `crops` square random resized crops of area 0.08 to
@@ -55,12 +55,14 @@ def patches(source: Source, teacher: Teacher, layout: Layout, label: int, genera
     k.
     """
     available = min(layout.candidates, int((source.targets == label).sum()))
-    chosen = pick(source, label, max(available, layout.patches), generator)
+    chosen = pick(source, label, max(available, layout.patches), torch.default_generator)
+    crop = v2.RandomResizedCrop(layout.side // layout.factor, scale=(0.08, 1.0), ratio=(1.0, 1.0))
     found = []
     for part in torch.split(chosen, BATCH):  # not all at once: each has several crops
-        crops = torch.stack([random_crops(image, layout, generator) for image in threaded(source.image, part.tolist())])
+        images = threaded(source.image, part.tolist())
+        crops = torch.stack([torch.stack([crop(image) for _ in range(layout.crops)]) for image in images])
         # (B, C, 3, s, s) -> (B, C)
-        scores = torch.stack([score(teacher, crop, label, layout.side) for crop in crops.unbind(1)], dim=1)
+        scores = torch.stack([score(teacher, some, label, layout.side) for some in crops.unbind(1)], dim=1)
         found.append((crops[torch.arange(len(crops)), scores.argmin(1)], scores.amin(1)))
     best, scores = (torch.cat(parts) for parts in zip(*found, strict=True))  # (M, 3, s, s), (M,)
     return tile(best[scores.argsort(stable=True)[: layout.patches]], layout.factor)
@@ -89,21 +91,22 @@ def initialize(
         progress: told of every class.
         checkpoint: told of every class.
     """
-    generator, count, done = torch.Generator().manual_seed(seed), len(source.classes), checkpoint.done
-    images = []
-    if done:
-        images.append(checkpoint.state["images"])
-        generator.set_state(checkpoint.state["random"])
-    progress("Images", done, count)
-    for label in range(done, count):
-        images.append(INITIALIZERS[name](source, teacher, layout, label, generator))
-        checkpoint.save(label + 1, count, partial(_state, label + 1, images, generator))
-        progress("Images", label + 1, count)
+    count, done, images = len(source.classes), checkpoint.done, []
+    with torch.random.fork_rng(devices=[]):  # torchvision's transforms draw from the global generator
+        torch.default_generator.manual_seed(seed)
+        if done:
+            images.append(checkpoint.state["images"])
+            torch.set_rng_state(checkpoint.state["random"])
+        progress("Images", done, count)
+        for label in range(done, count):
+            images.append(INITIALIZERS[name](source, teacher, layout, label))
+            checkpoint.save(label + 1, count, partial(_state, label + 1, images))
+            progress("Images", label + 1, count)
     return torch.cat(images)
 
 
-def _state(done: int, images: list[Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-    return {"done": torch.tensor(done), "images": torch.cat(images), "random": generator.get_state()}
+def _state(done: int, images: list[Tensor]) -> dict[str, Tensor]:
+    return {"done": torch.tensor(done), "images": torch.cat(images), "random": torch.get_rng_state()}
 
 
 def check_enough(source: Source, layout: Layout, initializer: str) -> None:
@@ -126,31 +129,10 @@ def check_enough(source: Source, layout: Layout, initializer: str) -> None:
         )
 
 
-def random_crops(image: Tensor, layout: Layout, generator: torch.Generator) -> Tensor:
-    """Return uint8 (crops, 3, s, s): torchvision's RandomResizedCrop at aspect 1, with a generator of its own."""
-    height, width = image.shape[1:]
-    side = layout.side // layout.factor
-    results = []
-    for _ in range(layout.crops):
-        # Ten tries to fit a square of the drawn area, else the largest central square, as torchvision does.
-        areas = torch.empty(10).uniform_(0.08, 1.0, generator=generator) * height * width
-        edges = [round(math.sqrt(area)) for area in areas.tolist()]
-        fitting = [edge for edge in edges if 0 < edge <= min(height, width)]
-        edge = fitting[0] if fitting else min(height, width)
-        if fitting:
-            top = int(torch.randint(0, height - edge + 1, (), generator=generator))
-            left = int(torch.randint(0, width - edge + 1, (), generator=generator))
-        else:
-            top, left = (height - edge) // 2, (width - edge) // 2
-        results.append(TF.resized_crop(image, top, left, edge, edge, [side, side], antialias=True))
-    return torch.stack(results)
-
-
 @torch.no_grad()
 def score(teacher: Teacher, crops: Tensor, label: int, side: int) -> Tensor:
     """Return the teacher's cross-entropy (B,) for uint8 crops (B, 3, s, s), each centered in zeros of side S."""
-    before, after = (side - crops.shape[-1]) // 2, side - crops.shape[-1] - (side - crops.shape[-1]) // 2
-    logits = teacher.classify(F.pad(teacher.normalize(crops), (before, after, before, after)))
+    logits = teacher.classify(TF.center_crop(teacher.normalize(crops), [side, side]))
     return F.cross_entropy(logits, torch.full((len(crops),), label, device=logits.device), reduction="none").cpu()
 
 

@@ -33,14 +33,15 @@ def fidelity(labels: Tensor, teacher: Tensor | None, truth: Tensor) -> dict[str,
     return {
         "views": len(labels),
         "agreement": None if teacher is None else _number((chosen == teacher.argmax(1)).float().mean()),
-        "kl": None if teacher is None else {str(t): _number(_divergence(teacher, labels, t)) for t in TEMPERATURES},
+        "kl": None if teacher is None else {str(t): _number(divergence(teacher, labels, t)) for t in TEMPERATURES},
         "calibration_error": _number(gaps.abs().sum() / len(labels)),
         "entropy": _number(torch.special.entr(probabilities).sum(1).mean()),
         "margin": _number((first - second).mean()),
     }
 
 
-def _divergence(teacher: Tensor, labels: Tensor, temperature: int) -> Tensor:
+def divergence(teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Return the mean KL divergence of labels from a teacher's, in nats, of logits (B, K) that are divided by that."""
     ours, theirs = (F.log_softmax(logits / temperature, dim=1) for logits in (labels, teacher))
     return F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
 

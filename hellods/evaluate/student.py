@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from hellods.device import Clock, to_device
 from hellods.evaluate.feed import Feed, Lesson, prepared
-from hellods.evaluate.fidelity import SEEN
+from hellods.evaluate.fidelity import SEEN, divergence
 from hellods.evaluate.presets import Protocol
 from hellods.nets import channels_last, create
 from hellods.progress import Progress, silent
@@ -210,8 +210,7 @@ def criterion(protocol: Protocol, logits: Tensor, labels: Tensor | None, truth: 
     if protocol.loss == "mse":
         soft = F.mse_loss(logits, labels)
     else:
-        ours, theirs = (F.log_softmax(value / (protocol.temperature or 1.0), dim=1) for value in (logits, labels))
-        soft = F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+        soft = divergence(labels, logits, protocol.temperature or 1.0)
     return soft + protocol.hard_weight * F.cross_entropy(logits, truth) if protocol.hard_weight else soft
 
 

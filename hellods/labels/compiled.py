@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hellods.errors import LabelError
-from hellods.labels.arithmetic import BATCH_NORMS
+from hellods.labels.precision import BATCH_NORMS
 
 
 def compiled(answer: Callable[[Tensor], Tensor], network: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from hellods.errors import FormatError
-from hellods.labels.arithmetic import DTYPES, cast, exact, in_parts
 from hellods.labels.backbones import BACKBONES, Backbone, load_base
 from hellods.labels.compiled import compiled
 from hellods.labels.config import Head, Precision, ProjectorConfig, Quantization
 from hellods.labels.embedded import restore, stored
 from hellods.labels.folding import fold
 from hellods.labels.lowrank import adapt, merge, round_deltas
+from hellods.labels.parts import in_parts
+from hellods.labels.precision import DTYPES, cast, exact
 from hellods.labels.quantize import BITS, pack, unpack
 
 

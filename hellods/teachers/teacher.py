@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as TF
 from hellods.digests import digest
 from hellods.errors import OptionError, SourceError
 from hellods.labels import LabelMaker
-from hellods.labels.arithmetic import in_parts
+from hellods.labels.parts import in_parts
 from hellods.nets import channels_last, create, logits_shape
 from hellods.progress import Progress, silent, track
 from hellods.record import decimal

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from hellods.distill.recipe import RANK, Recipe
 from hellods.evaluate.student import flops
-from hellods.labels.arithmetic import DTYPES, exact
 from hellods.labels.backbones import Backbone
 from hellods.labels.config import Precision, Preprocess, ProjectorConfig
+from hellods.labels.precision import DTYPES, exact
 from hellods.labels.projector import Projector
 
 CLASSES = 1000

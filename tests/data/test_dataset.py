@@ -34,7 +34,7 @@ from hellods.device import CPU, compute_device
 from hellods.format.archive import Archive
 from hellods.format.codecs import encode
 from hellods.format.streams import image_sections
-from hellods.labels import arithmetic
+from hellods.labels import precision
 from hellods.labels.projector import Projector
 from hellods.views.draw import draw
 from hellods.views.render import render
@@ -641,7 +641,7 @@ def test_first_label_draws_nothing_from_the_callers_random_numbers(archive: Path
 def test_label_maker_is_made_while_no_other_thread_makes_labels(archive: Path, tmp_path: Path) -> None:
     dataset = fresh(archive, tmp_path)
     thread = Thread(target=lambda: dataset.batch([0]))
-    with arithmetic.LOCK:  # as in a thread that labels
+    with precision.LOCK:  # as in a thread that labels
         thread.start()
         thread.join(0.5)
         assert dataset._samples._projectors == {}
@@ -687,7 +687,7 @@ def test_process_that_is_forked_while_a_thread_labels_can_label(archive: Path) -
     begun = Event()
 
     def labels_are_being_made() -> None:
-        with arithmetic.LOCK:
+        with precision.LOCK:
             begun.set()
             sleep(0.5)
 

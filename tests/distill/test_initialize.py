@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hellods.distill.initialize import INITIALIZERS, Layout, check_enough, initialize, random_crops, score, tile
+from hellods.distill.initialize import INITIALIZERS, Layout, check_enough, initialize, score, tile
 from hellods.errors import SourceError
 from hellods.sources.source import Pixels, squares
 from hellods.teachers.teacher import Teacher
@@ -91,11 +91,12 @@ def test_chunk_k_of_the_patches_fills_cell_k() -> None:
         assert cells == [image, 3 + image, 6 + image, 9 + image]
 
 
-def test_crops_are_square_with_areas_spread_as_published() -> None:
+def test_patches_are_square_with_areas_spread_as_published(teacher: Teacher) -> None:
     # The red channel holds the column and the green one the row, so a crop shows where it was taken.
     ramp = torch.arange(200, dtype=torch.uint8)
     image = torch.stack([ramp.expand(200, 200), ramp[:, None].expand(200, 200), torch.zeros(200, 200).byte()])
-    crops = random_crops(image, lay(images_per_class=1, side=64, crops=400), generator()).float()
+    source = Pixels("ramps", ("ramp",), [0] * 400, image.expand(400, 3, 200, 200))
+    crops = initialize("patches", source, teacher, lay(400, side=64, candidates=400, crops=1), seed=7).float()
     width = (crops[:, 0, 0, -1] - crops[:, 0, 0, 0]) * 64 / 63
     height = (crops[:, 1, -1, 0] - crops[:, 1, 0, 0]) * 64 / 63
     assert (width - height).abs().max() < 4

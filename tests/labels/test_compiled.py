@@ -12,9 +12,9 @@ from torch._inductor import config
 from hellods import HelloDataset
 from hellods.data.samples import CHECKED
 from hellods.errors import LabelError
-from hellods.labels.arithmetic import DTYPES, TOLERANCES, cast
 from hellods.labels.compiled import compiled
 from hellods.labels.config import Precision
+from hellods.labels.precision import DTYPES, TOLERANCES, cast
 from hellods.labels.projector import Projector
 
 DIGITS = Path(__file__).parents[2] / "spec" / "vectors" / "valid" / "digits.hello"

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save
 
 from hellods.errors import FormatError, LabelError
-from hellods.labels.arithmetic import TOLERANCES
 from hellods.labels.backbones import load_open_clip
 from hellods.labels.config import Head, Precision, Quantization
 from hellods.labels.models import quiet, resolve
+from hellods.labels.precision import TOLERANCES
 from hellods.labels.projector import Projector
 
 CLASSES = ("apple", "bed", "bus", "rose", "tiger")
