@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from hellods.errors import OptionError, SourceError
-from hellods.evaluate.presets import Protocol
+from hellods.evaluate.presets import ResolvedProtocol
 from hellods.format.header import Header
 from hellods.labels import LabelMaker
 from hellods.nets import create
@@ -39,13 +39,12 @@ def check_classes(path: str, header: Header, source: Source) -> None:
         )
 
 
-def check_student(protocol: Protocol, classes: int, size: int) -> None:
+def check_student(protocol: ResolvedProtocol, classes: int, size: int) -> None:
     """Check that there is such a student for views of that size and for the protocol's batches.
 
     Raises:
         OptionError: it is unknown, cannot take the views, or cannot learn from one at a time.
     """
-    assert protocol.student is not None  # resolved
     network = create(protocol.student, classes, size)
     if protocol.batch_size == 1:
         try:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hellods.device import CPU, Clock, to_device
 from hellods.evaluate.fidelity import SEEN, fidelity
-from hellods.evaluate.presets import Protocol
+from hellods.evaluate.presets import ResolvedProtocol
 from hellods.labels import LabelMaker
 from hellods.sources.source import Source
 from hellods.views.draw import blend, draw
@@ -35,7 +35,7 @@ class Lesson:
     views: Views
     labels: LabelMaker | None  # None: the true classes, as mixed
     repeat: int | None = None  # the same views, with the same labels, come again after so many epochs
-    protocol: Protocol  # resolved
+    protocol: ResolvedProtocol
     steps: int  # in each of the protocol's epochs
     held_out: Source
     mean: tuple[float, ...]
@@ -51,7 +51,7 @@ class Feed:
 
     def __init__(self, lesson: Lesson, seed: int, device: torch.device, clock: Clock) -> None:
         self.lesson, self.seed, self.device, self.clock = lesson, seed, device, clock
-        self.sizes = batch_sizes(len(lesson.targets), lesson.protocol.batch_size or 1)
+        self.sizes = batch_sizes(len(lesson.targets), lesson.protocol.batch_size)
         self.views = 0  # rendered so far
         self._compared: list[tuple[Tensor, Tensor | None, Tensor]] = []
 

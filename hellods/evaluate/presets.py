@@ -73,6 +73,18 @@ class Protocol:
             raise OptionError("a temperature belongs to the loss kl; mse compares logits as they are")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ResolvedProtocol(Protocol):
+    """A protocol with every default filled in that depends on the archive."""
+
+    student: str
+    batch_size: int
+    learning_rate: float
+    min_scale: float
+    shuffle: int
+    mix: Mix
+
+
 PRESETS: Final = {
     "rded": Protocol(),
     # SRe2L's published code (Yin et al. 2023, arXiv 2306.13092), which CDA (arXiv 2311.18838) uses too.
@@ -82,7 +94,7 @@ PRESETS: Final = {
 }
 
 
-def resolve(protocol: Protocol, views: Views, images: int, classes: int) -> tuple[Protocol, Views]:
+def resolve(protocol: Protocol, views: Views, images: int, classes: int) -> tuple[ResolvedProtocol, Views]:
     """Return the protocol with everything filled in, and the views that its students see.
 
     Args:
@@ -95,17 +107,18 @@ def resolve(protocol: Protocol, views: Views, images: int, classes: int) -> tupl
     shuffle = protocol.shuffle or views.shuffle
     least = views.scale[0] if protocol.min_scale is None else protocol.min_scale
     student = protocol.student or usual_network(views.size)
-    filled = replace(
-        protocol,
-        student=student,
-        batch_size=min(images, protocol.batch_size or batch_size(images // classes, classes)),
-        learning_rate=LEARNING_RATES.get(student, 1e-3) if protocol.learning_rate is None else protocol.learning_rate,
-        temperature=protocol.temperature or (TEMPERATURES[mix] if protocol.loss == "kl" else None),
-        min_scale=least,
-        shuffle=shuffle,
-        mix=mix,
-    )
-    return filled, replace(views, scale=(least, max(least, views.scale[1])), shuffle=shuffle, mix=mix)
+    rate = protocol.learning_rate
+    filled = {
+        "student": student,
+        "batch_size": min(images, protocol.batch_size or batch_size(images // classes, classes)),
+        "learning_rate": LEARNING_RATES.get(student, 1e-3) if rate is None else rate,
+        "temperature": protocol.temperature or (TEMPERATURES[mix] if protocol.loss == "kl" else None),
+        "min_scale": least,
+        "shuffle": shuffle,
+        "mix": mix,
+    }
+    complete = ResolvedProtocol(**(vars(protocol) | filled))
+    return complete, replace(views, scale=(least, max(least, views.scale[1])), shuffle=shuffle, mix=mix)
 
 
 def batch_size(images_per_class: int, classes: int) -> int:

@@ -93,7 +93,7 @@ def run_key(subject: Subject, arm: Arm, seed: int, precision: str) -> str:
 
 def steps_of(subject: Subject) -> int:
     """Return the steps in each of the protocol's epochs; real data are seen for as many as the archive."""
-    return len(batch_sizes(len(subject.images), subject.protocol.batch_size or 1))
+    return len(batch_sizes(len(subject.images), subject.protocol.batch_size))
 
 
 def kept(run: Run) -> dict[str, Any] | None:

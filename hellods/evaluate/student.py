@@ -92,7 +92,7 @@ def learn(
         curve.note(value)
         return value
 
-    optimizer = adamw(network, learning_rate=protocol.learning_rate or 0.0, weight_decay=protocol.weight_decay)
+    optimizer = adamw(network, learning_rate=protocol.learning_rate, weight_decay=protocol.weight_decay)
     stream, start = iter(feed), time.monotonic()
     train(
         network,
@@ -127,7 +127,6 @@ def learn(
 
 def new_student(lesson: Lesson, seed: int, device: torch.device) -> nn.Module:
     """Return a student that has learned nothing, with the weights of this seed."""
-    assert lesson.protocol.student is not None  # resolved
     network = create(lesson.protocol.student, len(lesson.held_out.classes), lesson.views.size, seed=seed)
     return channels_last(network.to(device), lesson.views.size)
 
@@ -185,7 +184,7 @@ def pilot(lesson: Lesson, device: torch.device, precision: torch.dtype) -> float
     with clock("check"):
         right(network, lesson, some, precision)
     all_steps = protocol.epochs * lesson.steps
-    views = all_steps * (protocol.batch_size or 1)
+    views = all_steps * protocol.batch_size
     checked = CHECKS * min(SAMPLE, len(lesson.held_out)) + len(lesson.held_out)
     made = feed.views  # and compared, being few
     return (

@@ -19,7 +19,7 @@ from hellods.evaluate.arms import Arm
 from hellods.evaluate.bench import Bench
 from hellods.evaluate.checks import check_classes, check_order, check_student, check_unseen, too_few
 from hellods.evaluate.makers import Storage, storage_within
-from hellods.evaluate.presets import Protocol, resolve
+from hellods.evaluate.presets import ResolvedProtocol, resolve
 from hellods.evaluate.question import Question
 from hellods.format.archive import Archive
 from hellods.format.header import Header
@@ -44,7 +44,7 @@ class Subject:
     shown: str  # what reports call it: its file's name, or the path where another file has the same
     header: Header
     content_id: str
-    protocol: Protocol  # resolved
+    protocol: ResolvedProtocol
     views: Views  # of the archive's images
     images: Tensor  # uint8 (N, 3, H, W)
     targets: Tensor  # int64 (N,), on the CPU
@@ -81,7 +81,7 @@ class Subject:
         return missing
 
 
-def read_archive(path: str, question: Question) -> tuple[Header, str, Protocol, Views]:
+def read_archive(path: str, question: Question) -> tuple[Header, str, ResolvedProtocol, Views]:
     """Return an archive's header and content id, how its students are trained, and the views that they see.
 
     Raises:

@@ -6,19 +6,19 @@ from typing import Any
 import pytest
 
 from hellods.errors import OptionError
-from hellods.evaluate.presets import PRESETS, Protocol, batch_size, resolve
+from hellods.evaluate.presets import PRESETS, Protocol, ResolvedProtocol, batch_size, resolve
 from hellods.views.rule import Views
 
 VIEWS = Views(size=32, scale=(0.5, 1.0), shuffle=2, mix="cutmix")
 
 
-def resolved(images: int = 100, classes: int = 10, **knobs: Any) -> Protocol:
+def resolved(images: int = 100, classes: int = 10, **knobs: Any) -> ResolvedProtocol:
     return resolve(Protocol(**knobs), VIEWS, images, classes)[0]
 
 
 def test_defaults_are_rded() -> None:
     protocol = resolve(PRESETS["rded"], VIEWS, 100, 10)[0]
-    assert protocol == Protocol(
+    assert protocol == ResolvedProtocol(
         student="convnet3", epochs=300, batch_size=50, learning_rate=1e-3, weight_decay=0.01,
         lr_schedule="half-cosine", loss="kl", temperature=20.0, hard_weight=0.0, min_scale=0.5, shuffle=2, mix="cutmix",
     )  # fmt: skip

@@ -21,7 +21,7 @@ from hellods.evaluate import runs
 from hellods.evaluate.arms import ARMS
 from hellods.evaluate.feed import Feed
 from hellods.evaluate.makers import ship
-from hellods.evaluate.presets import Protocol
+from hellods.evaluate.presets import ResolvedProtocol
 from hellods.evaluate.runs import Run, kept, lesson_of, run_key, runs_of, steps_of
 from hellods.evaluate.sizes import image_bytes
 from hellods.evaluate.student import Outcome, learn
@@ -296,7 +296,7 @@ def test_a_failing_student_leaves_nothing(subject: Subject, tmp_path: Path, monk
 
 
 def test_protocols_of_the_subject_are_resolved(subject: Subject) -> None:
-    assert subject.protocol == Protocol(
+    assert subject.protocol == ResolvedProtocol(
         student="convnet3", epochs=2, batch_size=10, learning_rate=1e-3, temperature=20.0, min_scale=1.0, shuffle=1,
         mix="cutmix",
     )  # fmt: skip
