@@ -217,7 +217,7 @@ FOLLOWS: Final[Mapping[str, tuple[str, ...]]] = {
 @documented
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What an archive is made from: the user's own paths and names, which stay out of the file."""
+    """What an archive is made from, and what it is called; paths of the user's own stay out of the file."""
 
     data: str = knob(
         MISSING,

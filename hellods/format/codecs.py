@@ -1,4 +1,4 @@
-"""Images and their bytes in a codec: PNG, JPEG, WebP, AVIF. The only user of Pillow in this room."""
+"""Images and their bytes in a codec: PNG, JPEG, WebP, AVIF. The only user of Pillow in this folder."""
 
 import io
 import struct

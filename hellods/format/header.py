@@ -41,7 +41,7 @@ class Images:
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """The header. Its free objects are read by the rooms that own them."""
+    """The header. Its free objects are read by the folders that own them."""
 
     format: str = f"hello/{wire.MAJOR}.{wire.MINOR}"
     name: str
