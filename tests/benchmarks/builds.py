@@ -2,6 +2,7 @@
 
     python tests/benchmarks/builds.py digits --out digits.hello
     python tests/benchmarks/builds.py cifar10 --out c10.hello
+    python tests/benchmarks/builds.py cifar100 --out c100.hello
     python tests/benchmarks/builds.py imagenette --out imagenette.hello
 
 Digits are those of the README's command; the others have the teachers of the shared data.
@@ -22,7 +23,7 @@ from hellods.format.archive import Archive
 from hellods.labels.config import OWN
 from hellods.labels.models import ASSETS
 
-SETS = {"cifar10": "cifar10", "imagenette": "imagenette224"}  # as prepare.py names them
+SETS = {"cifar10": "cifar10", "cifar100": "cifar100", "imagenette": "imagenette224"}  # as prepare.py names them
 SYNSETS = {
     "n01440764": "tench",
     "n02102040": "English springer",
@@ -48,6 +49,14 @@ def inputs(name: str, folder: Path) -> Inputs:
             data=str(folder / "cifar10"),
             teacher=f"{weights / 'cifar_resnet.py'}:cifar10_resnet20",
             teacher_weights=str(weights / "cifar10_resnet20.safetensors"),
+        )
+    if name == "cifar100":
+        return Inputs(
+            data=str(folder / "cifar100"),
+            teacher=f"{weights / 'cifar_resnet.py'}:cifar100_resnet56",
+            teacher_weights=str(weights / "cifar100_resnet56.safetensors"),
+            teacher_mean=(0.5070, 0.4865, 0.4409),
+            teacher_std=(0.2673, 0.2564, 0.2761),
         )
     return Inputs(
         data=str(folder / "imagenette224"),

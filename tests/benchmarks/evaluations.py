@@ -48,6 +48,11 @@ def cifar10(images_per_class: int, preset: str = "best", **asked: Any) -> Measur
     return Measurement(images="cifar10", recipe={"images_per_class": images_per_class, "preset": preset}, **asked)
 
 
+def cifar100(images_per_class: int, arms: tuple[str, ...], seeds: int) -> Measurement:
+    """A hundred classes, and a teacher that is given; the base model's training images are the same."""
+    return Measurement(images="cifar100", recipe={"images_per_class": images_per_class}, arms=arms, seeds=seeds)
+
+
 def imagenette(images_per_class: int, **recipe: Any) -> Measurement:
     return Measurement(
         images="imagenette",
@@ -91,6 +96,8 @@ MEASUREMENTS = {
     "cifar10-alone-ipc1": Measurement(images="cifar10", recipe={"images_per_class": 1, **ALONE}),
     "cifar10-alone-ipc10": Measurement(images="cifar10", recipe={"images_per_class": 10, **ALONE}),
     "cifar10-alone-ipc50": Measurement(images="cifar10", recipe={"images_per_class": 50, **ALONE}, arms=FOUR, seeds=1),
+    "cifar100-ipc1": cifar100(1, FOUR, 3),
+    "cifar100-ipc10": cifar100(10, ("hello", "teacher"), 1),
     "imagenette-alone-ipc1": imagenette(1, **ALONE, fit_views=3072),
     "imagenette-alone-ipc10": imagenette(10, **ALONE, fit_views=3072),
     "imagenette-ipc10": replace(imagenette(10), arms=("hello",)),

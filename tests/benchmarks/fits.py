@@ -115,7 +115,7 @@ VARIANTS = {
         f"hello-convnet, 160000 views, rank {rank}": Variant(
             recipe={"fit_views": 160_000, "encoder_rank": rank}, base="hello-convnet"
         )
-        for rank in (8, 16)
+        for rank in (8, 16, 32, 64)
     },
     **{
         f"hello-convnet, 160000 views, rank 16, {quantization}": Variant(

@@ -1,8 +1,9 @@
 """Record what an assistant teaches after some epochs of its training, and what their mean logits teach.
 
     python tests/benchmarks/stages.py --folder WORK [--images-per-class 1 2 3 5 10] [--epochs 12] [--students 3]
+        [--data cifar100] [--only 'epoch 12' …]
 
-CIFAR-10, its images chosen by a given teacher; WORK keeps the assistant, which is one for all numbers of images a
+CIFAR-10 or -100, images chosen by a given teacher; WORK keeps the assistant, which is one for all numbers of images a
 class. Students are of its kind, by RDED's protocol; one more has a tenth of its epochs, to see whether that tells
 beforehand who teaches best: its accuracy, and how far it is from the labels (KL, at the protocol's temperature).
 Results are added to those of earlier runs.
@@ -35,7 +36,7 @@ from hellods.teachers.trajectory import Average, average
 def trained(setting: Setting, folder: Path) -> dict[int, nn.Module]:
     """Return the assistant after each of its stages, trained if WORK has it not."""
     recipe = setting.recipe
-    kept = folder / f"stages-{recipe.epochs}.safetensors"
+    kept = folder / f"stages-{setting.source.name}-{recipe.epochs}.safetensors"
     if not kept.exists():
         network = get_assistant(setting, get_teacher(setting, silent), silent).network
         save_file({name: value.contiguous() for name, value in network.state_dict().items()}, kept)
@@ -48,18 +49,19 @@ def trained(setting: Setting, folder: Path) -> dict[int, nn.Module]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--data", choices=["cifar10", "cifar100"], default="cifar10")
     parser.add_argument("--images-per-class", type=int, nargs="+", default=[1, 2, 3, 5, 10])
     parser.add_argument("--epochs", type=int, default=12, help="of the assistant's training")
     parser.add_argument("--students", type=int, default=3)
     parser.add_argument("--only", nargs="+", help="label makers by name, such as 'mean of epochs 1 and 2'")
     options = parser.parse_args()
-    subprocess.run(
-        [sys.executable, str(shared() / "data" / "prepare.py"), str(options.folder), SETS["cifar10"]], check=True
-    )
+    prepare_data = [sys.executable, str(shared() / "data" / "prepare.py"), str(options.folder), SETS[options.data]]
+    subprocess.run(prepare_data, check=True)
+    results = "stages" if options.data == "cifar10" else f"stages_{options.data}"
     last = options.epochs
     stages = (1, 2, last // 3, last * 2 // 3, last)
     asked = Recipe(teacher_epochs=last, teacher_stages=stages)
-    setting = prepare(inputs("cifar10", options.folder), asked)
+    setting = prepare(inputs(options.data, options.folder), asked)
     networks, given = trained(setting, options.folder), get_teacher(setting, silent)
     makers = {f"epoch {epoch}": [network] for epoch, network in networks.items()}
     makers["mean of epochs 1 and 2"] = [networks[1], networks[2]]
@@ -78,12 +80,12 @@ def main() -> None:
             early = student(here, assistant, 0, epochs=Protocol().epochs // 10)
             students = [student(here, assistant, seed).accuracy for seed in range(options.students)]
             print(count, name, score, early.accuracy, students, file=sys.stderr, flush=True)
-            kept = RESULTS / "stages.json"  # read again, in case of another run beside this one
+            kept = RESULTS / f"{results}.json"  # read again, in case of another run beside this one
             found = json.loads(kept.read_text())["of"] if kept.exists() else {}
             of = found.setdefault(f"{last} epochs", {}).setdefault(str(count), {})
             tenth = {"accuracy": early.accuracy, "loss": early.losses[-1]}
             of[name] = {"accuracy": score, "students": students, "after_a_tenth": tenth}
-            record("stages", {"of": found})
+            record(results, {"of": found})
 
 
 if __name__ == "__main__":
