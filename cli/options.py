@@ -63,9 +63,8 @@ def _option(name: str, hint: Any, bounds: tuple[float, float] | None, value: Any
     attributes: dict[str, Any] = {"type": kind}
     if bounds:
         low, high = bounds
-        whole = kind is int  # the usual name of a range is too wide for the help's first column
-        attributes["type"] = click.IntRange(int(low), int(high)) if whole else click.FloatRange(low, high)
-        attributes["metavar"] = "INTEGER" if whole else "FLOAT"
+        attributes["type"] = click.IntRange(int(low), int(high)) if kind is int else click.FloatRange(low, high)
+        attributes["metavar"] = "INTEGER" if kind is int else "FLOAT"  # INTEGER RANGE is too wide for its column
     elif kind is bool:
         flag = f"{flag}/--no-{flag[2:]}"
     elif get_origin(kind) is Literal:

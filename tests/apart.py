@@ -12,6 +12,7 @@ from torch.utils import backend_registration
 from torch.utils._pytree import tree_leaves, tree_map
 
 NAME: Final = "apart"
+KEY: Final = "PrivateUse1"  # by which torch dispatches for a device that it does not have itself
 
 
 class Apart(Tensor):
@@ -109,6 +110,6 @@ def _copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Te
 def register() -> None:
     """Let torch know the device, for good."""
     backend_registration._setup_privateuseone_for_python_backend(NAME, _Module(), _Hook())
-    torch.library.impl("aten::empty.memory_format", "privateuseone")(_empty)
-    torch.library.impl("aten::empty_strided", "privateuseone")(_empty_strided)
-    torch.library.impl("aten::_copy_from", "privateuseone")(_copy_from)
+    torch.library.impl("aten::empty.memory_format", KEY)(_empty)
+    torch.library.impl("aten::empty_strided", KEY)(_empty_strided)
+    torch.library.impl("aten::_copy_from", KEY)(_copy_from)

@@ -26,6 +26,7 @@ LEVELS = {
     "hellods.forecast": 0,
     "hellods.__version__": 0,
     "hellods.device": 0,
+    "hellods.threads": 0,
     "hellods.digests": 0,
     "hellods.nets": 0,  # a student's network is also a base model's tower
     "hellods.format": 1,

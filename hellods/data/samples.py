@@ -1,10 +1,8 @@
 """What an archive holds, as a pure function: (epoch, index) to view and label."""
 
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self
 from weakref import WeakSet, WeakValueDictionary
 
 import safetensors.torch
@@ -23,14 +21,13 @@ from hellods.format.header import Header
 from hellods.labels import precision
 from hellods.labels.precision import exact
 from hellods.probe import Probe, answer_probe, probe_fault
+from hellods.threads import in_own_thread
 from hellods.views.draw import Draw, draw, middle
 from hellods.views.render import render
 from hellods.views.rule import Views
 
 if TYPE_CHECKING:  # open_clip costs seconds to import, and a worker never makes labels
     from hellods.labels.projector import Projector
-
-T = TypeVar("T")
 
 # What the label maker sees at once, in views and in pixel values; it bounds the memory, not the labels.
 LABEL_BATCH: Final = 256
@@ -110,7 +107,7 @@ class Samples:
             LabelError: the base model is missing or another one.
         """
         if device not in self._projectors:
-            self._projectors[device] = _in_own_thread(self._shared, device)
+            self._projectors[device] = in_own_thread(self._shared, device)
         return self._projectors[device]
 
     def _shared(self, device: torch.device) -> "Projector":
@@ -243,7 +240,7 @@ class Samples:
         if compute_device(images.device) != images.device:
             return self.answer(images.to(compute_device(images.device))).to(images.device)
         if self.projector(images.device) not in CHECKED:
-            _in_own_thread(self._check, images.device)
+            in_own_thread(self._check, images.device)
         logits = self._logits(images)
         if self.options.labels == "soft":
             return torch.softmax(logits / self.options.temperature, dim=1)
@@ -276,25 +273,6 @@ class Samples:
         if seed is None:
             return middle(rule.size, (self.header.images.height, self.header.images.width), indices)
         return _drawn(rule, self.header, seed, epochs, indices)
-
-
-def _in_own_thread(work: Callable[[torch.device], T], device: torch.device) -> T:
-    """Return `work(device)`, done in a thread of its own.
-
-    What the first label happens to stand in, torch keeps by thread: autocast, inference mode, a default device, the
-    transforms of torch.func, the hooks of a checkpoint. What is kept must depend on none of them.
-    """
-    done = Future[T]()
-
-    def run() -> None:
-        try:
-            done.set_result(work(device))
-        except BaseException as cause:
-            done.set_exception(cause)
-
-    # No pool's, which Ctrl-C and the end of the program would wait for.
-    threading.Thread(target=run, daemon=True).start()
-    return done.result()
 
 
 def _drawn(rule: Views, header: Header, seed: int, epochs: Tensor, indices: Tensor) -> Draw:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from hellods.device import CPU
+from hellods.threads import in_threads
 from hellods.views.render import CPU_PART
-from hellods.views.threads import in_threads
 
 
 def normalize(views: Tensor, mean: Sequence[float], std: Sequence[float], out: Tensor | None = None) -> Tensor:

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import embedding_bag, interpolate
 
+from hellods.threads import in_threads
 from hellods.views.draw import Draw, draw
 from hellods.views.rule import Views
-from hellods.views.threads import in_threads
 
 # Pixel values in flight at once. On a CPU a part that fits the cache is several times as fast as a whole batch.
 CPU_PART: Final = 1 << 18

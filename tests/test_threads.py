@@ -7,7 +7,7 @@ from multiprocessing.queues import SimpleQueue
 import pytest
 import torch
 
-from hellods.views.threads import in_threads
+from hellods.threads import in_threads
 
 
 @pytest.fixture
